@@ -1,0 +1,40 @@
+"""The command line: one thin file per command group, which parses, calls and prints."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from vidkd.console import log
+from vidkd.errors import VidkdError
+
+app = typer.Typer(
+    name="vidkd",
+    help="Find actions in long, untrimmed video from RGB alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Find actions in long, untrimmed video from RGB alone."""
+
+
+def main() -> None:
+    """Run the command line; user errors become one line on standard error and an exit code."""
+    try:
+        app()
+    except VidkdError as error:
+        log(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        log("interrupted; run the same command again to go on")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away (`vidkd ... | head`), which is not an error of ours.
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,100 @@
+"""What a person sees: progress and logs on standard error, data on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+Advance = Callable[[float], None]
+
+
+def log(message: str) -> None:
+    """Write one line to standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(message)
+
+
+def emit_json(data: Any) -> None:
+    """Write ``data`` to standard output as JSON; NaN becomes null, since JSON has no NaN."""
+    sys.stdout.write(json.dumps(_without_nan(data), indent=2, ensure_ascii=False) + "\n")
+
+
+def _without_nan(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_nan(value) for value in data]
+    if isinstance(data, float) and data != data:
+        return None
+    return data
+
+
+def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table to standard output; the first column is left-aligned, the others right."""
+    table = Table(title=title or None, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, width=width).print(table)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
+
+
+@contextlib.contextmanager
+def progress(description: str, total: float | None, unit: str) -> Iterator[Advance]:
+    """Show the progress of long work on standard error while the block runs.
+
+    On a terminal this is a bar with the rate and the time left; elsewhere a plain line is
+    printed at most every ten seconds. The yielded function advances by a number of units.
+
+    Args:
+        description: what is being done, such as ``"extract-flow"``.
+        total: the number of units in all, or None when it is unknown.
+        unit: the plural name of the unit, such as ``"frames"``.
+    """
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        ) as bar:
+            task = bar.add_task(description, total=total, unit=unit)
+            yield lambda amount: bar.advance(task, amount)
+        return
+    started = time.monotonic()
+    state = {"done": 0.0, "printed": started}
+
+    def advance(amount: float) -> None:
+        state["done"] += amount
+        now = time.monotonic()
+        if now - state["printed"] >= 10:
+            state["printed"] = now
+            rate = state["done"] / (now - started)
+            line = f"{description}: {state['done']:.0f}"
+            if total is not None:
+                line += f"/{total:.0f}"
+            line += f" {unit}, {rate:.1f} {unit}/s"
+            if total is not None and rate > 0:
+                line += f", {max(0.0, total - state['done']) / rate:.0f} s left"
+            log(line)
+
+    yield advance

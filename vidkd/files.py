@@ -1,0 +1,100 @@
+"""Files on disk: atomic writes, content hashes, and the data that travels with the package."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vidkd.errors import VidkdError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
+
+    The temporary file is flushed to disk and renamed, so that a reader sees the old file or the
+    whole new one and never a part of it; when the block raises, the temporary file is removed.
+    The temporary name keeps the ending of ``path``, by which some writers choose their format.
+
+    Raises:
+        VidkdError: the folder cannot be created or written, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=f".partial{path.suffix}", dir=path.parent
+        )
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        # mkstemp makes private files; a cache is meant to be shared like any other output.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _cannot_write(path: Path, error: OSError) -> VidkdError:
+    reason = error.strerror or str(error) or type(error).__name__
+    return VidkdError(
+        f"cannot be written ({reason})",
+        path=path,
+        remedy="free some space or choose another place, then run the same command again",
+    )
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` atomically as UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write ``data`` atomically as indented JSON with a final newline."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def resources(kind: str) -> Path:
+    """Return the folder of the data that travels with the package.
+
+    Args:
+        kind: ``"models"`` (model cards) or ``"pipelines"`` (recipes).
+
+    In a wheel the folders lie inside the package, in a source checkout beside it.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / kind, package.parent / kind):
+        if folder.is_dir():
+            return folder
+    raise VidkdError(
+        f"the package's own folder {kind!r} is missing", path=package, remedy="install vidkd again"
+    )

