@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vidkd.errors import UsageError
 from vidkd.files import resources
@@ -182,3 +182,86 @@ def model_cards() -> dict[str, ModelCard]:
     """Return every model card that travels with the package, by name."""
     cards = (load_yaml(path, ModelCard) for path in sorted(resources("models").glob("*.yaml")))
     return {card.name: card for card in cards}
+
+
+class SynthSettings(Settings):
+    """The rendered data set (``vidkd synth``)."""
+
+    videos: Annotated[int, Field(ge=1)] = 60
+    seconds: Annotated[float, Field(ge=4)] = 24.0
+    width: Annotated[int, Field(ge=64)] = 320
+    height: Annotated[int, Field(ge=64)] = 240
+    frame_rate: Annotated[float, Field(gt=0)] = 12.5
+    seed: int = 0
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    testing_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.3
+
+
+class FolderData(Settings):
+    """A folder of videos with one annotation file; ``vidkd run`` can override both paths."""
+
+    videos: Path | None = None
+    annotations: Path | None = None
+    format: str = "auto"
+
+
+class EvaluationSettings(Settings):
+    """What is reported, and on which subset; the protocols are those of ``vidkd evaluate``."""
+
+    subset: str = "testing"
+    frame_protocol: str = "frame"
+    event_protocol: str = "anet"
+    tiou: tuple[float, ...] = (0.1, 0.3, 0.5)
+
+
+class SubsetSettings(Settings):
+    """Names of the subsets in the annotation file."""
+
+    training: str = "training"
+    validation: str = "validation"
+
+
+class Pipeline(Settings):
+    """One recipe of ``pipelines/``: every stage and hyper-parameter from video to the table."""
+
+    name: str
+    description: str
+    data: FolderData | None = None
+    synth: SynthSettings | None = None
+    frames: FrameSettings = FrameSettings()
+    snippet: SnippetSettings = SnippetSettings()
+    flow: FlowSettings = FlowSettings()
+    encoders: dict[Modality, EncoderSettings]
+    filter: FilterSettings = FilterSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    distillation: DistillationSettings = DistillationSettings()
+    teachers: tuple[Modality, ...] = ("flow",)
+    seeds: tuple[int, ...] = (0,)
+    subsets: SubsetSettings = SubsetSettings()
+    segments: SegmentSettings = SegmentSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Pipeline:
+        if (self.data is None) == (self.synth is None):
+            raise ValueError("give either data (a folder of videos) or synth (rendered videos)")
+        missing = [name for name in ("rgb", *self.teachers) if name not in self.encoders]
+        if missing:
+            raise ValueError(f"encoders lacks {', '.join(missing)}")
+        return self
+
+
+def pipeline_path(name: str | Path) -> Path:
+    """Return the file of a recipe given as a path, or by its name in ``pipelines/``."""
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path
+    known = {item.stem: item for item in sorted(resources("pipelines").glob("*.yaml"))}
+    # `pipelines/demo.yaml` works from any folder, not only from a source checkout.
+    if path.stem in known and path.parent.name in {"", "pipelines"}:
+        return known[path.stem]
+    raise UsageError(
+        "there is no such recipe",
+        path=path,
+        remedy=f"give a YAML file or one of {', '.join(known)}",
+    )
