@@ -1,0 +1,1 @@
+"""Whole experiments: the stages of a recipe, chained through files and resumable."""
