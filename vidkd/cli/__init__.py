@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from vidkd.cli import cache
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
@@ -22,6 +23,9 @@ app = typer.Typer(
 @app.callback()
 def _root() -> None:
     """Find actions in long, untrimmed video from RGB alone."""
+
+
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

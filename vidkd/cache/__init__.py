@@ -1,0 +1,34 @@
+"""The cache: one HDF5 file per video and artefact, with full provenance and atomic writes."""
+
+from vidkd.cache.check import CacheEntry, list_cache, remove_leftovers, verify, verify_cache
+from vidkd.cache.layout import SCHEMA_VERSION, cache_path
+from vidkd.cache.provenance import (
+    Artefact,
+    Provenance,
+    Source,
+    describe_source,
+    differences,
+    library_versions,
+)
+from vidkd.cache.reader import CacheFile, State, state
+from vidkd.cache.writer import CacheWriter
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Artefact",
+    "CacheEntry",
+    "CacheFile",
+    "CacheWriter",
+    "Provenance",
+    "Source",
+    "State",
+    "cache_path",
+    "describe_source",
+    "differences",
+    "library_versions",
+    "list_cache",
+    "remove_leftovers",
+    "state",
+    "verify",
+    "verify_cache",
+]

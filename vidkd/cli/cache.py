@@ -1,0 +1,85 @@
+"""``vidkd cache ls`` and ``vidkd cache verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidkd.console import emit_json, emit_table, log
+
+app = typer.Typer(no_args_is_help=True, help="Look into a cache folder and check that it is sound.")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The cache folder (as --cache).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("ls")
+def list_files(folder: Folder, json: Json = False) -> None:
+    """List what is in a cache: artefact, video, rows, size and whether the file can be opened."""
+    from vidkd.cache import list_cache
+
+    entries = list_cache(folder)
+    if json:
+        emit_json(
+            [
+                {
+                    "path": str(entry.path),
+                    "artefact": entry.artefact,
+                    "encoder": entry.encoder,
+                    "key": entry.key,
+                    "rows": entry.rows,
+                    "row_shape": entry.row_shape,
+                    "bytes": entry.size,
+                    "problem": entry.problem,
+                    "provenance": entry.provenance and entry.provenance.to_json(),
+                }
+                for entry in entries
+            ]
+        )
+    else:
+        emit_table(
+            f"{folder}: {len(entries)} files, {sum(item.size for item in entries) / 1e6:.1f} MB",
+            ("video", "artefact", "encoder", "rows", "row", "MB", "state"),
+            [
+                (
+                    entry.key,
+                    entry.artefact,
+                    entry.encoder or "",
+                    entry.rows,
+                    " x ".join(str(size) for size in entry.row_shape),
+                    f"{entry.size / 1e6:.2f}",
+                    entry.problem or "opens",
+                )
+                for entry in entries
+            ],
+        )
+
+
+@app.command("verify")
+def verify_files(
+    folder: Folder,
+    json: Json = False,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="ROOT", help="Also compare each file with its video below ROOT."),
+    ] = None,
+) -> None:
+    """Read every file of a cache and name each that is damaged; exit code 1 if there is one."""
+    from vidkd.cache import verify_cache
+    from vidkd.cache.reader import RECOMPUTE
+
+    checked, damaged = 0, []
+    for path, problems in verify_cache(folder, source):
+        checked += 1
+        if problems:
+            damaged.append({"path": str(path), "problems": problems})
+            remedy = "" if path.name.startswith(".") else f"; {RECOMPUTE}"
+            log(f"damaged: {path}: {', '.join(problems)}{remedy}")
+    if json:
+        emit_json({"checked": checked, "damaged": damaged})
+    else:
+        emit_table("", ("cache", "files", "damaged"), [(folder, checked, len(damaged))])
+    if damaged:
+        raise typer.Exit(1)
