@@ -7,7 +7,7 @@ file, so that a number means the same thing wherever it is written.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -60,7 +60,8 @@ class FilterSettings(Settings):
 
     kind: Literal["ss-tcn", "causal-ss-tcn", "tgm", "lstm"] = "ss-tcn"
     channels: Annotated[int, Field(ge=4, le=4096)] = 256
-    layers: Annotated[int, Field(ge=1, le=12)] = 5
+    layers: Annotated[int, Field(ge=1, le=12)] | None = None
+    """None takes the filter's own: 5 in the SS-TCNs, 3 in TGM, 1 in the LSTM."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
@@ -121,6 +122,18 @@ class WeightsSource(Settings):
     layout: Literal["i3d-flax-pickle", "i3d-pytorch", "vidkd"]
 
 
+class ReferenceOutput(Settings):
+    """What a network computes from the generated snippet of :mod:`vidkd.networks.zoo`."""
+
+    weights_sha256: str
+    """Hash of the converted tensors these values belong to."""
+    crop: int
+    features: dict[int, float]
+    """Some of the features, by channel."""
+    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    """Largest error, relative to the largest of the features above."""
+
+
 class ModelCard(Settings):
     """One network of the model zoo: architecture, preprocessing, weights, licence, reference."""
 
@@ -138,7 +151,7 @@ class ModelCard(Settings):
     weights: tuple[WeightsSource, ...]
     licence: str
     source: str
-    reference: dict[str, Any] = {}
+    reference: ReferenceOutput | None = None
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -249,6 +262,21 @@ class Pipeline(Settings):
         if missing:
             raise ValueError(f"encoders lacks {', '.join(missing)}")
         return self
+
+    def with_data(self, videos: Path | None, annotations: Path | None) -> Pipeline:
+        """Return the recipe on another folder of videos or annotation file.
+
+        Raises:
+            UsageError: the recipe renders its own videos.
+        """
+        if self.data is None:
+            raise UsageError(
+                f"recipe {self.name} renders its own videos",
+                remedy="leave out --videos and --annotations",
+            )
+        given = {"videos": videos, "annotations": annotations}
+        data = self.data.model_copy(update={k: v for k, v in given.items() if v is not None})
+        return self.model_copy(update={"data": data})
 
 
 def pipeline_path(name: str | Path) -> Path:
