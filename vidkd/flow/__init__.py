@@ -1,0 +1,22 @@
+"""Optical flow: TV-L1 between consecutive frames, and its storage in 8 bits."""
+
+from __future__ import annotations
+
+from vidkd.flow.quantise import SCHEME, dequantise, quantise
+from vidkd.flow.rows import flow_rows, flow_settings, to_gray
+from vidkd.flow.tvl1 import DEFAULTS, FlowFunction, Parameters, flow_function, resolve, tvl1
+
+__all__ = [
+    "DEFAULTS",
+    "SCHEME",
+    "FlowFunction",
+    "Parameters",
+    "dequantise",
+    "flow_function",
+    "flow_rows",
+    "flow_settings",
+    "quantise",
+    "resolve",
+    "to_gray",
+    "tvl1",
+]

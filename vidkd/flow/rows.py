@@ -1,0 +1,113 @@
+"""From a stream of RGB frames to a stream of stored flow, one row per frame."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vidkd.flow.quantise import SCHEME, quantise
+from vidkd.flow.tvl1 import DEFAULTS, flow_function, resolve
+from vidkd.recipe import FlowSettings
+
+if TYPE_CHECKING:
+    from vidkd.video import Frame
+
+
+def to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn an RGB image (H, W, 3) into the gray one (H, W) that flow is computed on.
+
+    The definition is OpenCV's 8-bit ``RGB2GRAY``: 0.299 R + 0.587 G + 0.114 B, rounded.
+    """
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+def flow_settings(settings: FlowSettings) -> dict[str, Any]:
+    """Return everything that defines the stored numbers, for the provenance of a cache file."""
+    return {
+        "algorithm": "tv-l1",
+        "backend": resolve(settings.backend),
+        **dataclasses.asdict(DEFAULTS),
+        "gray": "opencv-rgb2gray",
+        "bound": settings.bound,
+        "quantisation": SCHEME,
+        "tail": "repeat-last-row",
+    }
+
+
+def flow_rows(frames: Iterable[Frame], settings: FlowSettings, threads: int = 1) -> Iterator[Frame]:
+    """Compute the flow from every frame to the next one.
+
+    Args:
+        frames: RGB frames of one size.
+        settings: backend and bound.
+        threads: pairs computed at the same time; the rows do not depend on it.
+
+    Yields:
+        As many frames as came in, with the same times and indices. ``image`` is (H, W, 2) uint8,
+        the quantised displacement along x and y from that frame to the next. The last frame has
+        no next one and repeats the row before it, so that flow and RGB have the same length; a
+        single frame gives a row of zero motion.
+    """
+    with _one_opencv_thread(), ThreadPoolExecutor(threads, "tvl1") as pool:
+        waiting: deque[tuple[Frame, Future[NDArray[np.uint8]]]] = deque()
+        try:
+            yield from _rows(iter(frames), settings, threads, pool, waiting)
+        finally:
+            # Whoever stops reading early should not wait for pairs nobody asks for any more.
+            for _, row in waiting:
+                row.cancel()
+
+
+def _rows(
+    frames: Iterator[Frame],
+    settings: FlowSettings,
+    threads: int,
+    pool: ThreadPoolExecutor,
+    waiting: deque[tuple[Frame, Future[NDArray[np.uint8]]]],
+) -> Iterator[Frame]:
+    estimate = flow_function(settings.backend)
+
+    def stored(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return quantise(estimate(before, after), settings.bound)
+
+    last = next(frames, None)
+    if last is None:
+        return
+    gray = to_gray(last.image)
+    last = dataclasses.replace(last, image=gray)
+    row = quantise(np.zeros((*gray.shape, 2), np.float32), settings.bound)
+    for frame in frames:
+        before, gray = gray, to_gray(frame.image)
+        waiting.append((last, pool.submit(stored, before, gray)))
+        # The colour image is let go: only gray images wait in the queue.
+        last = dataclasses.replace(frame, image=gray)
+        # One pair more than there are threads keeps all busy while the consumer holds a row.
+        if len(waiting) > threads:
+            done, future = waiting.popleft()
+            row = future.result()
+            yield dataclasses.replace(done, image=row)
+    while waiting:
+        done, future = waiting.popleft()
+        row = future.result()
+        yield dataclasses.replace(done, image=row)
+    yield dataclasses.replace(last, image=row.copy())
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    # Pairs, and above them videos, already run side by side: OpenCV's own threads would only
+    # compete with them.
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
