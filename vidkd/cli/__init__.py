@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vidkd.cli import cache
+from vidkd.cli import cache, models
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
@@ -26,6 +26,7 @@ def _root() -> None:
 
 
 app.add_typer(cache.app, name="cache")
+app.add_typer(models.app, name="models")
 
 
 def main() -> None:

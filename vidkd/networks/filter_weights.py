@@ -1,0 +1,91 @@
+"""Saving and loading temporal filters, with everything that detection needs to know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+
+from vidkd.errors import WeightsError
+from vidkd.networks.temporal import TemporalFilter, build_temporal_filter
+from vidkd.networks.weights import load_state, load_weights, save_weights
+from vidkd.recipe import (
+    FilterSettings,
+    FrameSettings,
+    Modality,
+    SegmentSettings,
+    Settings,
+    SnippetSettings,
+    describe,
+)
+
+NETWORK = "temporal-filter"
+
+
+class FilterHeader(Settings):
+    """What the weights of a temporal filter belong to."""
+
+    format: Literal[1] = 1
+    filter: FilterSettings
+    in_features: Annotated[int, Field(ge=1)]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    modality: Modality
+    encoder: str
+    encoder_sha256: str
+    """Hash of the encoder's weights, as :attr:`vidkd.networks.zoo.Encoder.weights_sha256`."""
+    frames: FrameSettings = FrameSettings()
+    snippet: SnippetSettings = SnippetSettings()
+    crop: int = 224
+    training_data: dict[str, Any] = {}  # noqa: RUF012
+    teachers: tuple[str, ...] = ()
+    segments: SegmentSettings = SegmentSettings()
+
+
+def save_temporal_filter(path: str | Path, module: TemporalFilter, header: FilterHeader) -> None:
+    """Write the weights of a filter and its header atomically as safetensors.
+
+    Raises:
+        VidkdError: the file cannot be written.
+    """
+    save_weights(path, module.state_dict(), {"network": NETWORK, **header.model_dump(mode="json")})
+
+
+def load_temporal_filter(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[TemporalFilter, FilterHeader]:
+    """Load a trained filter in evaluation mode.
+
+    Args:
+        path: a run folder, of which ``weights.safetensors`` is read, or a weights file.
+        device: where to put it.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or of another network.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "weights.safetensors"
+    state, fields = load_weights(path)
+    network = fields.pop("network")
+    if network != NETWORK:
+        raise WeightsError(
+            f"holds the network {network!r}, not a temporal filter",
+            path=path,
+            remedy="give a run folder, or the weights.safetensors in it",
+        )
+    try:
+        header = FilterHeader.model_validate(fields)
+    except ValidationError as error:
+        raise WeightsError(
+            f"has a header that this version cannot read: {describe(error)}",
+            path=path,
+            remedy="train it again, or use the version of vidkd that wrote it",
+        ) from error
+    # The header alone would let a small file ask for any amount of memory.
+    with torch.device("meta"):
+        module = build_temporal_filter(header.filter, header.in_features, len(header.classes))
+    load_state(module, state, path, assign=True)
+    module.float().to(device)
+    return module.eval().requires_grad_(False), header

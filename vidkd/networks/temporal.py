@@ -1,0 +1,256 @@
+"""Temporal filters: snippet features (B, T, D) to a feature map (B, T, C) and logits (B, T, K).
+
+Every filter takes a mask of the valid snippets, and its output at valid snippets does not depend
+on how much padding follows them (METHOD section 1).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vidkd.errors import UsageError
+from vidkd.recipe import FilterSettings
+
+
+class TemporalOutput(NamedTuple):
+    """What a temporal filter returns; both are zero at padding."""
+
+    features: Tensor
+    """(B, T, C): the feature map on which knowledge is distilled."""
+    logits: Tensor
+    """(B, T, K)."""
+
+
+class TemporalFilter(nn.Module, ABC):
+    """Base of the filters: masks the input, classifies the feature map with a 1x1 convolution.
+
+    Args:
+        settings: kind, channels C, layers and dropout.
+        in_features: D, the width of a snippet's features.
+        classes: K.
+    """
+
+    def __init__(self, settings: FilterSettings, in_features: int, classes: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.in_features = in_features
+        self.classes = classes
+        self.classifier = nn.Conv1d(settings.channels, classes, 1)
+
+    @abstractmethod
+    def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map x (B, D, T), zero at padding, with mask (B, 1, T) to (B, C, T)."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> TemporalOutput:
+        """Filter a batch.
+
+        Args:
+            x: (B, T, D) float32; the values at padding do not matter, even if not finite.
+            mask: (B, T) bool, True at valid snippets, which come first.
+        """
+        if x.ndim != 3 or x.shape[2] != self.in_features or mask.shape != x.shape[:2]:
+            raise ValueError(
+                f"expected x (B, T, {self.in_features}) and mask (B, T), "
+                f"got {tuple(x.shape)} and {tuple(mask.shape)}"
+            )
+        valid = mask.bool().unsqueeze(1)
+        inputs = x.transpose(1, 2).masked_fill(~valid, 0.0)
+        features = self.feature_map(inputs, valid).masked_fill(~valid, 0.0)
+        logits = self.classifier(features).masked_fill(~valid, 0.0)
+        return TemporalOutput(features.transpose(1, 2), logits.transpose(1, 2))
+
+
+class DilatedLayer(nn.Module):
+    """Dilated convolution of kernel 3, ReLU, 1x1 convolution, dropout, residual.
+
+    Args:
+        channels: C, in and out.
+        dilation: distance in snippets between the three taps.
+        dropout: probability.
+        causal: look at the present and the past only.
+    """
+
+    def __init__(self, channels: int, dilation: int, dropout: float, causal: bool) -> None:
+        super().__init__()
+        self.padding = (2 * dilation, 0) if causal else (dilation, dilation)
+        self.dilated = nn.Conv1d(channels, channels, 3, dilation=dilation)
+        self.pointwise = nn.Conv1d(channels, channels, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, T) to (B, C, T)."""
+        hidden = torch.relu(self.dilated(nn.functional.pad(x, self.padding)))
+        return x + self.dropout(self.pointwise(hidden))
+
+
+class SSTCN(TemporalFilter):
+    """Single-stage temporal convolutional network (Farha and Gall 2019; Dai et al. 2021, 3.1).
+
+    A 1x1 projection and layers of dilation 1, 2, 4, ...; masked after each. With five layers a
+    snippet sees 63 snippets, or itself and 62 before it in the causal variant, for live use.
+    """
+
+    def __init__(
+        self, settings: FilterSettings, in_features: int, classes: int, causal: bool = False
+    ) -> None:
+        super().__init__(settings, in_features, classes)
+        self.projection = nn.Conv1d(in_features, settings.channels, 1)
+        self.layers = nn.ModuleList(
+            DilatedLayer(settings.channels, 2**number, settings.dropout, causal)
+            for number in range(settings.layers or 5)
+        )
+
+    def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
+        """See :meth:`TemporalFilter.feature_map`."""
+        # The bias makes padding non-zero, and the next layer would smear it over valid snippets.
+        hidden = self.projection(x).masked_fill(~mask, 0.0)
+        for layer in self.layers:
+            hidden = layer(hidden).masked_fill(~mask, 0.0)
+        return hidden
+
+
+class GaussianMixtureConv(nn.Module):
+    """Temporal Gaussian mixture layer (Piergiovanni and Ryoo 2019, Eq. 1-4).
+
+    Each temporal kernel is a mixture, by softmax, of a few Gaussians whose centres and widths are
+    learned; the same kernels run over every feature dimension. With several input channels
+    each output channel has one kernel per input channel, and the results are combined with
+    learned weights (the 1x1 convolution of the paper).
+
+    Args:
+        in_channels: channels of the input, not to be confused with its feature dimensions.
+        out_channels: channels of the output.
+        gaussians: number of Gaussians to mix.
+        length: of the kernels in snippets, odd.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, gaussians: int = 16, length: int = 5
+    ) -> None:
+        super().__init__()
+        self.length = length
+        self.centres = nn.Parameter(torch.randn(gaussians))
+        self.widths = nn.Parameter(0.1 * torch.randn(gaussians))
+        self.mixture = nn.Parameter(torch.randn(out_channels, in_channels, gaussians))
+        bound = in_channels**-0.5
+        self.combination = nn.Parameter(torch.empty(out_channels, in_channels))
+        nn.init.uniform_(self.combination, 0.5 * bound, 1.5 * bound)
+
+    def gaussians(self) -> Tensor:
+        """Return the Gaussians (M, L): rows of positive weights that sum to one."""
+        centres = (self.length - 1) * (torch.tanh(self.centres) + 1) / 2
+        positions = torch.arange(self.length, device=centres.device, dtype=centres.dtype)
+        distance = positions - centres.unsqueeze(1)
+        # The softmax of the exponents is the normalised Gaussian, without underflow.
+        return torch.softmax(-(distance**2) / (2 * torch.exp(self.widths).unsqueeze(1)), dim=1)
+
+    def kernels(self) -> Tensor:
+        """Return the mixed kernels (out, in, L): rows of positive weights that sum to one."""
+        return torch.softmax(self.mixture, dim=2) @ self.gaussians()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, D, T) to (B, out, D, T)."""
+        batch, channels, dims, time = x.shape
+        # Convolving per input channel and combining is one convolution with weighted kernels.
+        weight = self.kernels() * self.combination.unsqueeze(2)
+        rows = x.transpose(1, 2).reshape(batch * dims, channels, time)
+        mixed = nn.functional.conv1d(rows, weight, padding=self.length // 2)
+        return mixed.reshape(batch, dims, -1, time).transpose(1, 2)
+
+
+class TGM(TemporalFilter):
+    """Three temporal Gaussian mixture layers beside the features (Piergiovanni and Ryoo 2019).
+
+    The features are projected to C dimensions first, so that memory does not depend on the
+    encoder. The layers keep 8 channels each; their maximum over channels joins the projected
+    features, and a 1x1 convolution with ReLU gives the feature map.
+    """
+
+    CHANNELS = 8
+
+    def __init__(self, settings: FilterSettings, in_features: int, classes: int) -> None:
+        super().__init__(settings, in_features, classes)
+        depth = settings.layers or 3
+        self.projection = nn.Conv1d(in_features, settings.channels, 1)
+        self.layers = nn.ModuleList(
+            GaussianMixtureConv(1 if number == 0 else self.CHANNELS, self.CHANNELS)
+            for number in range(depth)
+        )
+        self.dropout = nn.Dropout(settings.dropout)
+        self.hidden = nn.Conv1d(2 * settings.channels, settings.channels, 1)
+
+    def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
+        """See :meth:`TemporalFilter.feature_map`."""
+        projected = self.projection(x).masked_fill(~mask, 0.0)
+        events = projected.unsqueeze(1)
+        for layer in self.layers:
+            events = layer(events).masked_fill(~mask.unsqueeze(1), 0.0)
+        joined = torch.cat((projected, events.amax(dim=1)), dim=1)
+        return torch.relu(self.hidden(self.dropout(joined)))
+
+
+class LSTM(TemporalFilter):
+    """Bidirectional LSTM with C / 2 units in each direction.
+
+    Sequences are packed, so that the backward direction starts at the last valid snippet.
+    """
+
+    def __init__(self, settings: FilterSettings, in_features: int, classes: int) -> None:
+        super().__init__(settings, in_features, classes)
+        if settings.channels % 2:
+            raise UsageError(
+                f"the bidirectional LSTM cannot have {settings.channels} channels",
+                remedy="give an even number",
+            )
+        depth = settings.layers or 1
+        self.dropout = nn.Dropout(settings.dropout)
+        self.lstm = nn.LSTM(
+            in_features,
+            settings.channels // 2,
+            num_layers=depth,
+            batch_first=True,
+            bidirectional=True,
+            dropout=settings.dropout if depth > 1 else 0.0,
+        )
+
+    def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
+        """See :meth:`TemporalFilter.feature_map`."""
+        valid = mask.squeeze(1)
+        lengths = valid.sum(dim=1)
+        if bool((valid[:, 1:] & ~valid[:, :-1]).any()):
+            raise ValueError("valid snippets must come first in every row of the mask")
+        # A row without a valid snippet cannot be packed; what it gives is masked afterwards.
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.dropout(x.transpose(1, 2)),
+            lengths.clamp(min=1).cpu(),
+            batch_first=True,
+            enforce_sorted=False,
+        )
+        output, _ = nn.utils.rnn.pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=x.shape[2]
+        )
+        return output.transpose(1, 2)
+
+
+def build_temporal_filter(
+    settings: FilterSettings, in_features: int, classes: int
+) -> TemporalFilter:
+    """Build a filter with fresh weights, in training mode.
+
+    Args:
+        settings: kind, channels C, layers and dropout.
+        in_features: D, the width of a snippet's features.
+        classes: K.
+
+    Raises:
+        UsageError: the settings do not fit the kind.
+    """
+    if settings.kind == "tgm":
+        return TGM(settings, in_features, classes)
+    if settings.kind == "lstm":
+        return LSTM(settings, in_features, classes)
+    return SSTCN(settings, in_features, classes, causal=settings.kind == "causal-ss-tcn")
