@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vidkd.cli import cache, models
+from vidkd.cli import cache, extract, models
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
@@ -25,6 +25,8 @@ def _root() -> None:
     """Find actions in long, untrimmed video from RGB alone."""
 
 
+app.command("extract-flow")(extract.extract_flow)
+app.command("extract-features")(extract.extract_features)
 app.add_typer(cache.app, name="cache")
 app.add_typer(models.app, name="models")
 

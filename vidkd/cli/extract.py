@@ -1,0 +1,238 @@
+"""``vidkd extract-flow`` and ``vidkd extract-features``: videos to the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from vidkd.console import emit_json, emit_table, log
+from vidkd.errors import UsageError
+from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings, describe
+
+if TYPE_CHECKING:
+    from vidkd.features import JobResult, Plan
+
+
+class Backend(StrEnum):
+    """Implementations of TV-L1."""
+
+    auto = "auto"
+    numba = "numba"
+    opencv = "opencv"
+
+
+class Stream(StrEnum):
+    """What snippets are made of."""
+
+    rgb = "rgb"
+    flow = "flow"
+
+
+class Precision(StrEnum):
+    """Types of features on disk."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="INPUT...", help="Videos, folders, or .txt lists of videos."),
+]
+Cache = Annotated[Path, typer.Option("--cache", metavar="DIR", help="The cache folder.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder that names in the cache are relative to. Default: a folder given as INPUT, "
+        "or the folder of a video.",
+    ),
+]
+ShortSide = Annotated[int, typer.Option(help="Pixels of the shorter side after the resize.")]
+FrameRate = Annotated[
+    float | None,
+    typer.Option(help="Frames per second, sampled by time. Default: the video's own frames."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Compute again what is stale or damaged.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what is done and what is to be done.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def extract_flow(
+    inputs: Inputs,
+    cache: Cache,
+    root: Root = None,
+    short_side: ShortSide = 256,
+    frame_rate: FrameRate = None,
+    backend: Annotated[Backend, typer.Option(help="TV-L1 implementation.")] = Backend.auto,
+    bound: Annotated[float, typer.Option(help="Pixels at which flow is clipped.")] = 20.0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Videos at a time. Default: one per processor.")
+    ] = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Compute TV-L1 optical flow into the cache, one row of 8-bit flow for each frame.
+
+    Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
+    """
+    from vidkd.features import FlowTask, plan_jobs, run_jobs
+    from vidkd.features.pool import cores
+    from vidkd.video import find_videos
+
+    frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
+    flow = _settings(FlowSettings, backend=backend.value, bound=bound)
+    videos = find_videos(inputs, root)
+    task = FlowTask(cache, frames, flow, overwrite)
+    if dry_run:
+        _print_plans(plan_jobs(videos, task), as_json)
+    else:
+        number = workers or cores()
+        _print_results(run_jobs(videos, task, workers=number, overwrite=overwrite), as_json)
+
+
+def extract_features(
+    inputs: Inputs,
+    cache: Cache,
+    modality: Annotated[Stream, typer.Option(help="flow needs extract-flow first.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A model of `vidkd models list`. Default: i3d-rgb-kinetics400; for flow "
+            "i3d-flow-imagenet if it was fetched, else i3d-flow-inflated.",
+        ),
+    ] = None,
+    root: Root = None,
+    short_side: ShortSide = 256,
+    frame_rate: FrameRate = None,
+    stride: Annotated[int, typer.Option(help="Frames from one snippet to the next.")] = 16,
+    crop: Annotated[int, typer.Option(help="Side of the square the encoder sees.")] = 224,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
+    ] = None,
+    dtype: Annotated[
+        Precision, typer.Option(help="Type of the features on disk.")
+    ] = Precision.float16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Videos at a time.")] = 1,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Encode snippets of 16 frames into the cache: features (T, 1024) and their times.
+
+    Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
+    """
+    from vidkd.features import feature_task, plan_jobs, run_jobs
+    from vidkd.networks import ensure_weights
+    from vidkd.video import find_videos
+
+    frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
+    snippet = _settings(SnippetSettings, stride=stride)
+    videos = find_videos(inputs, root)
+    name = encoder or _default_encoder(modality)
+    ensure_weights(name)
+    task = feature_task(
+        cache,
+        modality.value,
+        name,
+        frames,
+        snippet,
+        crop,
+        batch_size,
+        dtype.value,
+        device=device,
+        overwrite=overwrite,
+    )
+    if dry_run:
+        _print_plans(plan_jobs(videos, task), as_json)
+    else:
+        _print_results(run_jobs(videos, task, workers=workers, overwrite=overwrite), as_json)
+
+
+def _default_encoder(modality: Stream) -> str:
+    from vidkd.networks.zoo import DEFAULT_ENCODER, find_card, weights_path
+
+    if modality is Stream.rgb:
+        return DEFAULT_ENCODER
+    if weights_path(find_card("i3d-flow-imagenet")).is_file():
+        return "i3d-flow-imagenet"
+    log(
+        "i3d-flow-imagenet was not fetched; using i3d-flow-inflated, whose weights are inflated "
+        "from RGB (see `vidkd models fetch i3d-flow-imagenet`)"
+    )
+    return "i3d-flow-inflated"
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _settings(model: type[Model], **values: object) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(
+            "an option is out of its range", remedy=f"correct {describe(error)}"
+        ) from error
+
+
+def _print_results(results: Sequence[JobResult], as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            [
+                {
+                    "key": result.key,
+                    "video": str(result.video),
+                    "path": str(result.path),
+                    "state": result.status,
+                    "rows": result.rows,
+                    "seconds": round(result.seconds, 3),
+                    "reason": result.reason,
+                }
+                for result in results
+            ]
+        )
+    else:
+        emit_table(
+            "",
+            ("video", "state", "rows", "seconds"),
+            [(item.key, item.status, item.rows, f"{item.seconds:.1f}") for item in results],
+        )
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+def _print_plans(plans: Sequence[Plan], as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            [
+                {
+                    "key": plan.video.key,
+                    "video": str(plan.video.path),
+                    "path": str(plan.path),
+                    "state": plan.state,
+                    "rows": plan.rows,
+                    "reason": plan.reason,
+                }
+                for plan in plans
+            ]
+        )
+    else:
+        emit_table(
+            "",
+            ("video", "state", "rows", "reason"),
+            [(plan.video.key, plan.state, plan.rows, plan.reason) for plan in plans],
+        )
+    if any(plan.state == "failed" for plan in plans):
+        raise typer.Exit(1)

@@ -1,0 +1,215 @@
+"""Many videos to the cache: planned, done in parallel, each failure named and kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vidkd.cache import CacheFile, remove_leftovers, state
+from vidkd.console import log, progress
+from vidkd.errors import VidkdError
+from vidkd.features.extract import FeatureType, refusal
+from vidkd.features.pool import run_pool
+from vidkd.features.tasks import FlowTask, LoadEncoder, Task, feature_task
+from vidkd.recipe import FlowSettings, FrameSettings, Modality, SnippetSettings
+from vidkd.video import VideoFile, probe
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What became of one video.
+
+    Attributes:
+        key: the video's key.
+        video: the input.
+        path: its cache file.
+        status: ``done``, ``skipped`` because it had been done before, or ``failed``.
+        reason: why it failed, with the remedy; empty otherwise.
+        rows: T of the cache file; 0 when failed.
+        seconds: time spent on it in this call.
+    """
+
+    key: str
+    video: Path
+    path: Path
+    status: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    rows: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known about one video before any work.
+
+    Attributes:
+        video: the input.
+        path: its cache file.
+        state: that of ``vidkd.cache.state``, or ``failed`` when the input is no good.
+        reason: why it is stale, broken or failed.
+        rows: T when fresh.
+        frames: estimated number of frames to decode; None when unknown.
+    """
+
+    video: VideoFile
+    path: Path
+    state: Literal["missing", "fresh", "stale", "broken", "failed"]
+    reason: str = ""
+    rows: int = 0
+    frames: float | None = None
+
+
+def extract_flow_all(
+    videos: Sequence[VideoFile],
+    cache: Path,
+    frames: FrameSettings,
+    flow: FlowSettings,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> list[JobResult]:
+    """Compute the flow of many videos into the cache, ``workers`` at a time.
+
+    Progress and failures go to standard error, nothing to standard output. Returns one result
+    for each video, in their order; none is lost when others fail.
+    """
+    task = FlowTask(cache, frames, flow, overwrite)
+    return run_jobs(videos, task, workers=workers, overwrite=overwrite)
+
+
+def extract_features_all(
+    videos: Sequence[VideoFile],
+    cache: Path,
+    modality: Modality,
+    encoder: str,
+    frames: FrameSettings,
+    snippet: SnippetSettings,
+    crop: int,
+    batch_size: int | None = None,
+    dtype: FeatureType = "float16",
+    *,
+    device: str = "auto",
+    flow: FlowSettings | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    load: LoadEncoder | None = None,
+) -> list[JobResult]:
+    """Encode the snippets of many videos into the cache, ``workers`` at a time.
+
+    Like ``extract_flow_all``; ``load`` replaces ``vidkd.networks.load_encoder`` and must be
+    picklable.
+
+    Raises:
+        UsageError: the encoder is unknown, or does not fit the modality or the crop.
+        WeightsError: the encoder's weights are missing or damaged.
+    """
+    task = feature_task(
+        cache,
+        modality,
+        encoder,
+        frames,
+        snippet,
+        crop,
+        batch_size,
+        dtype,
+        device=device,
+        flow=flow,
+        overwrite=overwrite,
+        load=load,
+    )
+    return run_jobs(videos, task, workers=workers, overwrite=overwrite)
+
+
+def plan_jobs(videos: Sequence[VideoFile], task: Task) -> list[Plan]:
+    """Say what is done and what is to be done, without decoding any video."""
+    plans = []
+    with progress(f"{task.name}: looking", len(videos), "videos") as advance:
+        for video in videos:
+            path = task.path(video)
+            try:
+                plans.append(_plan(video, path, task))
+            except VidkdError as error:
+                plans.append(Plan(video, path, "failed", _reason(error, video)))
+            advance(1)
+    return plans
+
+
+def _plan(video: VideoFile, path: Path, task: Task) -> Plan:
+    info = probe(video.path)
+    frames: float | None = info.frame_count
+    if task.frames.frame_rate is not None and info.duration is not None:
+        frames = info.duration * task.frames.frame_rate
+    if not path.exists():
+        # Before the provenance, which reads the whole video.
+        task.check_inputs(video)
+        return Plan(video, path, "missing", frames=frames)
+    kind, reason = state(path, task.provenance(video))
+    rows = 0
+    if kind == "fresh":
+        with CacheFile(path) as file:
+            rows = len(file)
+    if kind in {"stale", "broken"}:
+        reason = str(refusal(path, kind, reason))
+    return Plan(video, path, kind, reason, rows, frames)
+
+
+def run_jobs(
+    videos: Sequence[VideoFile], task: Task, *, workers: int, overwrite: bool
+) -> list[JobResult]:
+    """Plan, then do what is to be done in spawned processes; see ``extract_flow_all``."""
+    results: dict[str, JobResult] = {}
+    todo: list[Plan] = []
+    for plan in plan_jobs(videos, task):
+        video = plan.video
+        if plan.state == "missing" or (overwrite and plan.state != "failed"):
+            todo.append(plan)
+        elif plan.state == "fresh":
+            results[video.key] = JobResult(
+                video.key, video.path, plan.path, "skipped", rows=plan.rows
+            )
+        else:
+            results[video.key] = _failed(plan, plan.reason, 0.0)
+    if before := sum(result.status == "skipped" for result in results.values()):
+        log(f"{task.name}: done before: {before}")
+    estimates = [plan.frames for plan in todo]
+    total = None if None in estimates else sum(item for item in estimates if item)
+    plans = {plan.video.key: plan for plan in todo}
+    try:
+        with progress(task.name, total, "frames") as advance:
+            jobs = [plan.video for plan in todo]
+            for ended in run_pool(jobs, task, workers=workers, advance=advance):
+                plan = plans.pop(ended.job.key)
+                if ended.error is not None:
+                    remove_leftovers(plan.path)
+                    result = _failed(plan, _reason(ended.error, plan.video), ended.seconds)
+                else:
+                    result = JobResult(
+                        plan.video.key,
+                        plan.video.path,
+                        plan.path,
+                        "skipped" if ended.result.skipped else "done",
+                        rows=ended.result.rows,
+                        seconds=ended.seconds,
+                    )
+                results[plan.video.key] = result
+    finally:
+        # Of workers that had to be killed; those that stopped by themselves left nothing.
+        for plan in plans.values():
+            remove_leftovers(plan.path)
+    return [results[video.key] for video in videos]
+
+
+def _failed(plan: Plan, reason: str, seconds: float) -> JobResult:
+    log(f"failed: {plan.video.path}: {reason}")
+    return JobResult(
+        plan.video.key, plan.video.path, plan.path, "failed", reason=reason, seconds=seconds
+    )
+
+
+def _reason(error: VidkdError, video: VideoFile) -> str:
+    """Put an error into words that follow the video's path."""
+    if error.path in {str(video.path), video.path.name}:
+        return f"{error.problem}; {error.remedy}" if error.remedy else error.problem
+    return str(error)

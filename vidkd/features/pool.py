@@ -1,0 +1,263 @@
+"""Worker processes for long jobs: a job that fails, or kills its process, fails alone.
+
+Processes are spawned, never forked: forking a process that runs threads (torch, numba, OpenCV)
+can deadlock. The standard pools give up altogether when one process is killed, for instance
+because memory ran out, and cannot say which job did it; hence this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+from typing import Any, Generic, Protocol, TypeVar
+
+from vidkd.errors import VidkdError
+
+Job = TypeVar("Job")
+Report = Callable[[float], None]
+"""Called by work with the number of units done since the last call; may end it."""
+
+_REPORT_SECONDS = 0.1
+_PATIENCE_SECONDS = 5.0
+
+
+class Work(Protocol):
+    """What a worker does with a job; it is pickled once for each process."""
+
+    def __call__(self, job: Any, report: Report, threads: int, /) -> Any:
+        """Do one job with so many threads and return a picklable result.
+
+        Raises:
+            VidkdError: it cannot be done.
+        """
+
+
+@dataclass(frozen=True)
+class Ended(Generic[Job]):
+    """One finished job: its result, or the error it ended with."""
+
+    job: Job
+    result: Any
+    error: VidkdError | None
+    seconds: float
+
+
+class Cancelled(BaseException):
+    """The job is to end now, leaving nothing behind."""
+
+
+def cores() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_per_worker(workers: int) -> int:
+    """Return how many threads each of ``workers`` processes may use without crowding the rest."""
+    return max(1, cores() // workers)
+
+
+def run_pool(
+    jobs: Sequence[Job], work: Work, *, workers: int, advance: Report
+) -> Iterator[Ended[Job]]:
+    """Do jobs in spawned processes and yield each when it has ended, in the order of ending.
+
+    When the generator is closed or the caller is interrupted, the workers are told to stop, which
+    they do at their next report; those that do not are killed after five seconds.
+
+    Args:
+        jobs: picklable descriptions of what is to be done.
+        work: picklable callable that does one.
+        workers: number of processes.
+        advance: receives the progress of all workers.
+    """
+    waiting = deque(jobs)
+    processes = min(workers, len(jobs))
+    pool: list[_Worker[Job]] = [
+        _Worker(work, threads_per_worker(processes)) for _ in range(processes)
+    ]
+    try:
+        for worker in pool:
+            worker.start(waiting.popleft())
+        while busy := {worker.connection: worker for worker in pool if worker.busy}:
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # type: ignore[index]
+                ended = worker.receive(advance)
+                if ended is None:
+                    continue
+                if waiting:
+                    worker.start(waiting.popleft())
+                yield ended
+    finally:
+        _stop(pool)
+
+
+def _stop(pool: Sequence[_Worker[Any]]) -> None:
+    for worker in pool:
+        worker.ask_to_stop()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for worker in pool:
+        worker.end(max(0.0, deadline - time.monotonic()))
+
+
+class _Worker(Generic[Job]):
+    """One process, seen from the parent; it is started again after it died."""
+
+    def __init__(self, work: Work, threads: int) -> None:
+        # Pickled here, so that the child can set its number of threads before the import of
+        # torch and numba, which unpickling brings about.
+        self._arguments = (pickle.dumps(work), threads)
+        self._process: SpawnProcess | None = None
+        self._job: tuple[Job] | None = None
+        self._started = 0.0
+
+    @property
+    def busy(self) -> bool:
+        return self._job is not None
+
+    def start(self, job: Job) -> None:
+        if self._process is None:
+            context = multiprocessing.get_context("spawn")
+            self.connection, other = context.Pipe()
+            self._process = context.Process(
+                target=_serve, args=(other, *self._arguments), daemon=True
+            )
+            with _interrupts_held():
+                self._process.start()
+            other.close()
+        self._job, self._started = (job,), time.monotonic()
+        with contextlib.suppress(OSError):  # it died meanwhile, which receive() will tell
+            self.connection.send(job)
+
+    def receive(self, advance: Report) -> Ended[Job] | None:
+        """Take one message; return the end of the job if that is what it was."""
+        try:
+            kind, content = self.connection.recv()
+        except (EOFError, OSError):
+            kind, content = "error", self._post_mortem()
+        if kind == "progress":
+            advance(content)
+            return None
+        assert self._job is not None
+        (job,), self._job = self._job, None
+        seconds = time.monotonic() - self._started
+        if kind == "error":
+            return Ended(job, None, content, seconds)
+        return Ended(job, content, None, seconds)
+
+    def _post_mortem(self) -> VidkdError:
+        assert self._process is not None
+        self._process.join(_PATIENCE_SECONDS)
+        code = self._process.exitcode or 0
+        self.end(0)
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        return VidkdError(
+            f"the process that worked on it {how}",
+            remedy="if memory ran out, run again with fewer --workers or smaller frames",
+        )
+
+    def ask_to_stop(self) -> None:
+        if self._process is None:
+            return
+        if self.busy:
+            self._process.terminate()
+        # An idle process ends when nobody is left at the other end.
+        self.connection.close()
+
+    def end(self, patience: float) -> None:
+        if self._process is not None:
+            self._process.join(patience)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self.connection.close()
+            self._process.close()
+            self._process = None
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C: a new process inherits that, and is spared it until it can ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(connection: Connection, pickled: bytes, threads: int) -> None:
+    """The main function of a worker process."""
+    # Ctrl-C reaches every process of the terminal; only the parent acts on it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Not raised here: an exception in the middle of any library call could be lost.
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    _limit_threads(threads)
+    done, sent = 0.0, time.monotonic()
+
+    def report(amount: float) -> None:
+        nonlocal done, sent
+        if stopping:
+            raise Cancelled
+        done += amount
+        now = time.monotonic()
+        if now - sent >= _REPORT_SECONDS:
+            _send(connection, ("progress", done))
+            done, sent = 0.0, now
+
+    with contextlib.suppress(Cancelled, EOFError):
+        work = pickle.loads(pickled)
+        while not stopping:
+            job = connection.recv()
+            try:
+                message = ("result", work(job, report, threads))
+            except VidkdError as error:
+                message = ("error", error)
+            except MemoryError:
+                message = ("error", VidkdError("memory ran out", remedy="use fewer --workers"))
+            except Exception as error:
+                message = ("error", _unexpected(error))
+            _send(connection, ("progress", done))
+            done = 0.0
+            _send(connection, message)
+
+
+def _send(connection: Connection, message: tuple[str, Any]) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        # The parent is gone: nobody wants the result.
+        raise Cancelled from None
+
+
+def _limit_threads(threads: int) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def _unexpected(error: Exception) -> VidkdError:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return VidkdError(
+        f"unexpected {type(error).__name__} in {place.name}, line {place.lineno}: {text}",
+        remedy="report it, with the command and the video",
+    )

@@ -1,0 +1,205 @@
+"""One kind of extraction with all its settings, picklable, so that worker processes can do it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vidkd.cache import Provenance, cache_path
+from vidkd.features.extract import (
+    Extraction,
+    FeatureType,
+    check_encoder,
+    extract_features,
+    extract_flow,
+    feature_provenance,
+    flow_provenance,
+    missing_flow,
+)
+from vidkd.features.pool import Report
+from vidkd.recipe import FlowSettings, FrameSettings, Modality, ModelCard, SnippetSettings
+from vidkd.video import VideoFile
+
+if TYPE_CHECKING:
+    from vidkd.features.encode import Encoder
+
+LoadEncoder = Callable[[str, str], "Encoder"]
+"""Takes a name and a device, like ``vidkd.networks.load_encoder``."""
+
+
+class Task(Protocol):
+    """One kind of extraction with all its settings; picklable."""
+
+    @property
+    def name(self) -> str:
+        """Name of the command."""
+
+    @property
+    def frames(self) -> FrameSettings:
+        """The sampling, for the estimate of the work."""
+
+    def path(self, video: VideoFile) -> Path:
+        """Return the cache file of a video."""
+
+    def check_inputs(self, video: VideoFile) -> None:
+        """Raise CacheError when what the video needs beside itself is missing."""
+
+    def provenance(self, video: VideoFile) -> Provenance:
+        """Return what the cache file of a video is expected to say."""
+
+    def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
+        """Extract one video."""
+
+
+@dataclass(frozen=True)
+class FlowTask:
+    """``extract-flow`` with its settings."""
+
+    cache: Path
+    frames: FrameSettings
+    flow: FlowSettings
+    overwrite: bool = False
+    name: str = "extract-flow"
+
+    def path(self, video: VideoFile) -> Path:
+        """Return the cache file of a video."""
+        return cache_path(self.cache, "flow", video.key)
+
+    def check_inputs(self, video: VideoFile) -> None:
+        """Do nothing: flow needs only the video."""
+
+    def provenance(self, video: VideoFile) -> Provenance:
+        """Return what the cache file of a video is expected to say."""
+        return flow_provenance(video, self.frames, self.flow)
+
+    def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
+        """Extract one video."""
+        return extract_flow(
+            video,
+            self.cache,
+            self.frames,
+            self.flow,
+            threads=threads,
+            overwrite=self.overwrite,
+            report=report,
+        )
+
+
+@dataclass(frozen=True)
+class FeatureTask:
+    """``extract-features`` with its settings; each process loads the encoder once."""
+
+    cache: Path
+    modality: Modality
+    card: ModelCard
+    weights_sha256: str
+    load: LoadEncoder
+    frames: FrameSettings
+    snippet: SnippetSettings
+    crop: int
+    batch_size: int | None = None
+    dtype: FeatureType = "float16"
+    device: str = "auto"
+    flow: FlowSettings | None = None
+    overwrite: bool = False
+    name: str = "extract-features"
+
+    def path(self, video: VideoFile) -> Path:
+        """Return the cache file of a video."""
+        return cache_path(self.cache, "features", video.key, self.card.name)
+
+    def check_inputs(self, video: VideoFile) -> None:
+        """Raise CacheError when features of flow are asked for, and there is no flow."""
+        if self.modality == "flow" and not cache_path(self.cache, "flow", video.key).exists():
+            raise missing_flow(video, self.cache)
+
+    def provenance(self, video: VideoFile) -> Provenance:
+        """Return what the cache file of a video is expected to say."""
+        return feature_provenance(
+            video,
+            self.cache,
+            self.card,
+            self.weights_sha256,
+            self.frames,
+            self.snippet,
+            self.crop,
+            self.dtype,
+            self.flow,
+        )
+
+    def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
+        """Extract one video."""
+        import torch
+
+        torch.set_num_threads(threads)
+        encoder = _loaded(self.load, self.card.name, self.device)
+        # Measured: a processor gains nothing from larger batches, a GPU is idle with small ones.
+        default = 32 if encoder.device.type == "cuda" else 4
+        return extract_features(
+            video,
+            self.cache,
+            self.modality,
+            encoder,
+            self.frames,
+            self.snippet,
+            self.crop,
+            self.batch_size or default,
+            self.dtype,
+            flow=self.flow,
+            overwrite=self.overwrite,
+            report=report,
+        )
+
+
+@functools.cache
+def _loaded(load: LoadEncoder, name: str, device: str) -> Encoder:
+    return load(name, device)
+
+
+def feature_task(
+    cache: Path,
+    modality: Modality,
+    encoder: str,
+    frames: FrameSettings,
+    snippet: SnippetSettings,
+    crop: int,
+    batch_size: int | None = None,
+    dtype: FeatureType = "float16",
+    *,
+    device: str = "auto",
+    flow: FlowSettings | None = None,
+    overwrite: bool = False,
+    load: LoadEncoder | None = None,
+) -> FeatureTask:
+    """Check the encoder and return the task; see ``extract_features`` for the settings.
+
+    Raises:
+        UsageError: the encoder is unknown, or does not fit the modality or the crop.
+        WeightsError: the encoder's weights are missing or damaged.
+    """
+    if load is None:
+        from vidkd.networks import load_encoder, select_device
+
+        load = load_encoder
+        select_device(device)  # a wrong name is told once, not for every video
+    # On the processor: the workers use the device, this process only needs the weights' hash.
+    found = load(encoder, "cpu")
+    check_encoder(found.card, modality, frames, crop)
+    return FeatureTask(
+        cache,
+        modality,
+        found.card,
+        found.weights_sha256,
+        load,
+        frames,
+        snippet,
+        crop,
+        batch_size,
+        dtype,
+        device,
+        flow,
+        overwrite,
+    )
