@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from pydantic import BaseModel, ValidationError
 
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
-from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings, describe
 
 if TYPE_CHECKING:
     from vidkd.features import JobResult, Plan
+    from vidkd.recipe import Settings
 
 
 class Backend(StrEnum):
@@ -88,6 +87,7 @@ def extract_flow(
     """
     from vidkd.features import FlowTask, plan_jobs, run_jobs
     from vidkd.features.pool import cores
+    from vidkd.recipe import FlowSettings, FrameSettings
     from vidkd.video import find_videos
 
     frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
@@ -136,6 +136,7 @@ def extract_features(
     """
     from vidkd.features import feature_task, plan_jobs, run_jobs
     from vidkd.networks import ensure_weights
+    from vidkd.recipe import FrameSettings, SnippetSettings
     from vidkd.video import find_videos
 
     frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
@@ -175,10 +176,14 @@ def _default_encoder(modality: Stream) -> str:
     return "i3d-flow-inflated"
 
 
-Model = TypeVar("Model", bound=BaseModel)
+Chosen = TypeVar("Chosen", bound="Settings")
 
 
-def _settings(model: type[Model], **values: object) -> Model:
+def _settings(model: type[Chosen], **values: object) -> Chosen:
+    from pydantic import ValidationError
+
+    from vidkd.recipe import describe
+
     try:
         return model.model_validate(values)
     except ValidationError as error:
