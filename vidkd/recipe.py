@@ -87,6 +87,13 @@ class DistillationSettings(Settings):
     atomic: Annotated[float, Field(ge=0)] = 300.0
     global_context: Annotated[float, Field(ge=0)] = 100.0
     boundary: Annotated[float, Field(ge=0)] = 5.0
+    hallucination: Annotated[float, Field(ge=0)] = 0.0
+    mars: Annotated[float, Field(ge=0)] = 0.0
+    graph: Annotated[float, Field(ge=0)] = 0.0
+    """Graph distillation on the feature map (its representation edge)."""
+    graph_logits: Annotated[float, Field(ge=0)] = 0.0
+    logits: Annotated[float, Field(ge=0)] = 0.0
+    """Logit distillation; this and the four above are baselines, off unless given a weight."""
     normalise: bool = True
     """L2-normalise snippet features in the atomic critic and divide by the temperature."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
