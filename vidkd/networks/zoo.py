@@ -12,7 +12,7 @@ from vidkd.errors import UsageError, WeightsError
 from vidkd.files import resources
 from vidkd.networks.device import select_device
 from vidkd.networks.i3d import I3D
-from vidkd.networks.i3d_inference import InferenceI3D
+from vidkd.networks.i3d_inference import InferenceI3D, keep_freed_memory
 from vidkd.networks.weights import load_state, load_weights, state_sha256
 from vidkd.recipe import ModelCard, model_cards
 
@@ -62,6 +62,8 @@ class Encoder(nn.Module):
             a feature whatever file the weights came from.
         classes: labels of the logits in order, or None when the network has no such head.
         device: where it runs.
+        batch_size: snippets per call that run well on the device. On a CPU more than two only
+            spill the caches.
     """
 
     def __init__(self, card: ModelCard, network: I3D, device: torch.device) -> None:
@@ -72,6 +74,9 @@ class Encoder(nn.Module):
         )
         self.classes = class_names(card)
         self.device = device
+        self.batch_size = 2 if device.type == "cpu" else 32
+        if device.type == "cpu":
+            keep_freed_memory()
         self.network = InferenceI3D(network).to(device)
         self.eval()
 
@@ -91,7 +96,12 @@ class Encoder(nn.Module):
                 f"{self.card.name} expects (B, {self.card.in_channels}, T, S, S), "
                 f"got {tuple(x.shape)}"
             )
-        features, logits = self.network(x.to(self.device, torch.float32))
+        if self.device.type == "cpu":
+            features, logits = self.network(x.to(self.device, torch.float32))
+            return features, logits
+        # cuDNN would round to TF32, which is off by 1e-3: features are to be the same everywhere.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            features, logits = self.network(x.to(self.device, torch.float32))
         return features, logits
 
     def features(self, x: Tensor) -> Tensor:
