@@ -62,7 +62,7 @@ def fetch(
     ] = None,
 ) -> None:
     """Obtain the weights of a network, check them, and convert them to safetensors."""
-    from vidkd.networks.fetch import fetch as fetch_weights
+    from vidkd.networks.fetching import fetch as fetch_weights
     from vidkd.networks.zoo import find_card
 
     card = find_card(name)

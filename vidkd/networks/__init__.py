@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidkd.networks.device import select_device
-from vidkd.networks.fetch import ensure_weights, fetch
+from vidkd.networks.fetching import ensure_weights, fetch
 from vidkd.networks.filter_weights import (
     FilterHeader,
     load_temporal_filter,

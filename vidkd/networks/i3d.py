@@ -84,7 +84,8 @@ def max_pool_same(x: Tensor, kernel: Size3, stride: Size3) -> Tensor:
     """Max-pool (B, C, T, H, W) with "SAME" padding, of which no value ever wins.
 
     PyTorch pads symmetrically; the extra entry after the end that "SAME" asks for is what
-    ``ceil_mode`` adds, so that nothing needs to be copied into a padded tensor.
+    ``ceil_mode`` adds, so that nothing needs to be copied into a padded tensor. This holds for
+    the pools of this network, not for an even kernel at stride 1.
     """
     before = [
         same_padding(size, k, s)[0] for size, k, s in zip(x.shape[2:], kernel, stride, strict=True)
