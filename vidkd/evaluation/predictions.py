@@ -1,0 +1,183 @@
+"""The two kinds of prediction files: dense scores (HDF5) and detections (ActivityNet JSON)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vidkd.annotations.parse import Context, read_json, short
+from vidkd.files import atomic_path, write_json
+
+
+@dataclass
+class DenseScores:
+    """Scores of every class at every row of every video.
+
+    Attributes:
+        classes: K names.
+        videos: by id, scores (T, K) and start and end second of the rows (T, 2).
+    """
+
+    classes: tuple[str, ...]
+    videos: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One detected segment, in seconds since the first frame."""
+
+    label: str
+    score: float
+    start: float
+    end: float
+
+
+def write_dense_scores(path: str | Path, scores: DenseScores) -> None:
+    """Write HDF5 atomically: ``/VIDEO_ID/scores``, ``/VIDEO_ID/pts``, root attribute ``classes``.
+
+    Raises:
+        VidkdError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["classes"] = np.array(scores.classes, dtype=h5py.string_dtype())
+        for video, (rows, pts) in scores.videos.items():
+            group = file.create_group(video)
+            # gzip, unlike the cache's zstd, is in every build of HDF5: these files are exchanged.
+            options = {"compression": "gzip", "shuffle": True} if rows.size else {}
+            group.create_dataset("scores", data=rows, **options)
+            group.create_dataset("pts", data=np.asarray(pts, dtype=np.float64))
+
+
+def read_dense_scores(path: str | Path) -> DenseScores:
+    """Read what ``write_dense_scores`` writes.
+
+    Raises:
+        AnnotationError: the file is not that, or holds NaN.
+    """
+    path = Path(path)
+    root = Context(path)
+    if not path.is_file():
+        raise root.error("there is no such file", "check the path")
+    if not h5py.is_hdf5(path):
+        raise root.error(
+            "is not an HDF5 file of dense scores",
+            "frame protocols need dense scores; give event protocols the detections (JSON)",
+        )
+    try:
+        with h5py.File(path, "r") as file:
+            return _read_scores(file, root)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise root.error(f"is damaged ({short(str(error))})", "write it again") from error
+
+
+def _read_scores(file: Any, root: Context) -> DenseScores:
+    if "classes" not in file.attrs:
+        raise root.error(
+            "the root attribute `classes` is missing", "write the names of the K columns into it"
+        )
+    names = np.atleast_1d(file.attrs["classes"]).tolist()
+    classes = tuple(item.decode() if isinstance(item, bytes) else str(item) for item in names)
+    if len(set(classes)) < len(classes):
+        raise root.error("`classes` names a class twice", "write it again with distinct names")
+    groups: list[str] = []
+
+    def collect(name: str, item: Any) -> None:
+        # A video id with slashes is a path of groups.
+        if isinstance(item, h5py.Dataset) and name.rpartition("/")[2] == "scores":
+            groups.append(name.rpartition("/")[0])
+
+    file.visititems(collect)
+    videos = {}
+    for video in groups:
+        here = root.at(f"video {short(video)}")
+        group = file[video] if video else file
+        if "pts" not in group:
+            raise here.error("there are scores but no pts", "write start and end of every row")
+        if group["scores"].ndim != 2 or group["scores"].shape[1] != len(classes):
+            raise here.error(
+                f"scores have the shape {group['scores'].shape}, but there are"
+                f" {len(classes)} classes",
+                "write (T, K) scores",
+            )
+        scores, pts = group["scores"][()], np.asarray(group["pts"][()], dtype=np.float64)
+        if pts.shape != (len(scores), 2):
+            raise here.error(
+                f"pts have the shape {pts.shape}, but there are {len(scores)} rows of scores",
+                "write (T, 2) start and end seconds",
+            )
+        if not np.issubdtype(scores.dtype, np.floating):
+            scores = scores.astype(np.float64)
+        if np.isnan(scores).any():
+            raise here.error("scores contain NaN", "find out why the model diverged")
+        if not np.isfinite(pts).all() or (pts[:, 1] < pts[:, 0]).any():
+            raise here.error("pts are not start and end seconds", "write end >= start")
+        if (np.diff(pts.mean(axis=1)) < 0).any():
+            raise here.error("pts are not in temporal order", "sort the rows by time")
+        videos[video] = (scores, pts)
+    return DenseScores(classes, videos)
+
+
+def write_detections(
+    path: str | Path,
+    detections: Mapping[str, Iterable[Detection]],
+    external_data: Mapping[str, Any] | None = None,
+) -> None:
+    """Write ActivityNet-style results atomically; segments in seconds.
+
+    Raises:
+        VidkdError: the file cannot be written.
+    """
+    write_json(
+        path,
+        {
+            "version": "vidkd 1",
+            "results": {
+                video: [
+                    {
+                        "label": item.label,
+                        "score": float(item.score),
+                        "segment": [float(item.start), float(item.end)],
+                    }
+                    for item in items
+                ]
+                for video, items in detections.items()
+            },
+            "external_data": dict(external_data or {}),
+        },
+    )
+
+
+def read_detections(path: str | Path) -> dict[str, list[Detection]]:
+    """Read ActivityNet-style results.
+
+    Raises:
+        AnnotationError: the file is not that, or a segment makes no sense.
+    """
+    path = Path(path)
+    root = Context(path)
+    if path.is_file() and h5py.is_hdf5(path):
+        raise root.error(
+            "holds dense scores", "event protocols need detections (JSON), frame protocols these"
+        )
+    content = root.mapping(read_json(path), "the whole file")
+    if "results" not in content:
+        raise root.error('there are no "results"', "give ActivityNet-style results")
+    found: dict[str, list[Detection]] = {}
+    for video, items in root.mapping(content["results"], '"results"').items():
+        here = root.at(f"video {short(video)}")
+        found[video] = []
+        for item in here.sequence(items, "its result"):
+            item = here.mapping(item, "a detection")
+            label = here.text(item.get("label"), "a label")
+            times = here.sequence(item.get("segment"), "a segment")
+            if len(times) != 2:
+                raise here.error(f"a segment of {label!r} is not [start, end]", "correct it")
+            segment = here.segment(times[0], times[1], label)
+            score = here.number(item.get("score"), "a score")
+            found[video].append(Detection(label, score, segment.start, segment.end))
+    return found
