@@ -25,13 +25,13 @@ class _Scale:
         self.columns = -(-width // _ALIGN) * _ALIGN
         self.stride = self.columns + _ALIGN
         fields = 10
-        each = (height + 1) * self.stride + _ALIGN
+        each = (height + 2) * self.stride + _ALIGN
         memory = np.zeros(fields * each + _ALIGN, np.float32)
         start = -memory.ctypes.data % (4 * _ALIGN) // 4
 
         def field(index: int, shift: int = 0) -> Field:
             begin = start + index * each + shift
-            return memory[begin : begin + (height + 1) * self.stride].reshape(-1, self.stride)
+            return memory[begin : begin + (height + 2) * self.stride].reshape(-1, self.stride)
 
         self.u1, self.u2, self.p1y, self.p2y = (field(i) for i in range(4))
         # Shifted so that column 1, which belongs to pixel 0, is the aligned one.
@@ -44,7 +44,7 @@ class _Scale:
 
     def image(self, field: Field) -> Field:
         """Return the (H, W) pixels of a field, without border and padding."""
-        return field[1:, : self.width]
+        return field[1:-1, : self.width]
 
 
 def fused_tvl1(previous: Gray, current: Gray, parameters: Parameters) -> NDArray[np.float32]:

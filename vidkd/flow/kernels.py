@@ -10,7 +10,7 @@ written so that LLVM turns each into full-width vector instructions:
   test each index for being negative, and the loop stays scalar. This is why the horizontal dual
   variables ``px`` are stored one column to the right: ``px[y, x + 1]`` belongs to pixel x,
   ``px[y, x]`` to its left neighbour, and column 0 is the zero border.
-- Row 0 of every field is a zero border; pixel row y is row ``y + 1``.
+- The first and the last row of every field are a border; pixel row y is row ``y + 1``.
 
 Notation of Zach, Pock and Bischof 2007: flow u = (u1, u2), dual variables p of each component,
 data term rho, v the point-wise minimiser. Only the order of float32 sums differs from OpenCV.
@@ -54,7 +54,7 @@ def linearise(
 
     Writes the gradient of the warped second image to ``ix`` and ``iy``, the part of the residual
     that does not depend on the flow to ``rho``, and ``-1 / |gradient|^2`` to ``inverse``. Images
-    are (H, W), fields (H + 1, W + padding).
+    are (H, W), fields (H + 2, W + padding).
     """
     for y in range(first.shape[0]):
         for x in range(first.shape[1]):
@@ -127,21 +127,25 @@ def iterate(
                     change1 = new1 - old1
                     change2 = new2 - old2
                     error += change1 * change1 + change2 * change2
+            else:
+                # The last row has no vertical gradient: its neighbour below is its equal.
+                for x in range(columns):
+                    u1[y, x] = u1[y - 1, x]
+                    u2[y, x] = u2[y - 1, x]
             if y > 1:
-                # The flow of the row above is complete now, and so are its neighbours' values;
-                # its dual variables were needed once more for the divergence just computed.
+                # The dual variables of the row above: their old values were needed once more
+                # for the divergence just computed, and the new flow below them is known now.
                 above = y - 1
-                below = min(y, rows)  # the last row has no vertical gradient
                 for x in range(columns):
                     value = u1[above, x]
                     gx = (u1[above, x + 1] - value) * step_x[x]
-                    gy = (u1[below, x] - value) * step[x]
+                    gy = (u1[y, x] - value) * step[x]
                     shrink = one / (one + np.sqrt(gx * gx + gy * gy))
                     p1x[above, x + 1] = (p1x[above, x + 1] + gx) * shrink
                     p1y[above, x] = (p1y[above, x] + gy) * shrink
                     value = u2[above, x]
                     gx = (u2[above, x + 1] - value) * step_x[x]
-                    gy = (u2[below, x] - value) * step[x]
+                    gy = (u2[y, x] - value) * step[x]
                     shrink = one / (one + np.sqrt(gx * gx + gy * gy))
                     p2x[above, x + 1] = (p2x[above, x + 1] + gx) * shrink
                     p2y[above, x] = (p2y[above, x] + gy) * shrink
