@@ -1,5 +1,6 @@
 """Evaluation: frame mAP and event mAP, under protocols with names."""
 
+from vidkd.evaluation.frames import frame_ap, upsample_scores
 from vidkd.evaluation.predictions import (
     DenseScores,
     Detection,
@@ -8,12 +9,21 @@ from vidkd.evaluation.predictions import (
     write_dense_scores,
     write_detections,
 )
+from vidkd.evaluation.protocols import PROTOCOLS, evaluate, get_protocol
+from vidkd.evaluation.result import EvaluationResult, Measure
 
 __all__ = [
+    "PROTOCOLS",
     "DenseScores",
     "Detection",
+    "EvaluationResult",
+    "Measure",
+    "evaluate",
+    "frame_ap",
+    "get_protocol",
     "read_dense_scores",
     "read_detections",
+    "upsample_scores",
     "write_dense_scores",
     "write_detections",
 ]

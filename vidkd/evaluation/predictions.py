@@ -57,7 +57,7 @@ def read_dense_scores(path: str | Path) -> DenseScores:
     """Read what ``write_dense_scores`` writes.
 
     Raises:
-        AnnotationError: the file is not that, or holds NaN.
+        AnnotationError: the file is not that, or holds numbers that are not finite.
     """
     path = Path(path)
     root = Context(path)
@@ -112,8 +112,8 @@ def _read_scores(file: Any, root: Context) -> DenseScores:
             )
         if not np.issubdtype(scores.dtype, np.floating):
             scores = scores.astype(np.float64)
-        if np.isnan(scores).any():
-            raise here.error("scores contain NaN", "find out why the model diverged")
+        if not np.isfinite(scores).all():
+            raise here.error("scores are not all finite", "find out why the model diverged")
         if not np.isfinite(pts).all() or (pts[:, 1] < pts[:, 0]).any():
             raise here.error("pts are not start and end seconds", "write end >= start")
         if (np.diff(pts.mean(axis=1)) < 0).any():

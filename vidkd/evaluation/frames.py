@@ -1,0 +1,212 @@
+"""Frame mAP: on which moments scores are compared with the ground truth, and the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vidkd.annotations import Annotations, Segment, VideoAnnotation
+from vidkd.errors import AnnotationError
+from vidkd.evaluation.average_precision import non_interpolated
+from vidkd.evaluation.predictions import DenseScores
+
+CHARADES_POINTS = 25
+"""Moments per video in the localisation task of Charades."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The moments of every video that count, and how they were chosen.
+
+    Attributes:
+        times: seconds, by video id, in the order of ids that decides between equal scores.
+        description: for the output.
+        notes: what else the reader of the number should know.
+    """
+
+    times: dict[str, np.ndarray]
+    description: str
+    notes: tuple[str, ...] = ()
+
+
+def upsample_scores(scores: np.ndarray, pts: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return the scores at other moments: linear between the midpoints of the rows.
+
+    Before the first midpoint and after the last one the scores stay as they are there.
+
+    Args:
+        scores: (T, K), T at least 1.
+        pts: (T, 2) start and end second of every row, in temporal order.
+        times: (N,) seconds.
+
+    Returns:
+        (N, K) float64.
+    """
+    middle = midpoints(pts)
+    columns = [_interpolate(column, middle, times) for column in np.asarray(scores).T]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(times), 0))
+
+
+def _interpolate(column: np.ndarray, middle: np.ndarray, times: np.ndarray) -> np.ndarray:
+    if len(times) == len(middle) and np.array_equal(times, middle):
+        return column.astype(np.float64)
+    return np.interp(times, middle, column)
+
+
+def midpoints(pts: np.ndarray) -> np.ndarray:
+    """Return (T,) the midpoints of (T, 2) start and end seconds."""
+    return np.asarray(pts, dtype=np.float64).mean(axis=1)
+
+
+def charades_grid(annotations: Annotations) -> Grid:
+    """Return 25 moments per video: j/25 of the duration, j = 0 to 24 (Charades localisation).
+
+    Raises:
+        AnnotationError: a video has no duration.
+    """
+    steps = np.arange(CHARADES_POINTS) / CHARADES_POINTS
+    times = {}
+    for name, video in sorted(annotations.videos.items()):
+        if video.duration is None:
+            raise AnnotationError(
+                f"video {name!r} has no duration, which the 25 moments are spread over",
+                remedy="add the durations, or use the protocol charades-all",
+            )
+        times[name] = steps * video.duration
+    return Grid(times, "25 equally spaced moments of every video")
+
+
+def frame_grid(
+    annotations: Annotations, scores: DenseScores, frame_rate: float | None, *, rows: bool = False
+) -> Grid:
+    """Return the frames of the ground truth, or else the rows of the predictions.
+
+    When a frame rate is given, or every video of the ground truth has its own, frame j of a video
+    is its moment (j + 1/2) / rate, for all frames that fit into the duration. Otherwise, the
+    frames are the rows of the prediction file, at their midpoints; a video without predictions
+    then has rows as long as those of the others.
+
+    Args:
+        annotations: the videos to evaluate.
+        scores: the predictions.
+        frame_rate: frames per second for all videos; None asks the annotations.
+        rows: take the rows even if the annotations know their frame rate.
+    """
+    videos = sorted(annotations.videos.items())
+    rates = [video.frame_rate if frame_rate is None else frame_rate for _, video in videos]
+    known = [rate for rate in rates if rate is not None]
+    if len(known) == len(videos) and not (rows and frame_rate is None):
+        times = {
+            name: (np.arange(_frames(video, scores, rate)) + 0.5) / rate
+            for (name, video), rate in zip(videos, known, strict=True)
+        }
+        shown = ", ".join(f"{rate:g}" for rate in sorted(set(known))[:3])
+        shown += ", ..." if len(set(known)) > 3 else ""
+        return Grid(
+            times,
+            f"the frames of the ground truth at {shown} frames/s, scores up-sampled linearly"
+            " between the midpoints of the prediction rows",
+        )
+    usual = _usual_row(scores)
+    times = {}
+    for name, video in videos:
+        if has_scores(scores, name):
+            times[name] = midpoints(scores.videos[name][1])
+        else:
+            count = max(1, int(_length(video, scores) / usual + 1e-6))
+            times[name] = (np.arange(count) + 0.5) * usual
+    notes: tuple[str, ...] = ()
+    if known and not rows:
+        notes = ("only some videos have a frame rate in the annotations, so that none was used",)
+    return Grid(times, "the rows of the prediction file, at their midpoints", notes)
+
+
+def has_scores(scores: DenseScores, video: str) -> bool:
+    """Return whether there is at least one row of scores for a video."""
+    return video in scores.videos and len(scores.videos[video][0]) > 0
+
+
+def _length(video: VideoAnnotation, scores: DenseScores) -> float:
+    """Return the seconds that count: of the video, else the predictions, else the actions."""
+    if video.duration is not None:
+        return video.duration
+    if has_scores(scores, video.id):
+        return float(scores.videos[video.id][1][-1, 1])
+    return max((segment.end for segment in video.segments), default=0.0)
+
+
+def _frames(video: VideoAnnotation, scores: DenseScores, rate: float) -> int:
+    # A duration is a multiple of 1/rate in floating point: 59.8 s at 10/s are 598 frames.
+    return int(_length(video, scores) * rate + 1e-6)
+
+
+def _usual_row(scores: DenseScores) -> float:
+    steps = [
+        np.diff(pts[:, 0]) if len(pts) > 1 else pts[:, 1] - pts[:, 0]
+        for _, pts in scores.videos.values()
+        if len(pts)
+    ]
+    usual = float(np.median(np.concatenate(steps))) if steps else 1.0
+    return usual if usual > 0 else 1.0
+
+
+def frame_labels(segments: Iterable[Segment], times: np.ndarray) -> np.ndarray:
+    """Return (N,) bool: which moments lie in one of the segments, both bounds included."""
+    inside = np.zeros(len(times), dtype=bool)
+    for segment in segments:
+        inside |= (times >= segment.start) & (times <= segment.end)
+    return inside
+
+
+def frame_ap(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the non-interpolated AP of one class over all frames; NaN without a positive.
+
+    Equal scores keep the order they are given in.
+
+    Args:
+        scores: (N,) any real numbers; minus infinity for frames without a prediction.
+        labels: (N,) bool.
+    """
+    positives = int(np.count_nonzero(labels))
+    if positives == 0:
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    return non_interpolated(labels[order], positives)
+
+
+def frame_aps(
+    annotations: Annotations, scores: DenseScores, grid: Grid, classes: Sequence[str]
+) -> dict[str, float]:
+    """Return the frame AP of every class over the moments of all videos.
+
+    Equal scores rank in the order of the videos' ids, then of time. A video without predictions,
+    and a class that the predictions do not have, score minus infinity.
+    """
+    by_class = _segments_by_class(annotations)
+    columns = {name: index for index, name in enumerate(scores.classes)}
+    middles = {
+        name: midpoints(scores.videos[name][1]) for name in grid.times if has_scores(scores, name)
+    }
+    result = {}
+    for label in classes:
+        column = columns.get(label)
+        parts, labels = [], []
+        for name, times in grid.times.items():
+            labels.append(frame_labels(by_class.get((name, label), ()), times))
+            if column is None or name not in middles:
+                parts.append(np.full(len(times), -np.inf))
+            else:
+                rows = scores.videos[name][0][:, column]
+                parts.append(_interpolate(rows, middles[name], times))
+        result[label] = frame_ap(np.concatenate(parts), np.concatenate(labels))
+    return result
+
+
+def _segments_by_class(annotations: Annotations) -> Mapping[tuple[str, str], list[Segment]]:
+    found: dict[tuple[str, str], list[Segment]] = {}
+    for name, video in annotations.videos.items():
+        for segment in video.segments:
+            found.setdefault((name, segment.label), []).append(segment)
+    return found

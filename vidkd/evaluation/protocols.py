@@ -1,0 +1,357 @@
+"""The protocols by name, and ``evaluate``, which computes one (METHOD section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from vidkd.annotations import Annotations, Segment
+from vidkd.errors import AnnotationError, UsageError
+from vidkd.evaluation.average_precision import (
+    first_matches,
+    interpolated,
+    non_interpolated,
+    pku_mmd,
+)
+from vidkd.evaluation.events import ClassEvents
+from vidkd.evaluation.frames import charades_grid, frame_aps, frame_grid, has_scores
+from vidkd.evaluation.predictions import DenseScores, Detection
+from vidkd.evaluation.result import EvaluationResult, Measure, ground_truth_hash
+
+EventAp = Callable[[ClassEvents, float], float]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to compute mAP.
+
+    Attributes:
+        kind: what it needs: dense scores (``frame``) or detections (``event``).
+        summary: one line for the help.
+        description: which AP the protocol's own number is.
+        tiou: thresholds when none are given; empty for frame protocols.
+        measures: for event protocols, the AP definitions: suffix, description, function.
+        expected_classes: number of classes in the data set, if the protocol belongs to one.
+        note: what the reader of its numbers should know.
+    """
+
+    kind: Literal["frame", "event"]
+    summary: str
+    description: str = ""
+    tiou: tuple[float, ...] = ()
+    measures: tuple[tuple[str, str, EventAp], ...] = ()
+    expected_classes: int | None = None
+    note: str | None = None
+
+
+_FRAME_AP = "non-interpolated AP over all frames of all videos"
+
+
+def _anet(events: ClassEvents, tiou: float) -> float:
+    return interpolated(events.greedy(tiou), events.positives)
+
+
+def _pku_official(events: ClassEvents, tiou: float) -> float:
+    return pku_mmd(events.partners(tiou), events.positives)
+
+
+def _pku_voc(events: ClassEvents, tiou: float) -> float:
+    return interpolated(first_matches(events.partners(tiou)), events.positives)
+
+
+def _thumos(events: ClassEvents, hits: np.ndarray, ap: Callable[[np.ndarray, int], float]) -> float:
+    counted = hits | ~events.excused()
+    return ap(hits[counted], events.positives)
+
+
+def _thumos_strict(events: ClassEvents, tiou: float) -> float:
+    return _thumos(events, events.greedy(tiou, strict=True), non_interpolated)
+
+
+def _thumos_interpolated(events: ClassEvents, tiou: float) -> float:
+    return _thumos(events, events.greedy(tiou, strict=True), interpolated)
+
+
+def _thumos_toolkit(events: ClassEvents, tiou: float) -> float:
+    return _thumos(events, events.by_event(tiou), non_interpolated)
+
+
+_PKU_MEASURES: tuple[tuple[str, str, EventAp], ...] = (
+    (
+        "",
+        "AP of the PKU-MMD script, which does not recompute precision at unmatched proposals",
+        _pku_official,
+    ),
+    ("voc", "interpolated AP (PASCAL VOC) on the same matches", _pku_voc),
+)
+
+PROTOCOLS: dict[str, Protocol] = {
+    "frame": Protocol("frame", "frame mAP on any data set", _FRAME_AP),
+    "charades-25": Protocol(
+        "frame",
+        "Charades localisation: 25 equally spaced moments per video",
+        "non-interpolated AP over 25 moments of every video",
+        expected_classes=157,
+    ),
+    "charades-all": Protocol(
+        "frame", "Charades, all snippets of the predictions", _FRAME_AP, expected_classes=157
+    ),
+    "multithumos": Protocol("frame", "MultiTHUMOS frame mAP", _FRAME_AP, expected_classes=65),
+    "tsu-frame": Protocol(
+        "frame", "Toyota Smarthome Untrimmed, frame mAP", _FRAME_AP, expected_classes=51
+    ),
+    "tsu-event": Protocol(
+        "event",
+        "Toyota Smarthome Untrimmed, event mAP (the AP of PKU-MMD)",
+        tiou=(0.1, 0.3, 0.5),
+        measures=_PKU_MEASURES,
+        expected_classes=51,
+        note="the script of TSU divides by all 51 classes: compare its mAP with map_all_classes",
+    ),
+    "pku-mmd": Protocol(
+        "event",
+        "PKU-MMD event mAP, as its script and as VOC",
+        tiou=(0.1, 0.3, 0.5),
+        measures=_PKU_MEASURES,
+        expected_classes=51,
+    ),
+    "thumos14": Protocol(
+        "event",
+        "THUMOS14 event mAP: strict tIoU, ambiguous segments ignored",
+        tiou=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+        measures=(
+            ("", "non-interpolated AP, detections matched by score", _thumos_strict),
+            ("interpolated", "interpolated AP on the same matches", _thumos_interpolated),
+            (
+                "toolkit_matching",
+                "non-interpolated AP, every event takes the detection it overlaps most, as the"
+                " published MATLAB toolkit does",
+                _thumos_toolkit,
+            ),
+        ),
+        expected_classes=20,
+    ),
+    "anet": Protocol(
+        "event",
+        "ActivityNet event mAP, on any data set",
+        tiou=(0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+        measures=(("", "interpolated AP, detections matched by score", _anet),),
+    ),
+}
+
+
+def evaluate(
+    predictions: DenseScores | Mapping[str, Sequence[Detection]],
+    annotations: Annotations,
+    protocol: str,
+    tiou: Sequence[float] | None = None,
+    *,
+    subset: str | None = None,
+    frame_rate: float | None = None,
+) -> EvaluationResult:
+    """Compare predictions with the ground truth.
+
+    Args:
+        predictions: dense scores for frame protocols, detections by video id for event protocols.
+        annotations: the ground truth.
+        protocol: a key of ``PROTOCOLS``.
+        tiou: thresholds of event protocols, each in (0, 1]; None takes the protocol's own.
+        subset: evaluate this subset of the annotations; None takes all their videos.
+        frame_rate: frames per second on which frame protocols compare; None takes the rate of
+            the annotations if they have one, and otherwise the rows of the predictions.
+
+    Raises:
+        UsageError: no such protocol, or an option or kind of predictions that it cannot use.
+        AnnotationError: no such subset, or predictions of an unknown class.
+    """
+    chosen = get_protocol(protocol)
+    thresholds = _thresholds(protocol, chosen, tiou)
+    if chosen.kind == "event" and frame_rate is not None:
+        raise UsageError(f"{protocol} compares events", remedy="leave out the frame rate")
+    if subset is not None:
+        annotations = annotations.subset(subset)
+    if not annotations.videos:
+        raise AnnotationError(
+            "the annotations have no video", remedy="check that it is the right file"
+        )
+    notes = [chosen.note] if chosen.note else []
+    ambiguous: dict[str, list[Segment]] = {}
+    if protocol == "thumos14":
+        annotations, ambiguous = _thumos_truth(annotations, notes)
+    if chosen.expected_classes not in (None, len(annotations.classes)):
+        notes.append(
+            f"the annotations have {len(annotations.classes)} classes, the data set"
+            f" {chosen.expected_classes}"
+        )
+    if isinstance(predictions, DenseScores):
+        if chosen.kind == "event":
+            raise UsageError(
+                f"{protocol} needs detections, not dense scores",
+                remedy="give ActivityNet-style results, or a frame protocol",
+            )
+        measures, evaluated_on = _frame_measures(
+            predictions, annotations, protocol, frame_rate, notes
+        )
+        missing = [name for name in annotations.videos if not has_scores(predictions, name)]
+        _name_unknown(predictions.videos, annotations, notes)
+    else:
+        if chosen.kind == "frame":
+            raise UsageError(
+                f"{protocol} needs dense scores, not detections",
+                remedy="give an HDF5 file of scores, or an event protocol",
+            )
+        measures = _event_measures(predictions, annotations, chosen, thresholds, ambiguous)
+        evaluated_on = "the segments of the ground truth"
+        missing = [name for name in annotations.videos if name not in predictions]
+        _name_unknown(predictions, annotations, notes)
+    return EvaluationResult(
+        protocol=protocol,
+        subset=subset or "",
+        measures=measures,
+        evaluated_on=evaluated_on,
+        videos=len(annotations.videos),
+        classes=len(annotations.classes),
+        segments=sum(len(video.segments) for video in annotations.videos.values()),
+        ground_truth_sha256=ground_truth_hash(annotations),
+        missing=tuple(missing),
+        notes=tuple(notes),
+    )
+
+
+def get_protocol(name: str) -> Protocol:
+    """Return a protocol by name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in PROTOCOLS:
+        raise UsageError(
+            f"there is no protocol {name!r}", remedy=f"choose one of {', '.join(PROTOCOLS)}"
+        )
+    return PROTOCOLS[name]
+
+
+def _thresholds(name: str, protocol: Protocol, tiou: Sequence[float] | None) -> tuple[float, ...]:
+    if tiou is None:
+        return protocol.tiou
+    if protocol.kind == "frame":
+        raise UsageError(f"{name} compares frames", remedy="leave out the tIoU thresholds")
+    if not tiou or not all(0 < value <= 1 for value in tiou):
+        raise UsageError("a tIoU threshold lies in (0, 1]", remedy="give such as 0.1,0.3,0.5")
+    return tuple(sorted(set(tiou)))
+
+
+def _frame_measures(
+    scores: DenseScores,
+    annotations: Annotations,
+    protocol: str,
+    frame_rate: float | None,
+    notes: list[str],
+) -> tuple[tuple[Measure, ...], str]:
+    _known_classes(scores.classes, annotations)
+    lacking = [name for name in annotations.classes if name not in scores.classes]
+    if lacking:
+        notes.append(f"the predictions have no scores of {_listed(lacking)}")
+    if protocol == "charades-25":
+        if frame_rate is not None:
+            raise UsageError("charades-25 has its own moments", remedy="leave out the frame rate")
+        grid = charades_grid(annotations)
+    else:
+        grid = frame_grid(annotations, scores, frame_rate, rows=protocol == "charades-all")
+    notes.extend(grid.notes)
+    per_class = frame_aps(annotations, scores, grid, annotations.classes)
+    return (Measure("", PROTOCOLS[protocol].description, per_class),), grid.description
+
+
+def _event_measures(
+    detections: Mapping[str, Sequence[Detection]],
+    annotations: Annotations,
+    protocol: Protocol,
+    thresholds: Sequence[float],
+    ambiguous: Mapping[str, Sequence[Segment]],
+) -> tuple[Measure, ...]:
+    truth: dict[str, dict[str, list[Segment]]] = {name: {} for name in annotations.classes}
+    found: dict[str, dict[str, list[Detection]]] = {name: {} for name in annotations.classes}
+    for video, entry in annotations.videos.items():
+        for segment in entry.segments:
+            truth[segment.label].setdefault(video, []).append(segment)
+    for video, items in detections.items():
+        _known_classes({item.label for item in items}, annotations)
+        if video in annotations.videos:
+            for item in items:
+                found[item.label].setdefault(video, []).append(item)
+    tables: list[dict[str, dict[str, float]]] = [{} for _ in protocol.measures]
+    for label in annotations.classes:
+        events = ClassEvents(truth[label], found[label], ambiguous)
+        for table, (_, _, ap) in zip(tables, protocol.measures, strict=True):
+            table[label] = {f"{value:g}": ap(events, value) for value in thresholds}
+    return tuple(
+        Measure(suffix, description, table)
+        for table, (suffix, description, _) in zip(tables, protocol.measures, strict=True)
+    )
+
+
+def _known_classes(names: Sequence[str] | set[str], annotations: Annotations) -> None:
+    known = set(annotations.classes)
+    unknown = sorted(name for name in names if name not in known)
+    if unknown:
+        raise AnnotationError(
+            f"the predictions have the unknown class {_listed(unknown)}",
+            remedy=f"name the classes as the annotations do ({_listed(annotations.classes)})",
+        )
+
+
+def _name_unknown(
+    predicted: Mapping[str, object], annotations: Annotations, notes: list[str]
+) -> None:
+    extra = [name for name in predicted if name not in annotations.videos]
+    if extra:
+        notes.append(
+            f"ignored the predictions for {_count(extra, 'video')} not evaluated: {_listed(extra)}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+def _count(names: Sequence[str], what: str) -> str:
+    return f"1 {what}" if len(names) == 1 else f"{len(names)} {what}s"
+
+
+def _thumos_truth(
+    annotations: Annotations, notes: list[str]
+) -> tuple[Annotations, dict[str, list[Segment]]]:
+    """Take out the ambiguous segments, and let every CliffDiving also be a Diving.
+
+    Some annotation files list the diving instances under both names already; those stay as
+    they are.
+    """
+    ambiguous: dict[str, list[Segment]] = {}
+    videos = {}
+    added = 0
+    both = {"CliffDiving", "Diving"} <= set(annotations.classes)
+    for name, video in annotations.videos.items():
+        segments = []
+        diving = {(s.start, s.end) for s in video.segments if s.label == "Diving"}
+        for segment in video.segments:
+            if segment.label == "Ambiguous":
+                ambiguous.setdefault(name, []).append(segment)
+                continue
+            segments.append(segment)
+            new = (segment.start, segment.end) not in diving
+            if both and segment.label == "CliffDiving" and new:
+                segments.append(replace(segment, label="Diving"))
+                added += 1
+        videos[name] = replace(video, segments=tuple(segments))
+    if added:
+        notes.append(f"{added} CliffDiving segments also count as Diving")
+    if ambiguous:
+        number = sum(map(len, ambiguous.values()))
+        notes.append(f"{number} ambiguous segments are ignored")
+    classes = tuple(name for name in annotations.classes if name != "Ambiguous")
+    return replace(annotations, classes=classes, videos=videos), ambiguous

@@ -1,0 +1,177 @@
+"""What an evaluation yields: the numbers, and what they were computed on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from vidkd.annotations import Annotations
+
+PerClass = dict[str, float] | dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """AP of every class under one definition; NaN for a class that has no ground truth.
+
+    Attributes:
+        suffix: what the keys ``map`` and ``per_class`` end in; empty for the protocol's own.
+        description: which AP this is.
+        per_class: by class, or by class and tIoU for event protocols.
+    """
+
+    suffix: str
+    description: str
+    per_class: PerClass
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The outcome of one protocol.
+
+    Attributes:
+        protocol: its name.
+        subset: the subset that was evaluated; empty for all videos.
+        measures: the protocol's own first.
+        evaluated_on: which moments or events were compared.
+        videos: number of videos in the ground truth.
+        classes: number of classes.
+        segments: number of segments in the ground truth.
+        ground_truth_sha256: see ``ground_truth_hash``.
+        missing: videos of the ground truth that have no predictions.
+        notes: what else the reader of the numbers should know.
+    """
+
+    protocol: str
+    subset: str
+    measures: tuple[Measure, ...]
+    evaluated_on: str
+    videos: int
+    classes: int
+    segments: int
+    ground_truth_sha256: str
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def map(self) -> float | dict[str, float]:
+        """The protocol's mAP over the classes present in the ground truth, in [0, 1].
+
+        A number for frame protocols; by tIoU for event protocols.
+        """
+        return mean_over_classes(self.measures[0].per_class, present_only=True)
+
+    @property
+    def map_all_classes(self) -> float | dict[str, float]:
+        """The same over all classes, of which absent ones count 0."""
+        return mean_over_classes(self.measures[0].per_class, present_only=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain types; NaN where a class has no ground truth."""
+        data: dict[str, Any] = {"protocol": self.protocol, "subset": self.subset}
+        for measure in self.measures:
+            end = f"_{measure.suffix}" if measure.suffix else ""
+            present = mean_over_classes(measure.per_class, present_only=True)
+            every = mean_over_classes(measure.per_class, present_only=False)
+            data[f"map{end}"] = present
+            data[f"map{end}_present_classes"] = present
+            data[f"map{end}_all_classes"] = every
+            if isinstance(present, dict):
+                data[f"map{end}_average"] = _mean(list(present.values()))
+        for measure in self.measures:
+            end = f"_{measure.suffix}" if measure.suffix else ""
+            data[f"per_class{end}"] = measure.per_class
+        data["definitions"] = {
+            f"map_{measure.suffix}" if measure.suffix else "map": measure.description
+            for measure in self.measures
+        }
+        data["evaluated_on"] = self.evaluated_on
+        data["videos"] = self.videos
+        data["classes"] = self.classes
+        data["classes_present"] = sum(not absent(ap) for ap in self.measures[0].per_class.values())
+        data["segments"] = self.segments
+        data["ground_truth_sha256"] = self.ground_truth_sha256
+        data["missing"] = list(self.missing)
+        data["notes"] = list(self.notes)
+        return data
+
+    def columns(self) -> list[str]:
+        """Return the heads of ``rows``: class, and per measure AP or AP at each tIoU."""
+        heads = ["class"]
+        for measure in self.measures:
+            name = measure.suffix.replace("_", " ")
+            name = f"{name} AP" if name else "AP"
+            value = next(iter(measure.per_class.values()), 0.0)
+            if isinstance(value, dict):
+                heads.extend(f"{name}@{tiou}" for tiou in value)
+            else:
+                heads.append(name)
+        return heads
+
+    def rows(self) -> list[list[str]]:
+        """Return the table in percent: every class, then the means over both denominators."""
+        rows = []
+        for label in self.measures[0].per_class:
+            rows.append([label, *self._cells([m.per_class[label] for m in self.measures])])
+        for title, present in (("mAP, classes present", True), ("mAP, all classes", False)):
+            means = [mean_over_classes(m.per_class, present_only=present) for m in self.measures]
+            rows.append([title, *self._cells(means)])
+        return rows
+
+    @staticmethod
+    def _cells(values: list[Any]) -> list[str]:
+        flat: list[float] = []
+        for value in values:
+            flat.extend(value.values() if isinstance(value, dict) else [value])
+        return ["-" if math.isnan(item) else f"{100 * item:.2f}" for item in flat]
+
+
+def absent(ap: float | dict[str, float]) -> bool:
+    """Return whether a class has no ground truth."""
+    return any(map(math.isnan, ap.values())) if isinstance(ap, dict) else math.isnan(ap)
+
+
+def mean_over_classes(per_class: PerClass, *, present_only: bool) -> float | dict[str, float]:
+    """Return the mean AP, by tIoU if the APs are.
+
+    Args:
+        per_class: AP by class; NaN for classes without ground truth.
+        present_only: leave those out, instead of counting them as 0.
+    """
+    by_tiou = [value for value in per_class.values() if isinstance(value, dict)]
+    if by_tiou:
+        return {
+            tiou: _mean([value[tiou] for value in by_tiou], present_only) for tiou in by_tiou[0]
+        }
+    numbers = [value for value in per_class.values() if isinstance(value, float)]
+    return _mean(numbers, present_only)
+
+
+def _mean(values: list[float], present_only: bool = True) -> float:
+    numbers = [item for item in values if not math.isnan(item)]
+    count = len(numbers) if present_only else len(values)
+    return math.fsum(numbers) / count if count else float("nan")
+
+
+def ground_truth_hash(annotations: Annotations) -> str:
+    """Return a SHA-256 of what was evaluated against: classes, videos, durations and segments.
+
+    It depends on the content alone and not on the file's format or order, so that equal hashes mean
+    that two numbers were computed on the same ground truth.
+    """
+    content = [
+        list(annotations.classes),
+        [
+            [
+                name,
+                video.duration,
+                video.frame_rate,
+                sorted([item.start, item.end, item.label] for item in video.segments),
+            ]
+            for name, video in sorted(annotations.videos.items())
+        ],
+    ]
+    return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()
