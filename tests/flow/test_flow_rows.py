@@ -87,7 +87,7 @@ def test_a_long_stream_keeps_only_a_few_frames() -> None:
             most = max(most, alive)
             yield copy
 
-    assert sum(1 for _ in flow_rows(source(), SETTINGS, threads=2)) == 40
+    assert sum(1 for _ in flow_rows(source(), FlowSettings(), threads=2)) == 40
     assert most <= 3
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import sys
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import cv2
+import numba
 import numpy as np
 import pytest
 
@@ -103,3 +109,78 @@ def test_defaults_are_those_of_opencv() -> None:
         median=opencv.getMedianFiltering(),
     )
     assert opencv.getGamma() == 0
+
+
+def assert_agrees_with_opencv(pair: tuple[Any, Any], parameters: Parameters = DEFAULTS) -> None:
+    expected = tvl1(*pair, backend="opencv", parameters=parameters)
+    actual = tvl1(*pair, backend="numba", parameters=parameters)
+    assert end_point_error(actual, expected).mean() <= 0.01
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        # Elsewhere OpenCV may be compiled with fused multiply-add, which rounds differently.
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("size", [(96, 128), (37, 53), (64, 33), (17, 16), (5, 9)])
+def test_numba_agrees_with_opencv_on_moving_texture(size: tuple[int, int]) -> None:
+    assert_agrees_with_opencv(translated_pair(2.3, -1.2, size))
+
+
+def test_numba_agrees_with_opencv_where_objects_move_over_a_flat_background() -> None:
+    """Occlusion, flat regions and motion out of the frame, which translation does not have."""
+    first, second = (np.full((72, 90), 60, np.uint8) for _ in range(2))
+    patch = texture(30, 30, seed=5).astype(np.uint8)
+    first[20:50, 10:40], second[22:52, 14:44] = patch, patch
+    first[:30, 62:], second[:30, 65:] = patch[:, :28], patch[:, :25]
+    assert_agrees_with_opencv((first, second))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        Parameters(epsilon=1e-6, warps=2, outer_iterations=3),
+        Parameters(tau=0.2, weight=0.3, theta=0.25, scales=3, scale_step=0.5),
+        Parameters(epsilon=0.2, inner_iterations=7),
+    ],
+)
+def test_numba_agrees_with_opencv_for_other_parameters(parameters: Parameters) -> None:
+    assert_agrees_with_opencv(translated_pair(-1.4, 2.6, (50, 70)), parameters)
+
+
+def test_only_the_five_pixel_median_is_fused() -> None:
+    image = np.zeros((32, 32), np.uint8)
+    with pytest.raises(ValueError, match="5 x 5"):
+        tvl1(image, image, backend="numba", parameters=Parameters(median=3))
+
+
+def clips() -> list[Path]:
+    folder = os.environ.get("VIDKD_TEST_DATA")
+    return sorted(Path(folder, "clips").glob("*.mp4")) if folder else []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not clips(), reason="needs VIDKD_TEST_DATA")
+def test_numba_agrees_with_opencv_on_real_frames() -> None:
+    for clip in clips():
+        capture = cv2.VideoCapture(str(clip))
+        capture.set(cv2.CAP_PROP_POS_FRAMES, 60)
+        frames = []
+        for _ in range(2):
+            _, frame = capture.read()
+            width = round(256 * frame.shape[1] / frame.shape[0])
+            frames.append(cv2.cvtColor(cv2.resize(frame, (width, 256)), cv2.COLOR_BGR2GRAY))
+        for pair in pairwise(frames):
+            assert_agrees_with_opencv(pair)
+
+
+def test_kernels_work_where_no_compiled_code_can_be_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from numba.core.caching import CacheImpl
+
+    from vidkd.flow import kernels
+
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError):
+        numba.njit(cache=True)(end_point_error)
+    total = kernels._compiled()(kernels._row_sum.py_func)
+    assert total(np.ones((3, 8), np.float32), 1, 5) == 5

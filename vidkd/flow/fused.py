@@ -20,11 +20,11 @@ _SMALLEST = 16
 class _Scale:
     """The fields of one scale: aligned, padded, and zero where nothing was written."""
 
-    def __init__(self, height: int, width: int, parameters: Parameters) -> None:
+    def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
         self.columns = -(-width // _ALIGN) * _ALIGN
         self.stride = self.columns + _ALIGN
-        fields = 10
+        fields = 11
         each = (height + 2) * self.stride + _ALIGN
         memory = np.zeros(fields * each + _ALIGN, np.float32)
         start = -memory.ctypes.data % (4 * _ALIGN) // 4
@@ -36,11 +36,11 @@ class _Scale:
         self.u1, self.u2, self.p1y, self.p2y = (field(i) for i in range(4))
         # Shifted so that column 1, which belongs to pixel 0, is the aligned one.
         self.p1x, self.p2x = (field(i, _ALIGN - 1) for i in (4, 5))
-        self.ix, self.iy, self.rho, self.inverse = (field(i) for i in range(6, 10))
-        self.step = np.zeros(self.stride, np.float32)
-        self.step[:width] = parameters.tau / parameters.theta
-        self.step_x = self.step.copy()
-        self.step_x[width - 1] = 0
+        self.ix, self.iy, self.rho, self.norm, self.change = (field(i) for i in range(6, 11))
+        self.inside = np.zeros(self.stride, np.float32)
+        self.inside[:width] = 1
+        self.inside_x = self.inside.copy()
+        self.inside_x[width - 1] = 0
 
     def image(self, field: Field) -> Field:
         """Return the (H, W) pixels of a field, without border and padding."""
@@ -56,7 +56,7 @@ def fused_tvl1(previous: Gray, current: Gray, parameters: Parameters) -> NDArray
     flow: tuple[Any, Any] | None = None
     for first, second in zip(reversed(firsts), reversed(seconds), strict=True):
         height, width = first.shape
-        scale = _Scale(height, width, parameters)
+        scale = _Scale(height, width)
         if flow is not None:
             for field, coarse in zip((scale.u1, scale.u2), flow, strict=True):
                 finer = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -96,11 +96,21 @@ def _solve(scale: _Scale, first: Field, second: Field, parameters: Parameters) -
     tolerance = np.float32(parameters.epsilon**2 * first.size)
     for _ in range(parameters.warps):
         at = u1 + xs, u2 + ys
-        warped: list[Any] = [
-            cv2.remap(image, *at, cv2.INTER_CUBIC) for image in (second, slope_x, slope_y)
-        ]
+        warped, warped_x, warped_y = (
+            np.asarray(cv2.remap(image, *at, cv2.INTER_CUBIC), np.float32)
+            for image in (second, slope_x, slope_y)
+        )
         linearise(
-            first, *warped, scale.u1, scale.u2, scale.ix, scale.iy, scale.rho, scale.inverse
+            first,
+            warped,
+            warped_x,
+            warped_y,
+            scale.u1,
+            scale.u2,
+            scale.ix,
+            scale.iy,
+            scale.rho,
+            scale.norm,
         )
         for _ in range(parameters.outer_iterations):
             for field in (u1, u2):
@@ -115,12 +125,15 @@ def _solve(scale: _Scale, first: Field, second: Field, parameters: Parameters) -
                 scale.ix,
                 scale.iy,
                 scale.rho,
-                scale.inverse,
-                scale.step,
-                scale.step_x,
+                scale.norm,
+                scale.change,
+                scale.inside,
+                scale.inside_x,
                 np.float32(parameters.weight * parameters.theta),
                 np.float32(parameters.theta),
+                np.float32(parameters.tau / parameters.theta),
                 scale.height,
+                scale.width,
                 scale.columns,
                 parameters.inner_iterations,
                 tolerance,
