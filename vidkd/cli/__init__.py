@@ -38,9 +38,11 @@ def main() -> None:
     except VidkdError as error:
         log(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        log("interrupted; run the same command again to go on")
-        sys.exit(130)
+    except SystemExit as end:
+        # Typer turns Ctrl-C into this exit code, without a word.
+        if end.code == 130:
+            log("interrupted; run the same command again to go on")
+        raise
     except BrokenPipeError:
         # The reader of our output went away (`vidkd ... | head`), which is not an error of ours.
         sys.stderr.close()

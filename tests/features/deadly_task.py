@@ -1,0 +1,28 @@
+"""A task that kills its own process; apart, so that workers need not import torch for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+from vidkd.features import Extraction, FlowTask
+from vidkd.features.pool import Report
+from vidkd.video import VideoFile
+
+
+@dataclass(frozen=True)
+class DeadlyTask(FlowTask):
+    """Is killed by the video called ``deadly``, in the middle of its work."""
+
+    def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
+        done = 0.0
+
+        def deadly(amount: float) -> None:
+            nonlocal done
+            done += amount
+            if video.key == "deadly" and done == 12:
+                os.kill(os.getpid(), signal.SIGKILL)
+            report(amount)
+
+        return super().__call__(video, deadly, threads)

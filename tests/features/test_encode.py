@@ -1,0 +1,100 @@
+"""From frames to what the encoder sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from encoder_double import RGB, TinyEncoder
+
+from vidkd.errors import VidkdError
+from vidkd.features.encode import centre_crop, encode, network_input, snippet_batches
+from vidkd.recipe import SnippetSettings
+from vidkd.video import Frame
+
+CPU = torch.device("cpu")
+
+
+def frames(count: int, size: tuple[int, int] = (40, 50)) -> list[Frame]:
+    return [
+        Frame(np.full((*size, 3), number, np.uint8), number / 10, (number + 1) / 10, number)
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "top", "left"), [(32, 32, 0, 0), (34, 40, 1, 4), (33, 37, 0, 2)]
+)
+def test_centre_crop_is_in_the_middle(height: int, width: int, top: int, left: int) -> None:
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows, columns], axis=2)
+    cut = centre_crop(image, 32)
+    assert cut.shape == (32, 32, 2)
+    assert tuple(cut[0, 0]) == (top, left)
+    # What is left over is the same on both sides, up to the odd pixel.
+    assert 0 <= (height - 32 - top) - top <= 1
+    assert 0 <= (width - 32 - left) - left <= 1
+
+
+def test_a_crop_larger_than_the_frame_is_an_error() -> None:
+    with pytest.raises(VidkdError, match="smaller than the crop of 41"):
+        centre_crop(np.zeros((40, 50, 3)), 41)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_batches_hold_every_snippet_once(batch_size: int) -> None:
+    batches = list(snippet_batches(frames(70), SnippetSettings(stride=16), 32, batch_size))
+    images = np.concatenate([images for images, _ in batches])
+    pts = np.concatenate([pts for _, pts in batches])
+    assert all(len(images) <= batch_size for images, _ in batches)
+    assert images.shape == (5, 16, 32, 32, 3)
+    expected = [[min(16 * t + k, 69) for k in range(16)] for t in range(5)]
+    np.testing.assert_array_equal(images[:, :, 0, 0, 0], expected)
+    # The last snippet has six real frames, and ends with the last of them.
+    np.testing.assert_allclose(pts[:, 0], [0, 1.6, 3.2, 4.8, 6.4])
+    np.testing.assert_allclose(pts[:, 1], [1.6, 3.2, 4.8, 6.4, 7.0])
+
+
+def test_rgb_is_scaled_to_minus_one_and_one() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 5, 6, 3), dtype=np.uint8)
+    images[0, 0, 0, 0] = (0, 255, 51)
+    batch = network_input(images, CPU)
+    assert batch.shape == (2, 3, 16, 5, 6)
+    assert batch.dtype == torch.float32
+    np.testing.assert_allclose(batch[0, :, 0, 0, 0], [-1, 1, -0.6], rtol=1e-6)
+    expected = np.moveaxis(images.astype(np.float64), 4, 1) / 255 * 2 - 1
+    np.testing.assert_allclose(batch, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bound", [5.0, 20.0])
+def test_flow_is_scaled_by_its_bound_and_rest_is_exactly_zero(bound: float) -> None:
+    images = np.full((1, 16, 4, 4, 2), 128, np.uint8)
+    images[0, 3, 1, 2] = (1, 255)
+    batch = network_input(images, CPU, bound)
+    assert batch.shape == (1, 2, 16, 4, 4)
+    np.testing.assert_allclose(batch[0, :, 3, 1, 2], [-1, 1], rtol=1e-6)
+    batch[0, :, 3, 1, 2] = 0
+    assert not batch.any()
+
+
+def test_features_do_not_depend_on_the_batch_size() -> None:
+    results = [
+        np.concatenate(
+            [rows for rows, _ in encode(frames(50), TinyEncoder(RGB), SnippetSettings(), 32, size)]
+        )
+        for size in (1, 3, 8)
+    ]
+    assert results[0].shape == (4, 9)
+    means = [np.mean([min(16 * t + k, 49) for k in range(16)]) / 127.5 - 1 for t in range(4)]
+    np.testing.assert_allclose(results[0][:, 0], means, rtol=1e-5)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_out_of_memory_names_the_batch_size() -> None:
+    class Hungry(TinyEncoder):
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(VidkdError, match="--batch-size"):
+        list(encode(frames(16), Hungry(RGB), SnippetSettings(), 32, 4))

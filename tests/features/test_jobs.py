@@ -1,0 +1,143 @@
+"""Many videos: planned, done in parallel, failures apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deadly_task import DeadlyTask
+from encoder_double import TinyEncoder, load
+
+from vidkd.cache import CacheFile, verify_cache
+from vidkd.errors import UsageError
+from vidkd.features import (
+    FlowTask,
+    JobResult,
+    extract_features_all,
+    extract_flow_all,
+    feature_task,
+    plan_jobs,
+    run_jobs,
+)
+from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
+from vidkd.video import VideoFile
+
+FRAMES = FrameSettings(short_side=48)
+OPENCV = FlowSettings(backend="opencv")
+MakeVideo = Callable[..., VideoFile]
+
+
+def features_all(videos: list[VideoFile], cache: Path, **changes: Any) -> list[JobResult]:
+    arguments: dict[str, Any] = {
+        "modality": "rgb",
+        "encoder": "tiny-rgb",
+        "frames": FRAMES,
+        "snippet": SnippetSettings(),
+        "crop": 32,
+        "load": load,
+        **changes,
+    }
+    return extract_features_all(videos, cache, **arguments)
+
+
+def test_bad_inputs_fail_alone_and_finished_work_is_skipped(
+    make_video: MakeVideo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "videos" / "text.mp4"
+    videos = [
+        make_video("one", 20),
+        VideoFile(text, "text"),
+        VideoFile(tmp_path / "none.mp4", "none"),
+        make_video("two", 20),
+    ]
+    text.write_text("text")
+    results = extract_flow_all(videos, tmp_path / "cache", FRAMES, OPENCV, workers=2)
+    assert [(result.key, result.status, result.rows) for result in results] == [
+        ("one", "done", 20),
+        ("text", "failed", 0),
+        ("none", "failed", 0),
+        ("two", "done", 20),
+    ]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"failed: {text}: ")
+    assert lines[0].count(str(text)) == 1
+    assert f"{lines[0]}\n".endswith(f"{results[1].reason}\n")
+
+    again = extract_flow_all(videos, tmp_path / "cache", FRAMES, OPENCV, workers=2)
+    assert [result.status for result in again] == ["skipped", "failed", "failed", "skipped"]
+    assert again[0].rows == 20
+    assert "done before: 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_features_of_many_videos_in_workers(make_video: MakeVideo, tmp_path: Path) -> None:
+    videos = [make_video("one", 20), make_video("two", 33)]
+    results = features_all(videos, tmp_path, workers=2)
+    assert [(result.status, result.rows) for result in results] == [("done", 2), ("done", 3)]
+    with CacheFile(results[1].path) as file:
+        assert file.data.dtype == np.float16
+        assert (
+            file.provenance.weights_sha256 == TinyEncoder(load("tiny-rgb", "").card).weights_sha256
+        )
+    stale = features_all(videos, tmp_path, snippet=SnippetSettings(stride=8))
+    assert {result.status for result in stale} == {"failed"}
+    assert "snippet.stride is 16 (asked for: 8)" in stale[0].reason
+    other = SnippetSettings(stride=8)
+    [redone] = features_all(videos[1:], tmp_path, snippet=other, overwrite=True)
+    assert (redone.status, redone.rows) == ("done", 4)
+
+
+def test_an_unknown_encoder_or_modality_is_told_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="tiny-rgb is for rgb, not for flow"):
+        features_all([], tmp_path, modality="flow")
+    with pytest.raises(UsageError, match="crop of 64"):
+        features_all([], tmp_path, crop=64)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_fails_its_video_and_a_rerun_gives_the_same_bytes(
+    make_video: MakeVideo, tmp_path: Path
+) -> None:
+    videos = [make_video(name, 20) for name in ("deadly", "one", "two")]
+    cache, undisturbed = tmp_path / "cache", tmp_path / "undisturbed"
+    results = run_jobs(videos, DeadlyTask(cache, FRAMES, OPENCV), workers=2, overwrite=False)
+    assert [result.status for result in results] == ["failed", "done", "done"]
+    assert "SIGKILL" in results[0].reason
+    assert sorted(item.name for item in (cache / "flow").iterdir()) == ["one.h5", "two.h5"]
+
+    again = extract_flow_all(videos, cache, FRAMES, OPENCV, workers=2)
+    assert [result.status for result in again] == ["done", "skipped", "skipped"]
+    extract_flow_all(videos[:1], undisturbed, FRAMES, OPENCV)
+    assert (cache / "flow/deadly.h5").read_bytes() == (undisturbed / "flow/deadly.h5").read_bytes()
+    assert all(problems == [] for _, problems in verify_cache(cache, tmp_path / "videos"))
+
+
+def test_the_plan_tells_without_decoding(
+    make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [make_video(name, 17) for name in ("fresh", "broken", "missing")]
+    extract_flow_all(videos[:2], tmp_path, FRAMES, OPENCV)
+    broken = tmp_path / "flow" / "broken.h5"
+    broken.write_bytes(broken.read_bytes()[:-1000])
+    videos.append(VideoFile(tmp_path / "none.mp4", "none"))
+
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("vidkd.features.extract.read_frames", decode)
+    plans = plan_jobs(videos, FlowTask(tmp_path, FRAMES, OPENCV))
+    assert [plan.state for plan in plans] == ["fresh", "broken", "missing", "failed"]
+    assert [plan.rows for plan in plans] == [17, 0, 0, 0]
+    assert plans[2].frames == 17
+    stale = plan_jobs(videos[:1], FlowTask(tmp_path, FrameSettings(short_side=64), OPENCV))
+    assert stale[0].state == "stale"
+    task = feature_task(tmp_path, "flow", "tiny-flow", FRAMES, SnippetSettings(), 32, load=load)
+    plans = plan_jobs(videos[:3], task)
+    assert [plan.state for plan in plans] == ["missing", "missing", "failed"]
+    assert "vidkd extract-flow" in plans[2].reason

@@ -1,0 +1,111 @@
+"""Worker processes: a job that fails, or kills its process, fails alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from vidkd.cache import CacheWriter, Provenance, Source
+from vidkd.errors import VideoError, VidkdError
+from vidkd.features.pool import Report, run_pool, threads_per_worker
+
+
+def misbehave(job: str, report: Report, threads: int) -> tuple[str, int]:
+    if job == "refuses":
+        raise VideoError("has no frames", path="x.mp4", remedy="check it")
+    if job == "has a bug":
+        raise ValueError("two\nlines")
+    if job == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job == "exits":
+        os._exit(3)
+    for _ in range(3):
+        report(1)
+    return job.upper(), os.getpid()
+
+
+def write_forever(job: str, report: Report, threads: int) -> None:
+    provenance = Provenance("flow", Source("x", 1, "x", 25), {})  # type: ignore[arg-type]
+    with CacheWriter(Path(job), provenance, (4,), "uint8") as writer:
+        while True:
+            writer.append([[1, 2, 3, 4]], [[0, 1]])
+            time.sleep(0.01)
+            report(1)
+
+
+def sleep_deaf(job: str, report: Report, threads: int) -> None:
+    report(1)
+    time.sleep(0.2)
+    report(1)
+    time.sleep(1000)
+
+
+def test_every_job_ends_once_whatever_the_others_do() -> None:
+    jobs = ["a", "refuses", "is killed", "b", "has a bug", "exits", "c"]
+    progress = []
+    ended = {
+        item.job: item for item in run_pool(jobs, misbehave, workers=2, advance=progress.append)
+    }
+    assert ended.keys() == set(jobs)
+    for name in "abc":
+        assert ended[name].error is None
+        assert ended[name].result[0] == name.upper()
+        assert ended[name].result[1] != os.getpid()
+    assert sum(progress) == 9
+    errors = {name: str(item.error) for name, item in ended.items() if item.error}
+    assert errors["refuses"] == "x.mp4: has no frames; check it"
+    assert isinstance(ended["refuses"].error, VideoError)
+    assert "killed by SIGKILL" in errors["is killed"]
+    assert "fewer --workers" in errors["is killed"]
+    assert "exited with 3" in errors["exits"]
+    assert "unexpected ValueError in misbehave" in errors["has a bug"]
+    assert "\n" not in errors["has a bug"]
+
+
+def test_processes_are_shared_and_limited() -> None:
+    ended = list(run_pool(list("abcdef"), misbehave, workers=2, advance=lambda _: None))
+    assert 1 <= len({item.result[1] for item in ended}) <= 2
+    assert list(run_pool([], misbehave, workers=2, advance=lambda _: None)) == []
+
+
+def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidkd.features.pool.cores", lambda: 8)
+    assert [threads_per_worker(workers) for workers in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+
+
+def test_stopping_early_is_quick_and_leaves_nothing(tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    def advance(amount: float) -> None:
+        if len(list(tmp_path.iterdir())) == 2:
+            raise Enough
+
+    started = time.monotonic()
+    jobs = [str(tmp_path / name) for name in ("a.h5", "b.h5", "c.h5")]
+    with pytest.raises(Enough):
+        list(run_pool(jobs, write_forever, workers=2, advance=advance))
+    assert list(tmp_path.iterdir()) == []
+    assert time.monotonic() - started < 30
+
+
+def test_a_worker_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidkd.features.pool._PATIENCE_SECONDS", 0.2)
+
+    def advance(amount: float) -> None:
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(run_pool(["x"], sleep_deaf, workers=1, advance=advance))
+    assert time.monotonic() - started < 30
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    [ended] = run_pool(["refuses"], misbehave, workers=1, advance=lambda _: None)
+    assert isinstance(ended.error, VidkdError)
+    assert (ended.error.path, ended.error.remedy) == ("x.mp4", "check it")
