@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vidkd.cli import cache, extract, models
+from vidkd.cli import cache, extract, models, train
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
@@ -27,6 +27,9 @@ def _root() -> None:
 
 app.command("extract-flow")(extract.extract_flow)
 app.command("extract-features")(extract.extract_features)
+app.command("train-teacher")(train.train_teacher)
+app.command("train-baseline")(train.train_baseline)
+app.command("distill")(train.distill)
 app.add_typer(cache.app, name="cache")
 app.add_typer(models.app, name="models")
 

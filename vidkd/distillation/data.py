@@ -1,0 +1,362 @@
+"""Cached features and annotations as aligned training sequences."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidkd.annotations import Annotations, snippet_targets
+from vidkd.cache import CacheFile, cache_path
+from vidkd.console import log
+from vidkd.errors import CacheError, UsageError
+from vidkd.recipe import FrameSettings, Modality, SnippetSettings
+
+# Feature sets up to this size are read once and kept; larger ones are read as they are needed.
+IN_MEMORY_BYTES = 4 << 30
+# Two streams cut from the same frames carry the same times, to the rounding of a float.
+_SAME_TIME = 1e-6
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One kind of features in a cache: what all its files must agree in.
+
+    Attributes:
+        cache: the cache folder.
+        encoder: the encoder's name, which is also the folder's.
+        modality: what the encoder saw.
+        weights_sha256: hash of the encoder's weights.
+        settings: everything else that changed the numbers, as in the files' provenance.
+        width: D.
+    """
+
+    cache: Path
+    encoder: str
+    modality: Modality
+    weights_sha256: str
+    settings: dict[str, Any]
+    width: int
+
+    @property
+    def frames(self) -> FrameSettings:
+        """How the videos became frames."""
+        return FrameSettings.model_validate(self.settings.get("frames", {}))
+
+    @property
+    def snippet(self) -> SnippetSettings:
+        """How the frames became snippets."""
+        return SnippetSettings.model_validate(self.settings.get("snippet", {}))
+
+    @property
+    def crop(self) -> int:
+        """Side in pixels of the square that the encoder saw."""
+        return int(self.settings.get("crop", 224))
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """One video: where its features lie, and what is known of its snippets.
+
+    Attributes:
+        id: the video's name in the annotation file, or its cache key when it is not in there.
+        paths: one feature file per stream.
+        hashes: content hash of each.
+        pts: (T, 2) start and end second of every snippet.
+        targets: (T, K) float32 in {0, 1}; None for a video without labels.
+        labels: classes that occur in the video; None for a video without labels.
+    """
+
+    id: str
+    paths: tuple[Path, ...]
+    hashes: tuple[str, ...]
+    pts: np.ndarray
+    targets: Tensor | None
+    labels: frozenset[int] | None
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+class FeatureIndex:
+    """The feature files of one encoder in a cache, found by the name of the video."""
+
+    def __init__(self, cache: Path, encoder: str) -> None:
+        self.folder = cache_path(cache, "features", "any", encoder).parent
+        self.keys: dict[str, Path] = {}
+        self._by_name: dict[str, list[str]] = {}
+        for path in sorted(self.folder.rglob("*.h5")):
+            if path.name.startswith("."):
+                continue
+            key = path.relative_to(self.folder).as_posix().removesuffix(".h5")
+            self.keys[key] = path
+            self._by_name.setdefault(key.rpartition("/")[2], []).append(key)
+
+    def key(self, video: str) -> str | None:
+        """Return the key of a video given by its key, or by its name in whatever folder.
+
+        Raises:
+            CacheError: videos of that name lie in several folders.
+        """
+        if video in self.keys:
+            return video
+        found = self._by_name.get(video, [])
+        if len(found) > 1:
+            raise CacheError(
+                f"several files belong to video {video!r}: {', '.join(found)}",
+                path=self.folder,
+                remedy="name the videos in the annotation file by their folder too",
+            )
+        return found[0] if found else None
+
+
+def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> Stream:
+    """Return the stream of a modality in a cache.
+
+    Args:
+        cache: the cache folder.
+        modality: what the encoder saw.
+        encoder: its name; None takes the only encoder of that modality.
+
+    Raises:
+        UsageError: there is none, or several to choose from.
+        CacheError: the features are of another modality, or damaged.
+    """
+    if encoder is not None:
+        stream = _describe(cache, encoder)
+        if stream is None:
+            raise UsageError(
+                f"there are no features of encoder {encoder!r}",
+                path=cache,
+                remedy=f"run `vidkd extract-features --modality {modality}` first",
+            )
+        if stream.modality != modality:
+            raise CacheError(
+                f"holds features of {stream.modality}, not of {modality}",
+                path=cache / "features" / encoder,
+                remedy="name another --encoder",
+            )
+        return stream
+    folder = cache / "features"
+    names = (
+        sorted(item.name for item in folder.iterdir() if item.is_dir()) if folder.is_dir() else []
+    )
+    streams = [item for item in (_describe(cache, name) for name in names) if item]
+    found = [item for item in streams if item.modality == modality]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(item.encoder for item in found)
+        raise UsageError(
+            f"several encoders have {modality} features here: {choices}",
+            path=cache,
+            remedy="choose one with --encoder",
+        )
+    raise UsageError(
+        f"there are no {modality} features here",
+        path=cache,
+        remedy=f"run `vidkd extract-features --modality {modality}` first",
+    )
+
+
+def _describe(cache: Path, encoder: str) -> Stream | None:
+    index = FeatureIndex(cache, encoder)
+    if not index.keys:
+        return None
+    with CacheFile(next(iter(index.keys.values()))) as file:
+        return _stream_of(cache, encoder, file)
+
+
+def _stream_of(cache: Path, encoder: str, file: CacheFile) -> Stream:
+    if file.provenance.artefact != "features" or file.data.ndim != 2:
+        raise CacheError("does not hold features", path=file.path, remedy="recompute it")
+    settings = dict(file.provenance.settings)
+    return Stream(
+        cache=cache,
+        encoder=encoder,
+        modality=settings.get("modality", "rgb"),
+        weights_sha256=file.provenance.weights_sha256 or "",
+        settings=settings,
+        width=int(file.data.shape[1]),
+    )
+
+
+def load_sequences(
+    streams: Sequence[Stream], annotations: Annotations, *, skip_missing: bool = False
+) -> list[VideoFeatures]:
+    """Align the cached features of all streams with the annotated videos; no features are read.
+
+    Args:
+        streams: the student's stream and those of the teachers.
+        annotations: the videos to take, with their classes.
+        skip_missing: leave out videos whose features are missing, and say so, instead of
+            raising.
+
+    Returns:
+        One sequence for each video, in the order of the annotation file.
+
+    Raises:
+        CacheError: features are missing, damaged, of other settings than the others, or the
+            streams of one video do not have the same snippets.
+    """
+    indices = [FeatureIndex(stream.cache, stream.encoder) for stream in streams]
+    sequences, missing = [], []
+    for video in annotations.videos.values():
+        keys = [index.key(video.id) for index in indices]
+        lacking = [s.encoder for s, key in zip(streams, keys, strict=True) if key is None]
+        if lacking:
+            missing.append((video.id, lacking))
+            continue
+        paths = [index.keys[key] for index, key in zip(indices, keys, strict=True) if key]
+        pts, hashes = _aligned(streams, paths)
+        targets = torch.from_numpy(snippet_targets(video, annotations.classes, pts))
+        labels = frozenset(annotations.classes.index(segment.label) for segment in video.segments)
+        sequences.append(VideoFeatures(video.id, tuple(paths), hashes, pts, targets, labels))
+    if missing:
+        _report_missing(streams[0].cache, missing, skip_missing)
+    return sequences
+
+
+def load_unlabelled(streams: Sequence[Stream], annotations: Annotations) -> list[VideoFeatures]:
+    """Return the cached videos that the annotation file does not name, as sequences without labels.
+
+    Videos of every subset are left out, so that nothing is trained on a test video.
+
+    Raises:
+        CacheError: see ``load_sequences``.
+    """
+    indices = [FeatureIndex(stream.cache, stream.encoder) for stream in streams]
+    named = {index.key(video) for video in annotations.videos for index in indices[:1]}
+    sequences = []
+    for key in indices[0].keys:
+        if key in named or any(key not in index.keys for index in indices):
+            continue
+        paths = [index.keys[key] for index in indices]
+        pts, hashes = _aligned(streams, paths)
+        sequences.append(VideoFeatures(key, tuple(paths), hashes, pts, None, None))
+    return sequences
+
+
+def _report_missing(cache: Path, missing: list[tuple[str, list[str]]], skip: bool) -> None:
+    shown = ", ".join(f"{video} ({' and '.join(names)})" for video, names in missing[:3])
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    if not skip:
+        raise CacheError(
+            f"there are no features of {shown}{more}",
+            path=cache,
+            remedy="run `vidkd extract-features` on these videos, or pass --skip-missing",
+        )
+    log(f"warning: left out, for they have no features: {shown}{more}")
+
+
+def _aligned(
+    streams: Sequence[Stream], paths: Sequence[Path]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Check one video's files against their streams and each other; return times and hashes."""
+    first: np.ndarray | None = None
+    hashes = []
+    for stream, path in zip(streams, paths, strict=True):
+        with CacheFile(path) as file:
+            found = _stream_of(stream.cache, stream.encoder, file)
+            if found != stream:
+                raise CacheError(
+                    f"was made with other settings than the rest of {stream.encoder}"
+                    f" ({_difference(found, stream)})",
+                    path=path,
+                    remedy="compute the features again with --overwrite, all with one setting",
+                )
+            if first is None:
+                first = file.pts
+            elif file.pts.shape != first.shape:
+                raise CacheError(
+                    f"has {len(file)} snippets, but {paths[0]} has {len(first)}",
+                    path=path,
+                    remedy="extract both with the same frame and snippet settings",
+                )
+            elif np.abs(file.pts - first).max() > _SAME_TIME:
+                raise CacheError(
+                    f"has snippets at other times than {paths[0]}",
+                    path=path,
+                    remedy="extract both with the same frame and snippet settings",
+                )
+            hashes.append(file.sha256)
+    if first is None:
+        raise ValueError("at least one stream is needed")
+    return first, tuple(hashes)
+
+
+def _difference(found: Stream, expected: Stream) -> str:
+    names = ("modality", "weights_sha256", "width", "settings")
+    for name in names[:-1]:
+        if getattr(found, name) != getattr(expected, name):
+            return f"{name}: {getattr(found, name)} instead of {getattr(expected, name)}"
+    keys = [
+        key
+        for key in found.settings.keys() | expected.settings.keys()
+        if found.settings.get(key) != expected.settings.get(key)
+    ]
+    return ", ".join(
+        f"{key}: {found.settings.get(key)} instead of {expected.settings.get(key)}"
+        for key in sorted(keys)
+    )
+
+
+def fingerprint(sequences: Iterable[VideoFeatures]) -> str:
+    """Return a hash of everything that is trained on: the features, their times, the labels."""
+    digest = hashlib.sha256()
+    for item in sequences:
+        digest.update(repr((item.id, item.hashes)).encode())
+        digest.update(b"unlabelled" if item.targets is None else item.targets.numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Features:
+    """The features of one stream for a list of sequences, kept in memory when they fit.
+
+    Args:
+        sequences: the videos.
+        stream: number of the stream among the sequences' ``paths``.
+        width: D.
+        limit: bytes up to which all features are read once and kept.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[VideoFeatures],
+        stream: int,
+        width: int,
+        limit: int = IN_MEMORY_BYTES,
+    ) -> None:
+        self._paths = [item.paths[stream] for item in sequences]
+        total = sum(len(item) for item in sequences) * width * 4
+        self._kept: list[Tensor] | None = None
+        if total <= limit:
+            self._kept = [self._read(number) for number in range(len(self._paths))]
+
+    def _read(self, number: int) -> Tensor:
+        with CacheFile(self._paths[number]) as file:
+            rows = torch.from_numpy(file.rows().astype(np.float32))
+        if not torch.isfinite(rows).all():
+            raise CacheError(
+                "holds numbers that are not finite",
+                path=self._paths[number],
+                remedy="compute the features again, as float32 if they overflow float16",
+            )
+        return rows
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Return (T, D) float32.
+
+        Raises:
+            CacheError: the file is damaged.
+        """
+        return self._read(number) if self._kept is None else self._kept[number]
+
+    def __len__(self) -> int:
+        return len(self._paths)

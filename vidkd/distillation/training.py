@@ -1,0 +1,355 @@
+"""Training of teachers, of the vanilla baseline and of the distilled student.
+
+Adam with a plateau schedule, validation frame mAP after every epoch, the best epoch kept
+(METHOD section 2, "Training"). A run that is killed at any moment and started again ends with the
+same weights as an undisturbed one on the same machine: everything random in an epoch follows from
+the seed and the number of the epoch, and the state of model, optimiser and schedule is saved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidkd.console import log, progress
+from vidkd.distillation.batches import Batch, TrainingSet
+from vidkd.distillation.data import (
+    Features,
+)
+from vidkd.distillation.job import TrainingJob, TrainResult
+from vidkd.distillation.losses import classification_loss
+from vidkd.distillation.prepare import TrainingData, recipe_as_run
+from vidkd.distillation.run_folder import RunFolder
+from vidkd.distillation.teachers import TeacherMaps
+from vidkd.distillation.terms import TERMS, Comparison, weights
+from vidkd.distillation.validation import Validator
+from vidkd.errors import VidkdError
+from vidkd.networks import (
+    FilterHeader,
+    TemporalFilter,
+    build_temporal_filter,
+    save_temporal_filter,
+)
+
+# A killed run repeats at most the epochs of these seconds; writing the state takes about 20 ms.
+_SAVE_SECONDS = 5.0
+# Above this multiple of the classification loss a term decides the training alone.
+_DROWNING = 50.0
+
+
+def train(job: TrainingJob) -> TrainResult:
+    """Train one temporal filter and leave a finished run folder.
+
+    A finished run with the same settings on the same data is left alone, an unfinished one goes
+    on where it stopped.
+
+    Raises:
+        UsageError: the settings do not fit each other, the data, or the run in the folder.
+        CacheError: features are missing, damaged, or do not fit each other.
+        AnnotationError: the annotations cannot be read.
+        WeightsError: a teacher cannot be read.
+        VidkdError: the training diverged, or the run folder cannot be written.
+    """
+    data = TrainingData.load(job)
+    folder = RunFolder(job.output)
+    with folder.lock():
+        folder.remove_leftovers()
+        if folder.begin(recipe_as_run(job, data), overwrite=job.overwrite):
+            fields = folder.read_result()
+            log(
+                f"{job.output}: done before, best validation frame mAP "
+                f"{100 * fields['validation_map']:.1f} in epoch {fields['best_epoch']}"
+            )
+            return TrainResult(**{**fields, "output": job.output, "skipped": True})
+        folder.write_environment(data.device, job.optimiser.seed)
+        with _reproducible(data.device):
+            return _Training(job, data, folder).run()
+
+
+@contextmanager
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """Keep the caller's random state, and let cuDNN choose deterministic algorithms."""
+    devices = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        yield
+
+
+class _Training:
+    """One run, from the features to the finished folder."""
+
+    def __init__(self, job: TrainingJob, data: TrainingData, folder: RunFolder) -> None:
+        self.job = job
+        self.data = data
+        self.folder = folder
+        classes = len(data.annotations.classes)
+        self.weights = weights(job.distillation) if data.teachers else {}
+        features = Features(data.training, 0, data.stream.width)
+        maps = [
+            TeacherMaps(teacher, data.training, number, data.device)
+            for number, teacher in enumerate(data.teachers, start=1)
+        ]
+        self.scales = [item.scale() for item in maps]
+        self.training = TrainingSet(
+            data.training,
+            features,
+            maps,
+            classes,
+            job.optimiser,
+            job.distillation,
+            data.device,
+        )
+        self.validator = Validator(
+            data.validation,
+            Features(data.validation, 0, data.stream.width),
+            data.annotations.subset(job.subsets.validation),
+            data.device,
+        )
+        torch.manual_seed(job.optimiser.seed)
+        self.model: TemporalFilter = build_temporal_filter(
+            job.filter, data.stream.width, classes
+        ).to(data.device)
+        settings = job.optimiser
+        self.optimiser = torch.optim.Adam(
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimiser,
+            mode="min",
+            factor=settings.plateau_factor,
+            patience=settings.plateau_patience,
+        )
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] = {"epoch": 0, "map": -1.0, "model": {}}
+        self.seconds = 0.0
+        self._resume()
+
+    def run(self) -> TrainResult:
+        self._warn_about_negatives()
+        total = self.job.optimiser.epochs
+        started = saved = time.monotonic()
+        before = self.seconds
+        with self._board() as board, progress(self.job.stage, total, "epochs") as advance:
+            advance(self.epoch)
+            while self.epoch < total:
+                self.epoch += 1
+                row = self._epoch()
+                self.history.append(row)
+                for name, value in row.items():
+                    if name != "epoch":
+                        board.add_scalar(_tag(name), value, self.epoch)
+                self._warn_about_weights(row)
+                now = time.monotonic()
+                self.seconds = before + now - started
+                if now - saved >= _SAVE_SECONDS or self.epoch == total:
+                    board.flush()
+                    self._save()
+                    saved = now
+                advance(1)
+        result = TrainResult(
+            output=self.job.output,
+            stage=self.job.stage,
+            best_epoch=self.best["epoch"],
+            epochs=total,
+            validation_map=self.best["map"],
+            training_videos=len(self.data.training),
+            unlabelled_videos=sum(item.targets is None for item in self.data.training),
+            validation_videos=len(self.data.validation),
+            seconds=round(self.seconds, 2),
+        )
+        fields = asdict(result)
+        del fields["output"], fields["skipped"]
+        self.folder.finish(fields)
+        log(
+            f"{self.job.output}: best validation frame mAP {100 * result.validation_map:.1f} "
+            f"in epoch {result.best_epoch} of {total}"
+        )
+        return result
+
+    def _epoch(self) -> dict[str, float]:
+        """Train and validate once, and return the epoch's row of ``metrics.csv``."""
+        rng = np.random.default_rng([self.job.optimiser.seed, self.epoch])
+        torch.manual_seed(int(rng.integers(2**62)))
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.model.train()
+        sums: dict[str, Tensor] = {}
+        steps = 0
+        for batch in self.training.epoch(rng):
+            terms = self._step(batch)
+            for name, value in terms.items():
+                sums[name] = sums[name] + value if name in sums else value
+            steps += 1
+        names = list(sums)
+        means = dict(
+            zip(names, (torch.stack([sums[n] for n in names]) / steps).tolist(), strict=True)
+        )
+        if not np.isfinite(means["loss"]):
+            raise VidkdError(
+                f"the training diverged in epoch {self.epoch} (the loss is {means['loss']})",
+                path=self.folder.path,
+                remedy="use a smaller --learning-rate or smaller weights, in another --output",
+            )
+        self.model.eval()
+        score, validation_loss = self.validator(self.model)
+        # Without a single class in the validation set the last epoch is as good as any.
+        if not np.isfinite(score):
+            score = 0.0
+        if score > self.best["map"]:
+            state = {
+                name: value.detach().cpu().clone()
+                for name, value in self.model.state_dict().items()
+            }
+            self.best = {"epoch": self.epoch, "map": score, "model": state}
+        # Progress is that of the training loss. Validation frame mAP is too noisy on a small set:
+        # measured there, it brought the rate down within 50 epochs, and long before the
+        # distillation losses had begun to show.
+        self.schedule.step(means["loss"])
+        return {
+            "epoch": self.epoch,
+            "learning_rate": rate,
+            **means,
+            "validation_classification": validation_loss,
+            "validation_map": score,
+        }
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one step of the optimiser and return the detached terms of the loss."""
+        student = self.model(batch.inputs, batch.mask)
+        classification = classification_loss(
+            student.logits,
+            batch.targets,
+            batch.labelled,
+            self.job.optimiser.classification_reduction,
+        )
+        total = classification
+        terms = {"classification": classification.detach()}
+        for teacher, part, scale in zip(
+            self.data.teachers, batch.teachers, self.scales, strict=True
+        ):
+            pair = Comparison(
+                student,
+                part.output,
+                batch.mask,
+                batch.anchors,
+                part.negatives,
+                part.negative_mask,
+                part.phi,
+                self.job.distillation,
+                scale,
+            )
+            for name, weight in self.weights.items():
+                value = TERMS[name](pair)
+                total = total + weight * value
+                terms[f"{name}_{teacher.label}"] = value.detach()
+                terms[f"{name}_{teacher.label}_weighted"] = weight * value.detach()
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self.optimiser.step()
+        return {"loss": total.detach(), **terms}
+
+    def _save(self) -> None:
+        """Write what has been found so far; ``last.pt`` comes last, for it refers to the rest."""
+        stage, data = self.job.stage, self.data
+        header = FilterHeader(
+            filter=self.job.filter,
+            in_features=data.stream.width,
+            classes=tuple(data.annotations.classes),
+            modality=data.stream.modality,
+            encoder=data.stream.encoder,
+            encoder_sha256=data.stream.weights_sha256,
+            frames=data.stream.frames,
+            snippet=data.stream.snippet,
+            crop=data.stream.crop,
+            training_data={
+                "stage": stage,
+                "annotations_sha256": data.annotations_sha256,
+                "training_sha256": data.training_sha256,
+                "training_subset": self.job.subsets.training,
+                "validation_subset": self.job.subsets.validation,
+                "videos": len(data.training),
+                "snippets": sum(len(item) for item in data.training),
+                "epoch": self.best["epoch"],
+                "validation_map": self.best["map"],
+            },
+            teachers=tuple(teacher.name for teacher in data.teachers),
+            segments=self.job.segments,
+        )
+        with torch.device("meta"):
+            best = build_temporal_filter(self.job.filter, header.in_features, len(header.classes))
+        best.load_state_dict(self.best["model"], assign=True)
+        save_temporal_filter(self.folder.weights, best, header)
+        self.folder.write_metrics(self.history)
+        self.folder.save_state(
+            {
+                "epoch": self.epoch,
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "best": self.best,
+                "history": self.history,
+                "seconds": self.seconds,
+            }
+        )
+
+    def _resume(self) -> None:
+        state = self.folder.load_state()
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.best = state["epoch"], state["best"]
+        self.history, self.seconds = state["history"], state["seconds"]
+        log(f"{self.job.output}: going on after epoch {self.epoch}")
+
+    @contextmanager
+    def _board(self) -> Iterator[Any]:
+        # Imported here: it takes a second that commands which do not train need not spend.
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Curves of epochs that are now repeated are hidden.
+        board = SummaryWriter(str(self.folder.tensorboard), purge_step=self.epoch + 1)
+        try:
+            yield board
+        finally:
+            board.close()
+
+    def _warn_about_negatives(self) -> None:
+        if "atomic" in self.weights and not self.training.contrast:
+            log(
+                "warning: all training videos have the same set of labels, so that none is a "
+                "negative by its set; snippets at the same t with other labels serve instead"
+            )
+
+    def _warn_about_weights(self, row: dict[str, float]) -> None:
+        """Say so when a term drowns the others; later epochs are no guide, as losses shrink."""
+        if self.epoch != 1:
+            return
+        for name, value in row.items():
+            if name.endswith("_weighted") and value > _DROWNING * row["classification"] > 0:
+                log(
+                    f"warning: {name.removesuffix('_weighted')}, weighted, is {value:.3g} and the "
+                    f"classification loss {row['classification']:.3g}; a smaller weight may help"
+                )
+
+
+def _tag(column: str) -> str:
+    """Return the TensorBoard name of a column of ``metrics.csv``."""
+    if column.startswith("validation_"):
+        return f"validation/{column.removeprefix('validation_')}"
+    if column.endswith("_weighted"):
+        return f"weighted/{column.removesuffix('_weighted')}"
+    return column if column == "learning_rate" else f"loss/{column}"
