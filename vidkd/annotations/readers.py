@@ -52,6 +52,10 @@ def load_annotations(
         raise UsageError(
             f"a frame rate of {frame_rate:g} makes no sense", remedy="give frames per second"
         )
+    if frame_rate is not None and not format.startswith("tsu"):
+        raise UsageError(
+            f"the format {format} counts in seconds", remedy="leave out the annotations' frame rate"
+        )
     text = read_text(path)
     if format in {"auto", "activitynet"} or format in _NUMBERED:
         content = None
@@ -239,13 +243,13 @@ def _lenient(
 _CHARADES_CLASSES = tuple(f"c{number:03d}" for number in range(157))
 
 
-def _read_charades(content: Any, path: Path, frame_rate: float | None) -> Annotations:
-    return _numbered(content, path, classes=_CHARADES_CLASSES, first_label=0, frame_rate=frame_rate)
+def _read_charades(content: Any, path: Path, _: float | None) -> Annotations:
+    return _numbered(content, path, classes=_CHARADES_CLASSES, first_label=0)
 
 
-def _read_multithumos(content: Any, path: Path, frame_rate: float | None) -> Annotations:
+def _read_multithumos(content: Any, path: Path, _: float | None) -> Annotations:
     names = tuple(str(number) for number in range(1, 66))
-    return _numbered(content, path, classes=names, first_label=1, frame_rate=frame_rate)
+    return _numbered(content, path, classes=names, first_label=1)
 
 
 def _read_tsu(content: Any, path: Path, frame_rate: float | None) -> Annotations:

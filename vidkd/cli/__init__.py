@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vidkd.cli import cache, extract, models, train
+from vidkd.cli import cache, evaluate, extract, models, train
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
@@ -30,6 +30,7 @@ app.command("extract-features")(extract.extract_features)
 app.command("train-teacher")(train.train_teacher)
 app.command("train-baseline")(train.train_baseline)
 app.command("distill")(train.distill)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(cache.app, name="cache")
 app.add_typer(models.app, name="models")
 

@@ -178,6 +178,8 @@ def evaluate(
             "the annotations have no video", remedy="check that it is the right file"
         )
     notes = [chosen.note] if chosen.note else []
+    if annotations.notes:
+        notes.append(f"the reader of the annotations says: {_listed(annotations.notes)}")
     ambiguous: dict[str, list[Segment]] = {}
     if protocol == "thumos14":
         annotations, ambiguous = _thumos_truth(annotations, notes)

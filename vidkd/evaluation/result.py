@@ -99,34 +99,26 @@ class EvaluationResult:
         return data
 
     def columns(self) -> list[str]:
-        """Return the heads of ``rows``: class, and per measure AP or AP at each tIoU."""
-        heads = ["class"]
-        for measure in self.measures:
-            name = measure.suffix.replace("_", " ")
-            name = f"{name} AP" if name else "AP"
-            value = next(iter(measure.per_class.values()), 0.0)
-            if isinstance(value, dict):
-                heads.extend(f"{name}@{tiou}" for tiou in value)
-            else:
-                heads.append(name)
-        return heads
+        """Return the heads of ``rows``: class, and AP, or AP at each tIoU and their average."""
+        value = next(iter(self.measures[0].per_class.values()), 0.0)
+        if isinstance(value, dict):
+            return ["class", *(f"AP@{tiou}" for tiou in value), "average"]
+        return ["class", "AP"]
 
     def rows(self) -> list[list[str]]:
-        """Return the table in percent: every class, then the means over both denominators."""
-        rows = []
-        for label in self.measures[0].per_class:
-            rows.append([label, *self._cells([m.per_class[label] for m in self.measures])])
-        for title, present in (("mAP, classes present", True), ("mAP, all classes", False)):
-            means = [mean_over_classes(m.per_class, present_only=present) for m in self.measures]
-            rows.append([title, *self._cells(means)])
+        """Return the table in percent: the protocol's AP of every class, then all the means."""
+        rows = [[label, *_cells(ap)] for label, ap in self.measures[0].per_class.items()]
+        for measure in self.measures:
+            name = " ".join(["mAP", *filter(None, [measure.suffix.replace("_", " ")])])
+            for title, present in (("classes present", True), ("all classes", False)):
+                mean = mean_over_classes(measure.per_class, present_only=present)
+                rows.append([f"{name}, {title}", *_cells(mean)])
         return rows
 
-    @staticmethod
-    def _cells(values: list[Any]) -> list[str]:
-        flat: list[float] = []
-        for value in values:
-            flat.extend(value.values() if isinstance(value, dict) else [value])
-        return ["-" if math.isnan(item) else f"{100 * item:.2f}" for item in flat]
+
+def _cells(value: float | dict[str, float]) -> list[str]:
+    values = [*value.values(), _mean([*value.values()])] if isinstance(value, dict) else [value]
+    return ["-" if math.isnan(item) else f"{100 * item:.2f}" for item in values]
 
 
 def absent(ap: float | dict[str, float]) -> bool:

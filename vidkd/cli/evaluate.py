@@ -1,0 +1,190 @@
+"""``vidkd evaluate``: mAP under a named protocol, from prediction files or from runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidkd.console import emit_json, emit_table, log
+from vidkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidkd.annotations import Annotations
+    from vidkd.evaluation import DenseScores, Detection, EvaluationResult
+
+
+def evaluate(
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="The ground truth.")],
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="ActivityNet-style results (JSON) for event protocols, dense scores (HDF5) for "
+            "frame protocols.",
+        ),
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run folder or weights file instead of predictions; repeat it to fuse several "
+            "(the average of their logits).",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The cache with the features of the runs.")
+    ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(help="Default: testing, or all videos of a file without subsets."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="frame, charades-25, charades-all, multithumos, tsu-frame; events: anet, "
+            "pku-mmd, thumos14, tsu-event. Default for runs: frame.",
+        ),
+    ] = None,
+    tiou: Annotated[
+        str | None,
+        typer.Option(metavar="0.1,0.3,...", help="tIoU thresholds. Default: the protocol's."),
+    ] = None,
+    frame_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Frames per second to compare on. Default: those of the annotations; if they do "
+            "not say, the rows of the predictions.",
+        ),
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="Format of the annotations: auto, activitynet, charades, multithumos, tsu, "
+            "tsu-cross-subject, tsu-cross-view, charades-csv, csv."
+        ),
+    ] = "auto",
+    annotation_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="Frames per second of annotations that count in frames (tsu: 25)."
+        ),
+    ] = None,
+    scores_out: Annotated[
+        Path | None, typer.Option(metavar="FILE.h5", help="Keep the dense scores of the runs.")
+    ] = None,
+    detections_out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Keep the segments of the runs.")
+    ] = None,
+    skip_missing: Annotated[
+        bool,
+        typer.Option("--skip-missing", help="Count videos without features as not predicted."),
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where runs compute: auto, cpu, cuda[:n].")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Compute frame mAP or event mAP under a named protocol (see docs/protocols.md)."""
+    from vidkd.annotations import load_annotations
+    from vidkd.evaluation import evaluate as compute
+    from vidkd.evaluation import get_protocol, read_dense_scores, read_detections
+
+    if (predictions is None) == (not run):
+        raise UsageError(
+            "there is nothing, or too much, to evaluate",
+            remedy="give either --predictions or --run",
+        )
+    if protocol is None and not run:
+        raise UsageError("the protocol is missing", remedy="name one with --protocol (see --help)")
+    protocol = protocol or "frame"
+    kind = get_protocol(protocol).kind
+    thresholds = _thresholds(tiou)
+    if run and cache is None:
+        raise UsageError("the features of the runs are missing", remedy="name their --cache")
+    if predictions is not None and (cache or scores_out or detections_out):
+        raise UsageError(
+            "--cache, --scores-out and --detections-out belong to runs", remedy="leave them out"
+        )
+    truth = load_annotations(annotations, format, frame_rate=annotation_rate)
+    if subset is None and truth.subsets != ("",):
+        subset = "testing"
+    chosen = truth if subset is None else truth.subset(subset)
+    found: DenseScores | Mapping[str, Sequence[Detection]]
+    if predictions is not None:
+        found = read_dense_scores(predictions) if kind == "frame" else read_detections(predictions)
+    else:
+        found = _from_runs(
+            run or [],
+            cache or Path(),
+            chosen,
+            kind == "event",
+            device,
+            skip_missing,
+            scores_out,
+            detections_out,
+        )
+    result = compute(found, chosen, protocol, thresholds, frame_rate=frame_rate, subset=subset)
+    if as_json:
+        emit_json(result.to_json())
+    else:
+        _print(result)
+
+
+def _thresholds(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} are not tIoU thresholds", remedy="give such as --tiou 0.1,0.3,0.5"
+        ) from error
+
+
+def _from_runs(
+    runs: Sequence[Path],
+    cache: Path,
+    annotations: Annotations,
+    events: bool,
+    device: str,
+    skip_missing: bool,
+    scores_out: Path | None,
+    detections_out: Path | None,
+) -> DenseScores | Mapping[str, Sequence[Detection]]:
+    from vidkd.detection.predict import predict_runs, run_segment_settings
+    from vidkd.detection.segments import scores_to_segments
+    from vidkd.evaluation import write_dense_scores, write_detections
+
+    scores = predict_runs(runs, cache, annotations.videos, device=device, skip_missing=skip_missing)
+    if scores_out is not None:
+        write_dense_scores(scores_out, scores)
+    if not events and detections_out is None:
+        return scores
+    settings = run_segment_settings(runs[0])
+    detections = {
+        video: scores_to_segments(rows, pts, scores.classes, settings)
+        for video, (rows, pts) in scores.videos.items()
+    }
+    if detections_out is not None:
+        write_detections(detections_out, detections, {"runs": [path.name for path in runs]})
+    return detections if events else scores
+
+
+def _print(result: EvaluationResult) -> None:
+    subset = f", subset {result.subset}" if result.subset else ""
+    emit_table(f"{result.protocol}{subset}, in %", result.columns(), result.rows())
+    for measure in result.measures:
+        log(" ".join(["mAP", *measure.suffix.split("_")]).strip() + f": {measure.description}")
+    log(
+        f"on {result.videos} videos, {result.segments} segments, {result.classes} classes;"
+        f" ground truth {result.ground_truth_sha256[:12]}; compared on {result.evaluated_on}"
+    )
+    if result.missing:
+        shown = ", ".join(result.missing[:5])
+        more = f" and {len(result.missing) - 5} more" if len(result.missing) > 5 else ""
+        log(f"warning: no predictions for {len(result.missing)} videos: {shown}{more}")
+    for note in result.notes:
+        log(f"note: {note}")

@@ -1,0 +1,207 @@
+"""From trained runs and cached features to dense scores, one stream or several fused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vidkd.cache import CacheFile, cache_path
+from vidkd.errors import CacheError, UsageError
+from vidkd.evaluation import DenseScores
+from vidkd.networks import select_device
+from vidkd.networks.filter_weights import FilterHeader, load_temporal_filter
+from vidkd.networks.temporal import TemporalFilter
+from vidkd.recipe import FrameSettings, SegmentSettings, SnippetSettings
+
+# Two streams cut from the same frames carry the same times, to the rounding of a float.
+_SAME_TIME = 1e-6
+
+
+def predict_runs(
+    runs: Sequence[Path],
+    cache: Path,
+    videos: Iterable[str],
+    *,
+    device: str = "auto",
+    skip_missing: bool = False,
+) -> DenseScores:
+    """Score the snippets of cached videos with one run, or with several fused late.
+
+    Several runs are the two-stream baseline: the average of their logits, then the sigmoid.
+
+    Args:
+        runs: run folders or weights files, each with features of its encoder in the cache.
+        cache: the cache folder.
+        videos: keys of the videos in the cache, or their names in whatever folder of it.
+        device: ``auto``, ``cpu`` or ``cuda[:n]``.
+        skip_missing: leave out videos that lack features instead of raising.
+
+    Returns:
+        Probabilities, (T, K) float32 for each video.
+
+    Raises:
+        WeightsError: a run cannot be read.
+        UsageError: there is no run, or the runs do not have the same classes.
+        CacheError: features are missing or damaged, were not made as a run needs them, or the
+            streams of a video do not have the same snippets.
+    """
+    if not runs:
+        raise UsageError("there is no run to predict with", remedy="name at least one")
+    place = select_device(device)
+    loaded = [load_temporal_filter(run, place) for run in runs]
+    classes = loaded[0][1].classes
+    for run, (_, header) in zip(runs, loaded, strict=True):
+        if header.classes != classes:
+            raise UsageError(
+                f"was trained on other classes than {runs[0]}",
+                path=run,
+                remedy="fuse runs of one annotation file",
+            )
+    keys = {header.encoder: _Keys(cache, header.encoder) for _, header in loaded}
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    missing = []
+    for video in videos:
+        paths = [keys[header.encoder].find(video) for _, header in loaded]
+        lacking = sorted(
+            {h.encoder for path, (_, h) in zip(paths, loaded, strict=True) if path is None}
+        )
+        if lacking:
+            missing.append(f"{video} ({' and '.join(lacking)})")
+            continue
+        streams = list(zip([path for path in paths if path], loaded, strict=True))
+        found[video] = _fused(streams, place)
+    if missing and not (skip_missing and found):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise CacheError(
+            f"there are no features of {', '.join(missing[:3])}{more}",
+            path=cache,
+            remedy="run `vidkd extract-features` on these videos first",
+        )
+    return DenseScores(classes, found)
+
+
+def run_segment_settings(run: Path) -> SegmentSettings:
+    """Return how a run's scores are to become segments, as its weights file says.
+
+    Raises:
+        WeightsError: the run cannot be read.
+    """
+    return load_temporal_filter(run)[1].segments
+
+
+class _Keys:
+    """The feature files of one encoder, found by key or by the name of the video."""
+
+    def __init__(self, cache: Path, encoder: str) -> None:
+        self._folder = cache_path(cache, "features", "any", encoder).parent
+        self._by_name: dict[str, list[Path]] = {}
+        for path in sorted(self._folder.rglob("*.h5")):
+            # Names that start with a dot are files still being written.
+            if not path.name.startswith("."):
+                self._by_name.setdefault(path.name.removesuffix(".h5"), []).append(path)
+
+    def find(self, video: str) -> Path | None:
+        """Return the file of a video, or None.
+
+        Raises:
+            CacheError: videos of that name lie in several folders.
+        """
+        candidates = self._by_name.get(video.rpartition("/")[2], [])
+        exact = self._folder / f"{video}.h5"
+        if exact in candidates:
+            return exact
+        if "/" in video or not candidates:
+            return None
+        if len(candidates) > 1:
+            shown = ", ".join(str(path.relative_to(self._folder)) for path in candidates[:3])
+            raise CacheError(
+                f"several files belong to video {video!r}: {shown}",
+                path=self._folder,
+                remedy="name the videos in the annotation file by their folder too",
+            )
+        return candidates[0]
+
+
+def _fused(
+    streams: Sequence[tuple[Path, tuple[TemporalFilter, FilterHeader]]], device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probabilities (T, K) of one video and the times (T, 2) of its snippets."""
+    total: torch.Tensor | None = None
+    first: np.ndarray | None = None
+    for path, (module, header) in streams:
+        with CacheFile(path) as file:
+            _check(file, header)
+            rows, pts = file.rows().astype(np.float32), file.pts
+        if first is None:
+            first = pts
+        elif pts.shape != first.shape or np.abs(pts - first).max() > _SAME_TIME:
+            raise CacheError(
+                f"has {len(pts)} snippets at other times than the {len(first)} of {streams[0][0]}",
+                path=path,
+                remedy="extract all streams with the same frame and snippet settings",
+            )
+        if not np.isfinite(rows).all():
+            raise CacheError(
+                "holds numbers that are not finite",
+                path=path,
+                remedy="compute the features again, as float32 if they overflow float16",
+            )
+        with torch.inference_mode():
+            features = torch.from_numpy(rows).to(device)[None]
+            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=device)
+            logits = module(features, mask).logits[0].float()
+        total = logits if total is None else total + logits
+    if total is None or first is None:
+        raise ValueError("at least one stream is needed")
+    return torch.sigmoid(total / len(streams)).cpu().numpy(), first
+
+
+def _check(file: CacheFile, header: FilterHeader) -> None:
+    """Refuse features that were not made as those the run was trained on.
+
+    Raises:
+        CacheError: encoder, its weights, or the frame, snippet or crop settings differ.
+    """
+    found = file.provenance
+    settings = found.settings
+    if found.artefact != "features" or file.data.ndim != 2:
+        raise CacheError("does not hold features", path=file.path, remedy="recompute it")
+    pairs = {
+        "encoder": (found.encoder, header.encoder),
+        "weights of the encoder": (found.weights_sha256, header.encoder_sha256),
+        "modality": (settings.get("modality"), header.modality),
+        "width": (int(file.data.shape[1]), header.in_features),
+        "crop": (settings.get("crop", header.crop), header.crop),
+        "frames": (
+            _plain(settings.get("frames"), FrameSettings()),
+            header.frames.model_dump(mode="json"),
+        ),
+        "snippets": (
+            _plain(settings.get("snippet"), SnippetSettings()),
+            header.snippet.model_dump(mode="json"),
+        ),
+    }
+    different = [
+        f"{name} {_short(have)} instead of {_short(want)}"
+        for name, (have, want) in pairs.items()
+        if have != want
+    ]
+    if different:
+        raise CacheError(
+            f"was not made as the run needs it: {', '.join(different)}",
+            path=file.path,
+            remedy="extract the features with the settings of the run, into a cache of their own",
+        )
+
+
+def _plain(value: object, default: FrameSettings | SnippetSettings) -> dict[str, object]:
+    given = value if isinstance(value, dict) else {}
+    return {**default.model_dump(mode="json"), **given}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 and text.isalnum() else text
