@@ -14,10 +14,10 @@ Shapes: feature maps are (B, T, C), masks (B, T) bool with True for real snippet
 
 Reductions, which decide what the weights of Eq. 7 mean, are averages throughout: over valid
 snippets (atomic), over valid steps and channels (boundary), over the C(C+1)/2 entries of the
-triangle and over videos (global), over valid snippets and classes (classification). With averages
-every term is of the order of one and does not grow with C, K or the length of the video; with
-sums over C = 256 channels the covariance term alone would be 32896 times larger, and the printed
-weights [300, 100, 5] would leave nothing of the classification.
+triangle and over videos (global), over valid snippets and classes (classification). No term then
+grows with C, K or the length of the video, so that weights found on one data set mean something
+on another; summed over C = 256 channels, the squared error of the covariances would be 32896
+times as large. ``vidkd.recipe.DistillationSettings`` says which weights belong to the averages.
 """
 
 from __future__ import annotations
