@@ -1,0 +1,24 @@
+"""Video files: what they claim, their frames at their true times, snippets, and writing."""
+
+from __future__ import annotations
+
+from vidkd.video.decode import Frame, read_frames
+from vidkd.video.encode import VideoWriter
+from vidkd.video.inputs import VIDEO_SUFFIXES, VideoFile, find_videos
+from vidkd.video.probe import VideoInfo, probe
+from vidkd.video.snippets import Snippet, cut_snippets, snippet_count, snippet_pts
+
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Frame",
+    "Snippet",
+    "VideoFile",
+    "VideoInfo",
+    "VideoWriter",
+    "cut_snippets",
+    "find_videos",
+    "probe",
+    "read_frames",
+    "snippet_count",
+    "snippet_pts",
+]

@@ -1,0 +1,111 @@
+"""From what the user types to a list of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidkd.errors import UsageError
+
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".asf", ".avi", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov"}
+    | {".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+)
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video and the name under which its results are kept.
+
+    Attributes:
+        path: the file.
+        key: its path relative to the root, with ``/`` between folders and without the ending.
+    """
+
+    path: Path
+    key: str
+
+
+def find_videos(inputs: Sequence[Path], root: Path | None = None) -> list[VideoFile]:
+    """Expand files, folders (searched recursively, in order of name) and text lists.
+
+    A text list (``.txt``) holds one path a line, relative to the list's folder; empty lines and
+    lines that begin with ``#`` are passed over. A file that is named is taken whatever its
+    ending; in a folder the known endings of video count.
+
+    Args:
+        inputs: what the user typed. A missing file is kept: it fails later by itself, and the
+            others are still done.
+        root: folder to which keys are relative; by default the folder that was given, or the
+            folder of the file that was given.
+
+    Raises:
+        UsageError: two videos have one key, an input lies outside ``root``, a folder holds no
+            video, or a list or folder cannot be read.
+    """
+    found: dict[str, VideoFile] = {}
+    for path, base in _expand(inputs):
+        key = _key(path, root if root is not None else base)
+        other = found.get(key)
+        if other is not None and other.path.resolve() != path.resolve():
+            raise UsageError(
+                f"{other.path} and {path} would share the name {key!r}",
+                remedy="rename one of them, or give --root, a folder above both",
+            )
+        found.setdefault(key, VideoFile(path, key))
+    return list(found.values())
+
+
+def _expand(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    for item in inputs:
+        path = Path(item)
+        if path.is_dir():
+            yield from ((video, path) for video in _inside(path))
+        elif path.suffix.lower() == ".txt":
+            yield from _listed(path)
+        else:
+            yield path, path.parent
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        # rglob passes over folders it may not read; the one the user named must not be such.
+        next(iter(folder.iterdir()), None)
+        videos = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and path.name[0] != "."
+        )
+    except OSError as error:
+        raise UsageError(
+            f"cannot be read ({error.strerror})", path=folder, remedy="check its permissions"
+        ) from error
+    if not videos:
+        raise UsageError("holds no video", path=folder, remedy="check the folder, or name files")
+    return videos
+
+
+def _listed(path: Path) -> Iterator[tuple[Path, Path]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(
+            f"cannot be read as a list of videos ({reason})", path=path, remedy="check the path"
+        ) from error
+    names = [line.strip() for line in lines]
+    for name in names:
+        if name and not name.startswith("#"):
+            video = path.parent / name
+            yield video, path.parent if not Path(name).is_absolute() else video.parent
+
+
+def _key(path: Path, base: Path) -> str:
+    try:
+        relative = path.resolve().relative_to(base.resolve())
+    except ValueError:
+        raise UsageError(
+            f"lies outside {base}", path=path, remedy="give --root, a folder above every video"
+        ) from None
+    return relative.with_suffix("").as_posix()

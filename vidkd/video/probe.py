@@ -1,0 +1,212 @@
+"""What a video file is: its geometry, rate and length, as far as the container tells."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.container
+import av.video.stream
+
+from vidkd.errors import VideoError
+
+# FFmpeg reports the same damage many times; one line of ours is enough.
+av.logging.set_level(av.logging.PANIC)
+
+_FALLBACK_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a container says of its first video stream.
+
+    Attributes:
+        path: the file.
+        width: pixels as displayed, after rotation and with square pixels.
+        height: likewise.
+        frame_rate: average frames per second; 25 where the container has none.
+        duration: seconds of the stream, or None when unknown.
+        frame_count: number of frames the container claims or that follows from duration and
+            rate; None when unknown. Decoding alone knows the true number.
+        codec: name of the codec, such as ``h264``.
+        pixel_format: such as ``yuv420p``.
+        rotation: degrees counter-clockwise by which pictures are turned for display, one of 0, 90,
+            180 and 270; it is applied by ``read_frames``.
+        start_time: second of the first frame on the container's clock. All times elsewhere count
+            from that frame.
+        size: bytes of the file.
+    """
+
+    path: Path
+    width: int
+    height: int
+    frame_rate: Fraction
+    duration: float | None
+    frame_count: int | None
+    codec: str
+    pixel_format: str
+    rotation: int
+    start_time: float
+    size: int
+
+
+@contextlib.contextmanager
+def open_video(
+    path: Path,
+) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+    """Open a file and find its first video stream that is not a cover picture.
+
+    Raises:
+        VideoError: the file is missing, unreadable, not a video, or has no video stream.
+    """
+    container = _open(path)
+    try:
+        streams = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & av.stream.Disposition.attached_pic
+        ]
+        if not streams or streams[0].codec_context is None:
+            kinds = sorted({stream.type for stream in container.streams})
+            found = f" (it has {', '.join(kinds)})" if kinds else ""
+            raise VideoError(
+                f"has no video stream that can be decoded{found}",
+                path=path,
+                remedy="give a file that holds video",
+            )
+        yield container, streams[0]
+    finally:
+        container.close()
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    try:
+        if path.is_dir():
+            raise VideoError("is a folder, not a video", path=path, remedy="give a video file")
+        if path.stat().st_size == 0:
+            raise VideoError("is empty", path=path, remedy="copy or download the video again")
+        # FFmpeg would take a name such as concat:... for a protocol; a file: URL is only a file.
+        return av.open(f"file:{os.fspath(path)}", metadata_errors="replace")
+    except FileNotFoundError as error:
+        raise VideoError("does not exist", path=path, remedy="check the path") from error
+    except PermissionError as error:
+        raise VideoError(
+            "may not be read", path=path, remedy="give yourself the right to read it"
+        ) from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(
+            f"is not a video that can be opened ({_reason(error)})",
+            path=path,
+            remedy="check that it plays, or copy or download it again",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).strip().rstrip(".")
+
+
+def stream_rate(stream: av.video.stream.VideoStream) -> Fraction:
+    """Return a usable frame rate: average, else guessed, else 25 (headers are not trusted)."""
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate is not None and Fraction(1, 3600) <= rate <= 10_000:
+            return Fraction(rate)
+    return _FALLBACK_RATE
+
+
+def stream_duration(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> float | None:
+    """Return the seconds of the video stream, or None.
+
+    The container's duration covers its longest stream, so it only counts when there is no other.
+    """
+    seconds: float | None = None
+    if stream.duration is not None and stream.time_base is not None:
+        seconds = float(stream.duration * stream.time_base)
+    elif container.duration is not None and len(container.streams) == 1:
+        seconds = container.duration / av.time_base
+    return seconds if seconds is not None and 0 < seconds < 3e7 else None
+
+
+def display_size(
+    width: int, height: int, rotation: int, aspect: Fraction | None
+) -> tuple[int, int]:
+    """Return width and height as displayed: square pixels, turned by ``rotation`` degrees."""
+    if aspect is not None and Fraction(1, 4) <= aspect <= 4:
+        width = max(1, round(width * aspect))
+    return (height, width) if rotation in (90, 270) else (width, height)
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Read what a video's container claims, decoding one frame for its rotation and start.
+
+    Raises:
+        VideoError: the file cannot be opened, or not even its first frame can be decoded.
+    """
+    path = Path(path)
+    with open_video(path) as (container, stream):
+        first = first_frame(container, stream, path)
+        rate = stream_rate(stream)
+        duration = stream_duration(container, stream)
+        count = stream.frames or (round(duration * rate) if duration else 0)
+        rotation = quarter_turns(first) * 90
+        width, height = display_size(
+            first.width, first.height, rotation, stream.sample_aspect_ratio
+        )
+        return VideoInfo(
+            path=path,
+            width=width,
+            height=height,
+            frame_rate=rate,
+            duration=duration,
+            frame_count=count or None,
+            codec=stream.codec_context.name,
+            pixel_format=first.format.name,
+            rotation=rotation,
+            start_time=frame_time(first) or 0.0,
+            size=path.stat().st_size,
+        )
+
+
+def first_frame(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, path: Path
+) -> av.VideoFrame:
+    """Decode the first frame of a freshly opened container."""
+    try:
+        frame = next(container.decode(stream), None)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise damaged(path, 0.0, _reason(error)) from error
+    if frame is None:
+        raise VideoError(
+            "holds no frame that can be decoded",
+            path=path,
+            remedy="copy or download the video again",
+        )
+    return frame
+
+
+def damaged(path: Path, second: float, reason: str) -> VideoError:
+    """Build the error for a video that breaks off in the middle."""
+    return VideoError(
+        f"is damaged at second {second:.2f} ({reason})",
+        path=path,
+        remedy="copy or download it again, or re-encode the part that plays with ffmpeg",
+    )
+
+
+def frame_time(frame: av.VideoFrame) -> float | None:
+    """Return the second at which a frame appears on the container's clock, or None."""
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return float(frame.pts * frame.time_base)
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Return how many quarter turns counter-clockwise display this frame upright (0 to 3)."""
+    return round(frame.rotation / 90) % 4
