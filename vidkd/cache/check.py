@@ -112,7 +112,7 @@ def verify_cache(cache: Path, source: Path | None = None) -> Iterator[tuple[Path
     for path in _walk(cache):
         if path.name.startswith("."):
             if _is_abandoned(path):
-                yield path, ["left over from a killed run, delete it"]
+                yield path, ["left over from a killed run"]
             continue
         problems = verify(path)
         if source is not None:

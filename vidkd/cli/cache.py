@@ -68,15 +68,17 @@ def verify_files(
 ) -> None:
     """Read every file of a cache and name each that is damaged; exit code 1 if there is one."""
     from vidkd.cache import verify_cache
-    from vidkd.cache.reader import RECOMPUTE
 
     checked, damaged = 0, []
     for path, problems in verify_cache(folder, source):
         checked += 1
         if problems:
             damaged.append({"path": str(path), "problems": problems})
-            remedy = "" if path.name.startswith(".") else f"; {RECOMPUTE}"
-            log(f"damaged: {path}: {', '.join(problems)}{remedy}")
+            artefact = path.relative_to(folder).parts[0]
+            remedy = f"recompute it with `vidkd extract-{artefact} --overwrite`, or delete it"
+            if path.name.startswith("."):
+                remedy = "delete it, or run the same command again, which does"
+            log(f"damaged: {path}: {', '.join(problems)}; {remedy}")
     if json:
         emit_json({"checked": checked, "damaged": damaged})
     else:

@@ -244,6 +244,8 @@ def _flow_settings(
     with CacheFile(path) as file:
         found = file.provenance
     settings = asked or found.settings.get("flow")
+    if not isinstance(settings, dict) or "bound" not in settings:
+        raise CacheError("does not say how its flow was computed", path=path, remedy="delete it")
     expected = Provenance("flow", source, {"frames": frames.model_dump(), "flow": settings})
     if different := differences(found, expected):
         raise CacheError(
