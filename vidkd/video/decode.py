@@ -19,6 +19,7 @@ from vidkd.video.probe import (
     damaged,
     display_size,
     first_frame,
+    frame_second,
     frame_time,
     open_video,
     quarter_turns,
@@ -180,44 +181,30 @@ def _fit(width: int, height: int, short_side: int | None) -> tuple[int, int]:
 
 
 def _pictures(path: Path, start: float, end: float | None) -> Iterator[_Picture]:
-    with open_video(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = 0
-        offset = 0.0
-        if start > 0:
-            offset = _seek(container, stream, path, start)
-        yield from _timed(container, stream, path, start, end, offset)
-
-
-def _seek(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    path: Path,
-    start: float,
-) -> float:
-    """Go to a key frame at or before ``start``; return the time of the video's first frame."""
-    first = first_frame(container, stream, path)
-    if first.pts is None or first.time_base is None:
-        container.seek(0)
-        return 0.0
-    unit = first.time_base
-    offset = float(first.pts * unit)
-    try:
-        for earlier in (0.0, 10.0):
-            target = max(offset, offset + start - earlier)
-            container.seek(int(target / unit), stream=stream, backward=True)
-            landed = next(container.decode(stream), None)
-            time = None if landed is None else frame_time(landed)
-            if time is not None and time <= offset + start:
-                # Decoding one frame moved on, so the seek is made once more.
-                container.seek(int(target / unit), stream=stream, backward=True)
-                return offset
-        container.seek(int(offset / unit), stream=stream, backward=True)
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            "cannot be searched", path=path, remedy="re-encode it, or read it from the start"
-        ) from error
-    return offset
+    origin: float | None = None
+    if start > 0:
+        with open_video(path) as (container, stream):
+            origin = frame_second(first_frame(container, stream, path))
+    # Some containers land after the second asked for; reading from the start never does.
+    for seek in (True, False) if origin is not None else (False,):
+        with open_video(path) as (container, stream):
+            stream.thread_type = "AUTO"
+            if seek and origin is not None:
+                if stream.time_base is None:
+                    continue
+                try:
+                    target = int((origin + start) / stream.time_base)
+                    container.seek(target, stream=stream, backward=True)
+                except av.error.FFmpegError:
+                    continue
+            pictures = _timed(container, stream, path, start, end, origin, whole=not seek)
+            first = next(pictures, None)
+            if seek and (first is None or first.start > start):
+                continue
+            if first is not None:
+                yield first
+                yield from pictures
+            return
 
 
 def _timed(
@@ -226,10 +213,11 @@ def _timed(
     path: Path,
     start: float,
     end: float | None,
-    offset: float,
+    origin: float | None,
+    *,
+    whole: bool,
 ) -> Iterator[_Picture]:
     step = 1 / float(stream_rate(stream))
-    origin: float | None = offset if start > 0 else None
     waiting: _Picture | None = None
     count = 0
     reached = [start]
@@ -261,7 +249,7 @@ def _timed(
             path=path,
             remedy="copy or download the video again",
         )
-    _check_complete(container, stream, path, count if start == 0 else None, waiting.end)
+    _check_complete(container, stream, path, count if whole else None, waiting.end)
     if waiting.end > start:
         yield waiting
 

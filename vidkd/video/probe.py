@@ -15,9 +15,6 @@ import av.video.stream
 
 from vidkd.errors import VideoError
 
-# FFmpeg reports the same damage many times; one line of ours is enough.
-av.logging.set_level(av.logging.PANIC)
-
 _FALLBACK_RATE = Fraction(25)
 
 
@@ -210,3 +207,10 @@ def frame_time(frame: av.VideoFrame) -> float | None:
 def quarter_turns(frame: av.VideoFrame) -> int:
     """Return how many quarter turns counter-clockwise display this frame upright (0 to 3)."""
     return round(frame.rotation / 90) % 4
+
+
+def frame_second(frame: av.VideoFrame) -> float | None:
+    """Return the second of a frame on the container's clock; None without a timestamp."""
+    if frame.pts is None or frame.time_base is None:
+        return None
+    return float(frame.pts * frame.time_base)
