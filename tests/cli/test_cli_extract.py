@@ -188,6 +188,15 @@ def test_two_processes_share_one_cache(videos: Path, undisturbed: Path, tmp_path
     assert contents(cache) == {"flow/S2/sit.h5": contents(undisturbed)["flow/S2/sit.h5"]}
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = vidkd("extract-flow", videos / "S2", "--cache", tmp_path / "file", *SMALL)
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"failed: {videos / 'S2' / 'sit.mp4'}: ")
+    assert "cannot be written (Not a directory)" in line
+
+
 def test_wrong_usage_exits_with_2(tmp_path: Path, videos: Path) -> None:
     assert vidkd("extract-flow", videos).returncode == 2  # --cache has no default
     wrong = vidkd("extract-flow", videos, "--cache", tmp_path, "--short-side", 3)
