@@ -1,0 +1,1 @@
+"""From RGB video to segments: the detector, and the grouping of scores into segments."""

@@ -1,0 +1,251 @@
+"""From class scores per snippet to segments in seconds.
+
+Two answers for two readers. `scores_to_segments` is the ranked list an evaluation wants: temporal
+actionness grouping (a watershed) over several thresholds and tolerances, then temporal
+non-maximum suppression per class (Xiong et al. 2017, "A Pursuit of Temporal Accuracy in General
+Activity Detection"; Zhao et al. 2017, "Temporal Action Detection with Structured Segment
+Networks"). `clear_segments` is what a person wants: segments that do not overlap within a class.
+
+Every snippet owns a cell of the time axis, and a segment is a run of cells. See `cell_borders`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+from vidkd.evaluation import Detection
+from vidkd.recipe import SegmentSettings
+
+
+def cell_borders(pts: np.ndarray) -> np.ndarray:
+    """Return the (T+1,) borders, in seconds, of the cells that the snippets own.
+
+    Snippets overlap when the stride is shorter than the snippet and leave gaps when it is longer.
+    The border between two neighbours lies halfway between the end of the one and the start of the
+    next, which for full snippets is the midpoint between their centres, and for adjoining
+    snippets is exactly their common boundary, also beside the shorter snippet at a video's end.
+
+    Args:
+        pts: (T, 2) start and end second of every snippet, both in ascending order.
+
+    Raises:
+        ValueError: ``pts`` has another shape or is out of order.
+    """
+    pts = np.asarray(pts, dtype=np.float64)
+    if pts.ndim != 2 or pts.shape[1] != 2:
+        raise ValueError(f"pts must have the shape (T, 2), not {pts.shape}")
+    if len(pts) == 0:
+        return np.zeros(0)
+    borders = np.concatenate([pts[:1, 0], (pts[:-1, 1] + pts[1:, 0]) / 2, pts[-1:, 1]])
+    if not np.all(np.diff(borders) > 0):
+        raise ValueError("pts must be in ascending order, and every end after its start")
+    return borders
+
+
+def scores_to_segments(
+    scores: np.ndarray, pts: np.ndarray, classes: Sequence[str], settings: SegmentSettings
+) -> list[Detection]:
+    """Group the scores of every class into ranked, possibly overlapping segments.
+
+    At every threshold the runs of snippets at or above it are basins. From each basin a region
+    grows over the basins that follow it as long as no more than a tolerated share of the region's
+    duration lies below the threshold; the tolerance is 1 - tau of Xiong et al. The regions of
+    all thresholds and tolerances are pooled. A region scores as `_rank` says. Greedy temporal
+    NMS per class keeps a region unless its tIoU with a better kept one exceeds
+    ``settings.nms_tiou``.
+
+    Args:
+        scores: (T, K) in [0, 1]; NaN counts as 0.
+        pts: (T, 2) seconds.
+        classes: K names.
+        settings: thresholds, tolerances, NMS, shortest segment and largest number of segments.
+
+    Returns:
+        at most ``settings.maximum_per_video`` detections, best first.
+    """
+    scores, borders = _checked(scores, pts, classes)
+    if scores.size == 0:
+        return []
+    proposals = [
+        _grow(*_basins(scores >= threshold), borders, tolerance)
+        for threshold in settings.thresholds
+        for tolerance in settings.tolerances
+    ]
+    label, first, last = np.unique(np.concatenate(proposals, axis=1), axis=1)
+    long_enough = borders[last] - borders[first] >= settings.minimum_seconds - 1e-9
+    label, first, last = label[long_enough], first[long_enough], last[long_enough]
+    rank = _rank(scores, borders, label, first, last)
+    start, end = borders[first], borders[last]
+    # A class never needs more than maximum_per_video kept segments, and merging the classes'
+    # lists lazily stops all of them once the video's list is full.
+    ranked = heapq.merge(
+        *(
+            _suppressed(
+                start[of_class], end[of_class], rank[of_class], int(label[of_class[0]]), settings
+            )
+            for of_class in _groups(label)
+        ),
+        key=lambda item: -item[0],
+    )
+    return [
+        Detection(label=classes[number], score=score, start=begin, end=stop)
+        for score, number, begin, stop in islice(ranked, settings.maximum_per_video)
+    ]
+
+
+def clear_segments(
+    scores: np.ndarray,
+    pts: np.ndarray,
+    classes: Sequence[str],
+    *,
+    threshold: float,
+    release: float | None = None,
+    minimum_seconds: float = 0.0,
+) -> list[Detection]:
+    """Return segments that do not overlap within a class, by thresholding with hysteresis.
+
+    A segment is a run of snippets at or above ``release`` that reaches ``threshold`` somewhere; so
+    a score that trembles around the threshold makes one segment instead of many.
+
+    Args:
+        scores: (T, K) in [0, 1]; NaN counts as 0.
+        pts: (T, 2) seconds.
+        classes: K names.
+        threshold: the score a segment has to reach.
+        release: the score at which it ends; by default 60 % of ``threshold``.
+        minimum_seconds: shorter segments are dropped.
+
+    Returns:
+        detections sorted by start; the score is the time-weighted mean of the class inside.
+    """
+    release = 0.6 * threshold if release is None else release
+    if not 0 <= release <= threshold:
+        raise ValueError("release must lie between 0 and threshold")
+    scores, borders = _checked(scores, pts, classes)
+    if scores.size == 0:
+        return []
+    label, first, last = _basins(scores >= release)
+    reached = np.concatenate([np.zeros((1, len(classes))), np.cumsum(scores >= threshold, axis=0)])
+    keep = reached[last, label] > reached[first, label]
+    keep &= borders[last] - borders[first] >= minimum_seconds - 1e-9
+    label, first, last = label[keep], first[keep], last[keep]
+    means = _mean_inside(scores, borders, label, first, last)
+    found = [
+        Detection(label=classes[k], score=float(mean), start=float(start), end=float(end))
+        for k, mean, start, end in zip(label, means, borders[first], borders[last], strict=True)
+    ]
+    return sorted(found, key=lambda item: (item.start, item.end, item.label))
+
+
+def _checked(
+    scores: np.ndarray, pts: np.ndarray, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    scores = np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=0.0)
+    borders = cell_borders(pts)
+    if scores.ndim != 2 or scores.shape != (max(len(borders) - 1, 0), len(classes)):
+        raise ValueError(
+            f"scores must have the shape (T, K) = ({max(len(borders) - 1, 0)}, {len(classes)}),"
+            f" not {scores.shape}"
+        )
+    return scores, borders
+
+
+def _basins(active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return label, first and last border of every run of True in (T, K), class by class."""
+    padded = np.pad(active.T.astype(np.int8), ((0, 0), (1, 1)))
+    steps = np.diff(padded, axis=1)
+    label, first = np.nonzero(steps == 1)
+    last = np.nonzero(steps == -1)[1]
+    return label, first, last
+
+
+def _grow(
+    label: np.ndarray, first: np.ndarray, last: np.ndarray, borders: np.ndarray, tolerance: float
+) -> np.ndarray:
+    """Let every basin absorb the basins after it; return (3, N): label, first, last border.
+
+    Basin s has absorbed up to e while the covered share stays at tau = 1 - tolerance or more:
+    D[e] - D[s-1] >= tau (end[e] - start[s]), with D the cumulative duration of the basins. That is
+    f[e] >= g[s] for f = D - tau end and g = D - duration - tau start, so that a basin's reach is
+    the element before the first later f below its g: found for all basins at once by
+    descending a table of range minima, in O(N log N) however far the basins reach.
+    """
+    if len(label) == 0 or tolerance <= 0:
+        return np.stack([label, first, last])
+    tau = 1.0 - tolerance
+    start, end = borders[first], borders[last]
+    covered = np.cumsum(end - start)
+    # Rounding must not decide whether a share of exactly tau is enough.
+    g = covered - (end - start) - tau * start - 1e-9 * max(1.0, abs(borders[-1]))
+    # An element of minus infinity after every class stops growth from one class into the next.
+    position = np.arange(len(label)) + np.concatenate([[0], np.cumsum(np.diff(label) != 0)])
+    minima = [np.full(int(position[-1]) + 2, -np.inf)]
+    minima[0][position] = covered - tau * end
+    while len(minima[-1]) > 1 << (len(minima) - 1):
+        # minima[k][i] is the smallest of the 2**k elements that begin at i.
+        half = 1 << (len(minima) - 1)
+        previous = minima[-1]
+        minima.append(np.minimum(previous[:-half], previous[half:]))
+    reach = position.copy()
+    for level in range(len(minima) - 1, -1, -1):
+        following = reach + 1
+        inside = following < len(minima[level])
+        smallest = np.full(len(reach), -np.inf)
+        smallest[inside] = minima[level][following[inside]]
+        reach = np.where(smallest >= g, reach + (1 << level), reach)
+    basin_at = np.zeros(len(minima[0]), dtype=np.int64)
+    basin_at[position] = np.arange(len(label))
+    return np.stack([label, first, last[basin_at[reach]]])
+
+
+def _mean_inside(
+    scores: np.ndarray,
+    borders: np.ndarray,
+    label: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+) -> np.ndarray:
+    """Return the time-weighted mean score of each region (label, first border, last border)."""
+    area = np.cumsum(scores * np.diff(borders)[:, None], axis=0)
+    area = np.concatenate([np.zeros((1, scores.shape[1])), area])
+    return (area[last, label] - area[first, label]) / (borders[last] - borders[first])
+
+
+def _rank(
+    scores: np.ndarray,
+    borders: np.ndarray,
+    label: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+) -> np.ndarray:
+    return _mean_inside(scores, borders, label, first, last)
+
+
+def _groups(label: np.ndarray) -> list[np.ndarray]:
+    """Return the indices of every distinct label; ``label`` is sorted."""
+    if len(label) == 0:
+        return []
+    return np.split(np.arange(len(label)), np.nonzero(np.diff(label))[0] + 1)
+
+
+def _suppressed(
+    start: np.ndarray,
+    end: np.ndarray,
+    rank: np.ndarray,
+    label: int,
+    settings: SegmentSettings,
+) -> Iterator[tuple[float, int, float, float]]:
+    """Yield (score, label, start, end) of the segments that survive NMS, best first."""
+    order = np.argsort(-rank, kind="stable")
+    start, end, rank = start[order], end[order], rank[order]
+    while len(start):
+        yield float(rank[0]), label, float(start[0]), float(end[0])
+        overlap = np.minimum(end, end[0]) - np.maximum(start, start[0])
+        union = (end - start) + (end[0] - start[0]) - overlap
+        keep = overlap <= settings.nms_tiou * union
+        keep[0] = False
+        start, end, rank = start[keep], end[keep], rank[keep]
