@@ -13,6 +13,9 @@ import numpy as np
 from vidkd.annotations.parse import Context, read_json, short
 from vidkd.files import atomic_path, write_json
 
+_LARGEST_SCORES = 1 << 30
+"""Numbers per video; a day of video at 25 frames/s with 400 classes has fewer."""
+
 
 @dataclass
 class DenseScores:
@@ -104,12 +107,16 @@ def _read_scores(file: Any, root: Context) -> DenseScores:
                 f" {len(classes)} classes",
                 "write (T, K) scores",
             )
-        scores, pts = group["scores"][()], np.asarray(group["pts"][()], dtype=np.float64)
-        if pts.shape != (len(scores), 2):
+        count = len(group["scores"])
+        if group["pts"].shape != (count, 2):
             raise here.error(
-                f"pts have the shape {pts.shape}, but there are {len(scores)} rows of scores",
+                f"pts have the shape {group['pts'].shape}, but there are {count} rows of scores",
                 "write (T, 2) start and end seconds",
             )
+        # A shape is only a claim of the header: a small file may claim terabytes.
+        if group["scores"].size > _LARGEST_SCORES:
+            raise here.error(f"claims to have {count} rows", "check that it is the right file")
+        scores, pts = group["scores"][()], np.asarray(group["pts"][()], dtype=np.float64)
         if not np.issubdtype(scores.dtype, np.floating):
             scores = scores.astype(np.float64)
         if not np.isfinite(scores).all():

@@ -180,6 +180,8 @@ def evaluate(
     notes = [chosen.note] if chosen.note else []
     if annotations.notes:
         notes.append(f"the reader of the annotations says: {_listed(annotations.notes)}")
+    # The hash is of the file's content, whatever a protocol makes of it.
+    content = ground_truth_hash(annotations)
     ambiguous: dict[str, list[Segment]] = {}
     if protocol == "thumos14":
         annotations, ambiguous = _thumos_truth(annotations, notes)
@@ -217,7 +219,7 @@ def evaluate(
         videos=len(annotations.videos),
         classes=len(annotations.classes),
         segments=sum(len(video.segments) for video in annotations.videos.values()),
-        ground_truth_sha256=ground_truth_hash(annotations),
+        ground_truth_sha256=content,
         missing=tuple(missing),
         notes=tuple(notes),
     )

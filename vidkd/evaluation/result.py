@@ -155,7 +155,7 @@ def ground_truth_hash(annotations: Annotations) -> str:
     that two numbers were computed on the same ground truth.
     """
     content = [
-        list(annotations.classes),
+        sorted(annotations.classes),
         [
             [
                 name,
