@@ -15,7 +15,18 @@ from vidkd.cli import app, main
 from vidkd.cli import train as commands
 from vidkd.recipe import DistillationSettings, FilterSettings, OptimiserSettings, SubsetSettings
 
-SMALL = ["--epochs", "2", "--batch-size", "4", "--channels", "8", "--layers", "2", "--device", "cpu"]
+SMALL = [
+    "--epochs",
+    "2",
+    "--batch-size",
+    "4",
+    "--channels",
+    "8",
+    "--layers",
+    "2",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
