@@ -24,14 +24,15 @@ def log(message: str) -> None:
 
 def emit_json(data: Any) -> None:
     """Write ``data`` to standard output as JSON; NaN becomes null, since JSON has no NaN."""
-    sys.stdout.write(json.dumps(_without_nan(data), indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(without_nan(data), indent=2, ensure_ascii=False) + "\n")
 
 
-def _without_nan(data: Any) -> Any:
+def without_nan(data: Any) -> Any:
+    """Return JSON values with every NaN replaced by None."""
     if isinstance(data, dict):
-        return {key: _without_nan(value) for key, value in data.items()}
+        return {key: without_nan(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_without_nan(value) for value in data]
+        return [without_nan(value) for value in data]
     if isinstance(data, float) and data != data:
         return None
     return data

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vidkd.cli import cache, evaluate, extract, models, train
+from vidkd.cli import cache, doctor, evaluate, extract, models, run, train
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
@@ -31,6 +31,9 @@ app.command("train-teacher")(train.train_teacher)
 app.command("train-baseline")(train.train_baseline)
 app.command("distill")(train.distill)
 app.command("evaluate")(evaluate.evaluate)
+app.command("run")(run.run)
+app.command("demo")(run.demo)
+app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
 app.add_typer(models.app, name="models")
 

@@ -1,0 +1,70 @@
+"""``vidkd run`` and ``vidkd demo``: whole experiments from one recipe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidkd.console import emit_json
+
+Workers = Annotated[int, typer.Option(min=1, help="Videos rendered or read at once.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:n].")]
+Overwrite = Annotated[bool, typer.Option(help="Make again what was made with other settings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A YAML recipe, or the name of one of pipelines/.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of everything made; runs/RECIPE by default.")
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of the videos, for recipes that name none.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Annotation file, for recipes that name none.")
+    ] = None,
+    workers: Workers = CORES,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Run every stage of a recipe, from video to the table of results.
+
+    Finished stages are skipped, so the same command goes on where it stopped.
+    """
+    from vidkd.pipeline.experiment import run_experiment
+    from vidkd.recipe import Pipeline, load_yaml, pipeline_path
+
+    path = pipeline_path(recipe)
+    pipeline = load_yaml(path, Pipeline)
+    if videos is not None or annotations is not None:
+        pipeline = pipeline.with_data(videos, annotations)
+    results = run_experiment(
+        pipeline,
+        output or Path("runs") / pipeline.name,
+        workers=workers,
+        device=device,
+        overwrite=overwrite,
+    )
+    if as_json:
+        emit_json(results.to_json())
+    else:
+        results.print()
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder of everything made.")] = Path("demo"),
+    workers: Workers = CORES,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Render a small data set and run the whole chain on it, in about ten minutes on two cores."""
+    run("demo", output, None, None, workers, device, overwrite, as_json)
