@@ -88,7 +88,7 @@ class DilatedLayer(nn.Module):
 
 
 class SSTCN(TemporalFilter):
-    """Single-stage temporal convolutional network (Farha and Gall 2019; Dai et al. 2021, 3.1).
+    """Single-stage temporal convolutional network (Farha and Gall 2019; used by Dai et al. 2021).
 
     A 1x1 projection and layers of dilation 1, 2, 4, ...; masked after each. With five layers a
     snippet sees 63 snippets, or itself and 62 before it in the causal variant, for live use.
@@ -114,7 +114,7 @@ class SSTCN(TemporalFilter):
 
 
 class GaussianMixtureConv(nn.Module):
-    """Temporal Gaussian mixture layer (Piergiovanni and Ryoo 2019, Eq. 1-4).
+    """Temporal Gaussian mixture layer (Piergiovanni and Ryoo 2019, section 3.1).
 
     Each temporal kernel is a mixture, by softmax, of a few Gaussians whose centres and widths are
     learned; the same kernels run over every feature dimension. With several input channels
