@@ -31,6 +31,8 @@ class FrameSettings(Settings):
     """Pixels of the shorter side after the resize, which happens before flow is computed."""
     frame_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
     """Frames per second to sample by time; None keeps the video's own frames."""
+    resize: Literal["swscale-bilinear"] = "swscale-bilinear"
+    """What defines the resize; other bilinear resizes differ by about a grey level."""
 
 
 class SnippetSettings(Settings):
