@@ -9,6 +9,7 @@ from types import TracebackType
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 from vidkd.errors import VidkdError
 from vidkd.files import atomic_path
@@ -47,6 +48,7 @@ class VideoWriter:
         self._quality = quality
         self._threads = threads
         self._stack = contextlib.ExitStack()
+        self._written = 0
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
@@ -61,6 +63,9 @@ class VideoWriter:
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": str(self._quality), "preset": "veryfast"}
             stream.codec_context.thread_count = self._threads
+            # What libswscale's conversion from RGB makes; players guess wrongly for large pictures.
+            stream.codec_context.colorspace = Colorspace.SMPTE170M
+            stream.codec_context.color_range = ColorRange.MPEG
             self._stream = stream
             self._stack = stack.pop_all()
         return self
@@ -72,6 +77,9 @@ class VideoWriter:
         if any(self._pad):
             image = np.pad(image, ((0, self._pad[0]), (0, self._pad[1]), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.pts = self._written
+        frame.time_base = 1 / self._rate
+        self._written += 1
         try:
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
@@ -86,11 +94,13 @@ class VideoWriter:
     ) -> None:
         if error is None:
             try:
+                if not self._written:
+                    raise ValueError("no picture was given")
                 for packet in self._stream.encode():
                     self._container.mux(packet)
                 # Closing writes the index, and may be what meets a full disk.
                 self._container.close()
-            except (av.error.FFmpegError, OSError) as failure:
+            except (av.error.FFmpegError, OSError, ValueError) as failure:
                 wrapped = self._failed(failure)
                 self._stack.__exit__(type(wrapped), wrapped, wrapped.__traceback__)
                 raise wrapped from failure

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from vidkd.errors import UsageError
 
@@ -69,41 +71,60 @@ def _expand(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    try:
-        # rglob passes over folders it may not read; the one the user named must not be such.
-        next(iter(folder.iterdir()), None)
-        videos = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and path.name[0] != "."
-        )
-    except OSError as error:
+    videos: list[Path] = []
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> NoReturn:
         raise UsageError(
-            f"cannot be read ({error.strerror})", path=folder, remedy="check its permissions"
+            f"cannot be read ({error.strerror})",
+            path=error.filename or folder,
+            remedy="check its permissions",
         ) from error
+
+    # Data sets are often folders of links, so links are followed, but never in a circle.
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        true_name = os.path.realpath(name)
+        if true_name in seen:
+            folders.clear()
+            continue
+        seen.add(true_name)
+        folders[:] = sorted(item for item in folders if not item.startswith("."))
+        videos += (
+            Path(name, file)
+            for file in files
+            if not file.startswith(".") and Path(file).suffix.lower() in VIDEO_SUFFIXES
+        )
     if not videos:
         raise UsageError("holds no video", path=folder, remedy="check the folder, or name files")
-    return videos
+    return sorted(videos)
 
 
 def _listed(path: Path) -> Iterator[tuple[Path, Path]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise UsageError(
             f"cannot be read as a list of videos ({reason})", path=path, remedy="check the path"
         ) from error
     names = [line.strip() for line in lines]
+    names = [name for name in names if name and not name.startswith("#")]
+    if not names:
+        raise UsageError("names no video", path=path, remedy="write one path a line")
     for name in names:
-        if name and not name.startswith("#"):
-            video = path.parent / name
-            yield video, path.parent if not Path(name).is_absolute() else video.parent
+        video = path.parent / name
+        base = video.parent if Path(name).is_absolute() else path.parent
+        if video.is_dir():
+            yield from ((item, base) for item in _inside(video))
+        else:
+            yield video, base
 
 
 def _key(path: Path, base: Path) -> str:
+    # The name the user knows counts, not the place to which a link leads.
+    absolute, above = (Path(os.path.abspath(item)) for item in (path, base))  # noqa: PTH100
     try:
-        relative = path.resolve().relative_to(base.resolve())
+        relative = absolute.relative_to(above)
     except ValueError:
         raise UsageError(
             f"lies outside {base}", path=path, remedy="give --root, a folder above every video"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +18,8 @@ import av.video.stream
 from vidkd.errors import VideoError
 
 _FALLBACK_RATE = Fraction(25)
+_TAGGED_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+"""Matroska keeps the duration of each stream in a tag, such as 00:01:02.500000000."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,20 @@ def _open(path: Path) -> av.container.InputContainer:
     try:
         if path.is_dir():
             raise VideoError("is a folder, not a video", path=path, remedy="give a video file")
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            # Opening a pipe would wait for a writer for ever.
+            raise VideoError("is not a regular file", path=path, remedy="give a video file")
+        if status.st_size == 0:
             raise VideoError("is empty", path=path, remedy="copy or download the video again")
         # FFmpeg would take a name such as concat:... for a protocol; a file: URL is only a file.
-        return av.open(f"file:{os.fspath(path)}", metadata_errors="replace")
+        # A playlist under the name of a video must not make it wait for the network.
+        # PyAV keeps FFmpeg's own log silent unless told otherwise, so an error stays one line.
+        container = av.open(
+            f"file:{os.fspath(path)}",
+            metadata_errors="replace",
+            options={"protocol_whitelist": "file"},
+        )
     except FileNotFoundError as error:
         raise VideoError("does not exist", path=path, remedy="check the path") from error
     except PermissionError as error:
@@ -97,13 +111,19 @@ def _open(path: Path) -> av.container.InputContainer:
         ) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
-            f"is not a video that can be opened ({_reason(error)})",
+            f"is not a video that can be opened ({reason(error)})",
             path=path,
             remedy="check that it plays, or copy or download it again",
         ) from error
+    if container.format.name == "tty":
+        # FFmpeg renders text as a picture of a terminal.
+        container.close()
+        raise VideoError("holds text, not video", path=path, remedy="give a video file")
+    return container
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return what an exception of FFmpeg or the system says, in a few words."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).strip().rstrip(".")
 
@@ -124,8 +144,15 @@ def stream_duration(
     The container's duration covers its longest stream, so it only counts when there is no other.
     """
     seconds: float | None = None
+    tag = _TAGGED_DURATION.fullmatch(stream.metadata.get("DURATION", ""))
     if stream.duration is not None and stream.time_base is not None:
         seconds = float(stream.duration * stream.time_base)
+    elif tag is not None and "matroska" in container.format.name:
+        hours, minutes, rest = tag.groups()
+        seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+        if container.duration is not None:
+            # Tags survive cuts by some tools; what is shorter is right.
+            seconds = min(seconds, container.duration / av.time_base)
     elif container.duration is not None and len(container.streams) == 1:
         seconds = container.duration / av.time_base
     return seconds if seconds is not None and 0 < seconds < 3e7 else None
@@ -178,7 +205,7 @@ def first_frame(
     try:
         frame = next(container.decode(stream), None)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise damaged(path, 0.0, _reason(error)) from error
+        raise damaged(path, 0.0, reason(error)) from error
     if frame is None:
         raise VideoError(
             "holds no frame that can be decoded",
@@ -188,10 +215,10 @@ def first_frame(
     return frame
 
 
-def damaged(path: Path, second: float, reason: str) -> VideoError:
+def damaged(path: Path, second: float, why: str) -> VideoError:
     """Build the error for a video that breaks off in the middle."""
     return VideoError(
-        f"is damaged at second {second:.2f} ({reason})",
+        f"is damaged at second {second:.2f} ({why})",
         path=path,
         remedy="copy or download it again, or re-encode the part that plays with ffmpeg",
     )
@@ -207,10 +234,3 @@ def frame_time(frame: av.VideoFrame) -> float | None:
 def quarter_turns(frame: av.VideoFrame) -> int:
     """Return how many quarter turns counter-clockwise display this frame upright (0 to 3)."""
     return round(frame.rotation / 90) % 4
-
-
-def frame_second(frame: av.VideoFrame) -> float | None:
-    """Return the second of a frame on the container's clock; None without a timestamp."""
-    if frame.pts is None or frame.time_base is None:
-        return None
-    return float(frame.pts * frame.time_base)

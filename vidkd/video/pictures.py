@@ -1,0 +1,247 @@
+"""Decoded pictures in order of display, with the times at which they appear and disappear."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.container
+import av.stream
+import av.video.stream
+
+from vidkd.errors import VideoError
+from vidkd.video.probe import (
+    damaged,
+    first_frame,
+    frame_time,
+    open_video,
+    reason,
+    stream_duration,
+    stream_rate,
+)
+
+MISSING_SECONDS = 0.5
+MISSING_SHARE = 0.05
+MISSING_AT_MOST = 15.0
+"""A video may end this much before its container's promise: 0.5 s, or 5 % but at most 15 s, and
+in any case its longest frame. Durations in headers are rounded, belong to edit lists or take no
+account of a long last frame; a file that was cut off lacks more."""
+
+# A pause of hours can be true in surveillance video; more is a broken or wrapped clock.
+_LONGEST_STEP = 6 * 3600.0
+_LONGEST_LAST = 60.0
+_LARGEST_JUMP_BACK = 1.0
+_MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded frame, not yet converted, and the seconds from the first frame it is shown."""
+
+    frame: av.VideoFrame
+    aspect: Fraction | None
+    start: float
+    end: float
+
+
+@dataclass
+class _Progress:
+    """How far reading came: for error messages, and to compare with the container's promise."""
+
+    second: float
+    count: int = 0
+    longest_step: float = 0.0
+    other_streams: float | None = None
+
+
+def read_pictures(path: Path, start: float, end: float | None) -> Iterator[Picture]:
+    """Decode the pictures displayed in [start, end), in seconds from the first frame.
+
+    Every picture ends where the next begins. The last one lasts as long as its packet says, if
+    the container's promise agrees, or else the median of the steps before it.
+
+    Raises:
+        VideoError: the video cannot be opened, is damaged, or ends before its promise.
+    """
+    origin: float | None = None
+    if start > 0:
+        with open_video(path) as (container, stream):
+            origin = frame_time(first_frame(container, stream, path))
+    # Some indexes point past the second asked for, and some containers cannot be searched at
+    # all; reading from the start always serves.
+    for seek in (True, False) if origin is not None else (False,):
+        with open_video(path) as (container, stream):
+            stream.thread_type = "AUTO"
+            # Every thread of a decoder holds frames; many would only cost memory.
+            stream.codec_context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
+            if seek and origin is not None and not _seek(container, stream, origin + start):
+                continue
+            pictures = _timed(container, stream, path, start, end, origin, sought=seek)
+            first = next(pictures, None)
+            if seek and (first is None or first.start > start):
+                continue
+            if first is not None:
+                yield first
+                yield from pictures
+            return
+
+
+def _seek(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, second: float
+) -> bool:
+    if stream.time_base is None:
+        return False
+    try:
+        container.seek(int(second / stream.time_base), stream=stream, backward=True)
+    except av.error.FFmpegError:
+        return False
+    return True
+
+
+def _timed(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    path: Path,
+    start: float,
+    end: float | None,
+    origin: float | None,
+    *,
+    sought: bool,
+) -> Iterator[Picture]:
+    nominal = 1 / float(stream_rate(stream))
+    promised = stream_duration(container, stream)
+    steps: deque[float] = deque(maxlen=31)
+    progress = _Progress(start if sought else 0.0)
+    waiting: Picture | None = None
+    for frame in _decoded(container, stream, path, progress, sought=sought):
+        time = frame_time(frame)
+        if origin is None:
+            origin = time or 0.0
+        progress.count += 1
+        if waiting is None:
+            begin = 0.0 if time is None else time - origin
+        else:
+            begin = _next_start(path, waiting.start, time, origin, nominal)
+            steps.append(begin - waiting.start)
+            progress.longest_step = max(progress.longest_step, steps[-1])
+            if begin > start:
+                yield replace(waiting, end=begin)
+        if end is not None and begin >= end:
+            return
+        waiting = Picture(frame, stream.sample_aspect_ratio, begin, begin)
+        progress.second = begin
+    if waiting is None:
+        if sought:
+            return
+        raise VideoError(
+            "holds no frame that can be decoded",
+            path=path,
+            remedy="copy or download the video again",
+        )
+    usual = statistics.median(steps) if steps else nominal
+    waiting = replace(waiting, end=_last_end(waiting, usual, promised))
+    _check_complete(container, stream, path, progress, waiting.end, origin or 0.0, sought=sought)
+    if waiting.end > start:
+        yield waiting
+
+
+def _next_start(
+    path: Path, previous: float, time: float | None, origin: float, nominal: float
+) -> float:
+    """Return when the next picture begins; later than the previous one, whatever the file says."""
+    if time is None:
+        return previous + nominal  # raw streams have no times
+    step = time - origin - previous
+    if not -_LARGEST_JUMP_BACK <= step <= _LONGEST_STEP:
+        raise VideoError(
+            f"has timestamps that jump by {step:+.0f} s at second {previous:.2f}",
+            path=path,
+            remedy="re-encode it with ffmpeg, or cut it there",
+        )
+    return previous + (step if step > 0 else nominal / 100)
+
+
+def _last_end(picture: Picture, usual: float, promised: float | None) -> float:
+    frame = picture.frame
+    if not frame.duration or frame.time_base is None:
+        return picture.start + usual
+    own = float(frame.duration * frame.time_base)
+    # Durations of packets are not to be trusted beyond the container's own end: in MP4 with
+    # B-frames and a variable rate they belong to decoding times.
+    limit = _LONGEST_LAST if promised is None else max(usual, promised + usual - picture.start)
+    return picture.start + (own if 0 < own <= limit else usual)
+
+
+def _decoded(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    path: Path,
+    progress: _Progress,
+    *,
+    sought: bool,
+) -> Iterator[av.VideoFrame]:
+    """Yield frames in order of display; after a seek from the first key frame on.
+
+    Where a container only promises a length for all its streams, the others are followed too.
+    """
+    streams: list[av.stream.Stream] = [stream]
+    if stream_duration(container, stream) is None:
+        streams = [item for item in container.streams if item.type in ("video", "audio")]
+    try:
+        for packet in container.demux(*streams):
+            if packet.stream.index != stream.index:
+                if packet.pts is not None and packet.time_base is not None:
+                    passed = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    progress.other_streams = max(passed, progress.other_streams or passed)
+                continue
+            if packet.is_corrupt and not sought:
+                raise damaged(path, progress.second, "the file breaks off or its data is corrupt")
+            for frame in packet.decode():
+                assert isinstance(frame, av.VideoFrame)
+                # Pictures that precede the key frame in display refer to some before it.
+                sought = sought and not frame.key_frame
+                if sought:
+                    continue
+                if frame.is_corrupt:
+                    raise damaged(path, progress.second, "corrupt data")
+                yield frame
+    except (av.error.FFmpegError, OSError, MemoryError) as error:
+        raise damaged(path, progress.second, reason(error)) from error
+
+
+def _check_complete(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    path: Path,
+    progress: _Progress,
+    end: float,
+    origin: float,
+    *,
+    sought: bool,
+) -> None:
+    """Refuse a video that ends long before what its container promises."""
+    promised = stream_duration(container, stream)
+    reached = end
+    if promised is None and container.duration is not None:
+        promised = container.duration / av.time_base
+        if progress.other_streams is not None:
+            reached = max(end, progress.other_streams - origin)
+    missing = 0.0 if promised is None else promised - reached
+    if stream.frames and not sought:
+        # Long still pictures make durations large and counts small, and the other way round;
+        # so both have to tell that something is missing.
+        nominal = 1 / float(stream_rate(stream))
+        short = (stream.frames - progress.count) * nominal
+        missing = short if promised is None else min(missing, short)
+        promised = promised or stream.frames * nominal
+    if promised is None:
+        return
+    allowed = max(MISSING_SECONDS, min(MISSING_SHARE * promised, MISSING_AT_MOST))
+    if missing > max(allowed, progress.longest_step):
+        raise damaged(path, end, f"it ends there, but its container promises {promised:.2f} s")
