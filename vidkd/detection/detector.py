@@ -1,0 +1,316 @@
+"""The RGB-only detector: video in, segments out, in one streaming pass.
+
+Nothing here computes or imports flow or pose: what a student learned from them is in its weights
+(Dai et al. 2021, section 3.4, "Inference").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from vidkd.detection.prefetch import read_ahead
+from vidkd.detection.segments import clear_segments, scores_to_segments
+from vidkd.errors import UsageError, VideoError, VidkdError, WeightsError
+from vidkd.evaluation import Detection
+from vidkd.features.encode import network_input, snippet_batches
+from vidkd.networks import (
+    DEFAULT_ENCODER,
+    TemporalFilter,
+    ensure_weights,
+    load_encoder,
+    load_temporal_filter,
+    select_device,
+)
+from vidkd.recipe import FrameSettings, ModelCard, SegmentSettings, SnippetSettings
+from vidkd.video import VideoInfo, probe, read_frames
+
+Report = Callable[[float], None]
+
+HEAD_FRAMES = FrameSettings(short_side=256, frame_rate=25.0)
+HEAD_SNIPPET = SnippetSettings(length=64, stride=32)
+"""How the classifier of an encoder sees video: as it was trained, on 64 frames at 25 frames/s
+(Carreira and Zisserman 2017, section 3.1). docs/detect.md says what 16 frames gave instead."""
+HEAD_THRESHOLD = 0.3
+STUDENT_THRESHOLD = 0.5
+
+
+class Encoder(Protocol):
+    """What is needed of a network (see ``vidkd.networks.load_encoder``)."""
+
+    @property
+    def card(self) -> ModelCard:
+        """The network's model card."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weights."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Labels of the logits."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    @property
+    def batch_size(self) -> int:
+        """Snippets at a time that suit the device."""
+
+    def features(self, x: torch.Tensor, /) -> torch.Tensor:
+        """Turn (B, 3, T, S, S) in [-1, 1] into (B, D)."""
+
+    def logits(self, x: torch.Tensor, /) -> torch.Tensor:
+        """Turn (B, 3, T, S, S) in [-1, 1] into (B, K)."""
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """What was found in one video; times are seconds since its first frame.
+
+    Attributes:
+        video_id: the file's name without its ending.
+        info: what the container says about the file, with its path.
+        classes: K names.
+        scores: (T, K) float32 in [0, 1].
+        pts: (T, 2) start and end of every snippet.
+        segments: those that reach the threshold, not overlapping within a class, by start.
+        threshold: the score they had to reach.
+        score_name: what the scores are.
+        model: the student's path, or the encoder's name.
+        settings: how scores become the ranked list of `proposals`.
+    """
+
+    video_id: str
+    info: VideoInfo
+    classes: tuple[str, ...]
+    scores: np.ndarray
+    pts: np.ndarray
+    segments: list[Detection]
+    threshold: float
+    score_name: str
+    model: str
+    settings: SegmentSettings
+
+    @property
+    def duration(self) -> float:
+        """The end of the last frame that was read."""
+        return float(self.pts[-1, 1])
+
+    def proposals(self) -> list[Detection]:
+        """Return the full ranked list of overlapping segments, as evaluation wants it."""
+        return scores_to_segments(self.scores, self.pts, self.classes, self.settings)
+
+    def best(self) -> tuple[str, float, float]:
+        """Return the class of the highest score, that score, and the second of its snippet."""
+        row, column = np.unravel_index(int(self.scores.argmax()), self.scores.shape)
+        return (
+            self.classes[column],
+            float(self.scores[row, column]),
+            float(self.pts[row].mean()),
+        )
+
+
+class Detector:
+    """A loaded model, ready for any number of videos.
+
+    Args:
+        model: a run folder or weights file of a student trained on RGB; None takes the
+            Kinetics-400 classifier of the encoder.
+        device: ``auto``, ``cpu`` or ``cuda[:n]``.
+        encoder: a loaded encoder to use instead of the one that the model names.
+
+    Raises:
+        UsageError: the student was trained on another modality, or there is no such device.
+        WeightsError: weights cannot be read or had, or the student belongs to another encoder.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        device: str = "auto",
+        *,
+        encoder: Encoder | None = None,
+    ) -> None:
+        place = select_device(device)
+        self._filter: TemporalFilter | None = None
+        name = DEFAULT_ENCODER
+        if model is not None:
+            self._filter, header = load_temporal_filter(model, place)
+            if header.modality != "rgb":
+                raise UsageError(
+                    f"was trained on {header.modality}, but detection sees nothing but RGB",
+                    path=model,
+                    remedy="give a student of `vidkd distill` or `vidkd train-baseline`",
+                )
+            name = header.encoder
+        if encoder is None:
+            ensure_weights(name)
+            encoder = load_encoder(name, place)
+        self._encoder = encoder
+        if self._filter is not None:
+            _check_student(Path(str(model)), header.encoder_sha256, header.in_features, encoder)
+            self.classes = header.classes
+            self._frames, self._snippet, self._crop = header.frames, header.snippet, header.crop
+            self.settings = header.segments
+            self.threshold, self.score_name = STUDENT_THRESHOLD, "probability"
+            self.name = str(model)
+        else:
+            if encoder.classes is None:
+                raise UsageError(
+                    f"{encoder.card.name} has no classes of its own",
+                    remedy="give a trained student with --model",
+                )
+            self.classes = encoder.classes
+            self._frames, self._snippet, self._crop = HEAD_FRAMES, HEAD_SNIPPET, encoder.card.crop
+            self.settings = SegmentSettings()
+            self.threshold, self.score_name = HEAD_THRESHOLD, "Kinetics-400 softmax"
+            self.name = encoder.card.name
+
+    def __call__(
+        self,
+        path: str | Path,
+        *,
+        threshold: float | None = None,
+        batch_size: int | None = None,
+        report: Report | None = None,
+    ) -> DetectionResult:
+        """Find the actions in one video.
+
+        Args:
+            path: the video.
+            threshold: the score a segment has to reach; by default the model's.
+            batch_size: snippets encoded at once; by default what suits the device.
+            report: called with the number of frames done since the last call.
+
+        Raises:
+            VideoError: the video cannot be decoded.
+            VidkdError: memory ran out.
+        """
+        path = Path(path)
+        threshold = self.threshold if threshold is None else threshold
+        info = probe(path)
+        rate = float(self._frames.frame_rate or info.frame_rate)
+        frames = read_frames(
+            path, short_side=self._frames.short_side, frame_rate=self._frames.frame_rate
+        )
+        size = batch_size or self._encoder.batch_size
+        if self._filter is None:
+            # These snippets are longer than those the size is meant for.
+            size = batch_size or max(1, size * 16 // self._snippet.length)
+        rows, times, done = [], [], 0.0
+        for images, pts in read_ahead(snippet_batches(frames, self._snippet, self._crop, size)):
+            rows.append(self._encode(images))
+            times.append(pts)
+            if report is not None:
+                report((pts[-1, 1] - done) * rate)
+            done = pts[-1, 1]
+        if not rows:
+            raise VideoError("holds no frames", path=path, remedy="check the file")
+        scores, pts = self._scores(np.concatenate(rows)), np.concatenate(times)
+        segments = clear_segments(
+            scores,
+            pts,
+            self.classes,
+            threshold=threshold,
+            minimum_seconds=self.settings.minimum_seconds,
+        )
+        return DetectionResult(
+            path.stem,
+            info,
+            self.classes,
+            scores,
+            pts,
+            segments,
+            threshold,
+            self.score_name,
+            self.name,
+            self.settings,
+        )
+
+    def frame_total(self, path: str | Path) -> float | None:
+        """Return how many frames a call will read, as far as the container says; else None.
+
+        Raises:
+            VideoError: the video cannot be opened.
+        """
+        info = probe(path)
+        if info.duration is None:
+            return None
+        return info.duration * float(self._frames.frame_rate or info.frame_rate)
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        """Turn (B, T, S, S, 3) uint8 into features (B, D), or logits (B, K) without a student."""
+        run = self._encoder.logits if self._filter is None else self._encoder.features
+        try:
+            with torch.inference_mode():
+                return run(network_input(images, self._encoder.device)).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise VidkdError(
+                f"memory ran out with batches of {len(images)}",
+                remedy="use a smaller --batch-size",
+            ) from error
+
+    def _scores(self, rows: np.ndarray) -> np.ndarray:
+        """Turn the features or logits of all T snippets into probabilities (T, K)."""
+        with torch.inference_mode():
+            if self._filter is None:
+                return torch.softmax(torch.from_numpy(rows).double(), dim=1).float().numpy()
+            x = torch.from_numpy(rows).to(next(self._filter.parameters()).device)[None]
+            mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            return torch.sigmoid(self._filter(x, mask).logits[0].float()).cpu().numpy()
+
+
+def _check_student(path: Path, encoder_sha256: str, in_features: int, encoder: Encoder) -> None:
+    if encoder.weights_sha256 != encoder_sha256:
+        raise WeightsError(
+            f"was trained on features of {encoder.card.name} with other weights"
+            f" ({encoder_sha256[:12]}) than those on this machine"
+            f" ({encoder.weights_sha256[:12]})",
+            path=path,
+            remedy="fetch the encoder's weights from the same source, or train again",
+        )
+    if encoder.card.feature_dim != in_features:
+        raise WeightsError(
+            f"takes features of width {in_features}, but {encoder.card.name} makes"
+            f" {encoder.card.feature_dim}",
+            path=path,
+            remedy="give a student that was trained on this encoder",
+        )
+
+
+def detect(
+    path: str | Path,
+    model: str | Path | None = None,
+    device: str = "auto",
+    *,
+    threshold: float | None = None,
+    batch_size: int | None = None,
+    encoder: Encoder | None = None,
+    report: Report | None = None,
+) -> DetectionResult:
+    """Find the actions in one video from its RGB frames alone.
+
+    Args:
+        path: the video.
+        model: a run folder or weights file of a student; None takes the Kinetics-400 classifier
+            of I3D, whose weights are fetched when they are not there.
+        device: ``auto``, ``cpu`` or ``cuda[:n]``.
+        threshold: the score a segment has to reach; by default the model's.
+        batch_size: snippets encoded at once; by default what suits the device.
+        encoder: a loaded encoder to use instead of the one that the model names.
+        report: called with the number of frames done since the last call.
+
+    Raises:
+        VideoError: the video cannot be decoded.
+        UsageError: see `Detector`.
+        WeightsError: see `Detector`.
+    """
+    detector = Detector(model, device, encoder=encoder)
+    return detector(path, threshold=threshold, batch_size=batch_size, report=report)

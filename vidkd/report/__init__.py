@@ -1,0 +1,1 @@
+"""Pictures, annotated videos and tables for people."""
