@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def _moving() -> tuple[np.ndarray, np.ndarray]:
     return image, np.roll(image, 1, axis=1)
 
 
-def _flow_with(backend: str) -> str:
+def _flow_with(backend: Literal["opencv", "numba"]) -> str:
     from vidkd.flow import flow_function
 
     previous, current = _moving()
