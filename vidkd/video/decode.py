@@ -162,6 +162,7 @@ class _Converter:
 def _fit(width: int, height: int, short_side: int | None) -> tuple[int, int]:
     if short_side is None:
         return width, height
-    if width <= height:
-        return short_side, max(2, 2 * round(height * short_side / width / 2))
-    return max(2, 2 * round(width * short_side / height / 2)), short_side
+    long_side = max(width, height) * short_side / min(width, height)
+    # The nearest even number, halves up: Python's round would send 33 to 32 and 35 to 36.
+    long_side = max(2, 2 * math.floor(long_side / 2 + 0.5))
+    return (short_side, long_side) if width <= height else (long_side, short_side)

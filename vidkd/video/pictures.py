@@ -36,6 +36,9 @@ account of a long last frame; a file that was cut off lacks more."""
 # A pause of hours can be true in surveillance video; more is a broken or wrapped clock.
 _LONGEST_STEP = 6 * 3600.0
 _LONGEST_LAST = 60.0
+_SEARCHABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mpegts"}
+"""Containers whose times after a seek are those of a reading from the start; FFmpeg guesses them
+in MPEG program streams, for one."""
 _LARGEST_JUMP_BACK = 1.0
 _MOST_THREADS = 8
 
@@ -95,7 +98,7 @@ def read_pictures(path: Path, start: float, end: float | None) -> Iterator[Pictu
 def _seek(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, second: float
 ) -> bool:
-    if stream.time_base is None:
+    if stream.time_base is None or container.format.name not in _SEARCHABLE:
         return False
     try:
         container.seek(int(second / stream.time_base), stream=stream, backward=True)
@@ -229,9 +232,9 @@ def _check_complete(
     promised = stream_duration(container, stream)
     reached = end
     if promised is None and container.duration is not None:
+        # The end of the longest stream, on the container's clock.
         promised = container.duration / av.time_base
-        if progress.other_streams is not None:
-            reached = max(end, progress.other_streams - origin)
+        reached = max(origin + end, progress.other_streams or 0.0)
     missing = 0.0 if promised is None else promised - reached
     if stream.frames and not sought:
         # Long still pictures make durations large and counts small, and the other way round;

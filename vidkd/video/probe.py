@@ -18,6 +18,12 @@ import av.video.stream
 from vidkd.errors import VideoError
 
 _FALLBACK_RATE = Fraction(25)
+_NO_VIDEO = {
+    "tty": "text",  # which FFmpeg renders as pictures of a terminal
+    "concat": "a list of files",
+    "hls": "a playlist",
+    "dash": "a playlist",
+}
 _TAGGED_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 """Matroska keeps the duration of each stream in a tag, such as 00:01:02.500000000."""
 
@@ -78,7 +84,7 @@ def open_video(
             raise VideoError(
                 f"has no video stream that can be decoded{found}",
                 path=path,
-                remedy="give a file that holds video",
+                remedy="give a file that holds video, or copy it again if it ought to",
             )
         yield container, streams[0]
     finally:
@@ -115,10 +121,10 @@ def _open(path: Path) -> av.container.InputContainer:
             path=path,
             remedy="check that it plays, or copy or download it again",
         ) from error
-    if container.format.name == "tty":
-        # FFmpeg renders text as a picture of a terminal.
+    kind = _NO_VIDEO.get(container.format.name)
+    if kind is not None:
         container.close()
-        raise VideoError("holds text, not video", path=path, remedy="give a video file")
+        raise VideoError(f"holds {kind}, not video", path=path, remedy="give a video file")
     return container
 
 
@@ -145,16 +151,19 @@ def stream_duration(
     """
     seconds: float | None = None
     tag = _TAGGED_DURATION.fullmatch(stream.metadata.get("DURATION", ""))
+    whole = None if container.duration is None else container.duration / av.time_base
     if stream.duration is not None and stream.time_base is not None:
         seconds = float(stream.duration * stream.time_base)
     elif tag is not None and "matroska" in container.format.name:
         hours, minutes, rest = tag.groups()
         seconds = int(hours) * 3600 + int(minutes) * 60 + float(rest)
-        if container.duration is not None:
-            # Tags survive cuts by some tools; what is shorter is right.
-            seconds = min(seconds, container.duration / av.time_base)
-    elif container.duration is not None and len(container.streams) == 1:
-        seconds = container.duration / av.time_base
+        # Tags survive cuts by some tools; the shorter of the two is right.
+        seconds = seconds if whole is None else min(seconds, whole)
+    elif len(container.streams) == 1:
+        seconds = whole
+    if seconds is not None and stream.duration is None and stream.start_time is not None:
+        # These two tell the time of the end, and not every video begins at 0.
+        seconds -= max(0.0, float(stream.start_time * (stream.time_base or 0)))
     return seconds if seconds is not None and 0 < seconds < 3e7 else None
 
 
