@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vidkd.cli import cache, doctor, evaluate, extract, models, run, train
+from vidkd.cli import cache, data, detect, doctor, evaluate, extract, models, plot, run, train
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
@@ -30,11 +30,14 @@ app.command("extract-features")(extract.extract_features)
 app.command("train-teacher")(train.train_teacher)
 app.command("train-baseline")(train.train_baseline)
 app.command("distill")(train.distill)
+app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("run")(run.run)
 app.command("demo")(run.demo)
+app.command("plot")(plot.plot)
 app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
+app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 
 

@@ -32,11 +32,16 @@ from vidkd.video import VideoInfo, probe, read_frames
 
 Report = Callable[[float], None]
 
-HEAD_FRAMES = FrameSettings(short_side=256, frame_rate=25.0)
-HEAD_SNIPPET = SnippetSettings(length=64, stride=32)
-"""How the classifier of an encoder sees video: as it was trained, on 64 frames at 25 frames/s
-(Carreira and Zisserman 2017, section 3.1). docs/detect.md says what 16 frames gave instead."""
-HEAD_THRESHOLD = 0.3
+HEAD_WINDOW = 64
+"""Frames that the classifier of an encoder sees at once: those it was trained on (Carreira and
+Zisserman 2017, section 3.1). docs/detect.md says what shorter windows gave."""
+HEAD_RATE = 25.0
+"""Frames per second of its training. Slower video keeps its own frames: repeating some of them
+gave no better scores, only more to compute."""
+HEAD_STEP = 1.28
+"""Seconds from one window to the next: half a window at 25 frames/s."""
+HEAD_THRESHOLD = 0.5
+HEAD_MINIMUM_SECONDS = 2.0
 STUDENT_THRESHOLD = 0.5
 
 
@@ -168,8 +173,9 @@ class Detector:
                     remedy="give a trained student with --model",
                 )
             self.classes = encoder.classes
-            self._frames, self._snippet, self._crop = HEAD_FRAMES, HEAD_SNIPPET, encoder.card.crop
-            self.settings = SegmentSettings()
+            self._frames, self._snippet = encoder.card.frames, SnippetSettings(length=HEAD_WINDOW)
+            self._crop = encoder.card.crop
+            self.settings = SegmentSettings(minimum_seconds=HEAD_MINIMUM_SECONDS)
             self.threshold, self.score_name = HEAD_THRESHOLD, "Kinetics-400 softmax"
             self.name = encoder.card.name
 
@@ -196,17 +202,16 @@ class Detector:
         path = Path(path)
         threshold = self.threshold if threshold is None else threshold
         info = probe(path)
-        rate = float(self._frames.frame_rate or info.frame_rate)
-        frames = read_frames(
-            path, short_side=self._frames.short_side, frame_rate=self._frames.frame_rate
-        )
+        frames, snippet = self._sampling(info)
         size = batch_size or self._encoder.batch_size
-        if self._filter is None:
-            # These snippets are longer than those the size is meant for.
-            size = batch_size or max(1, size * 16 // self._snippet.length)
+        if batch_size is None and self._filter is None:
+            # These windows are longer than the snippets that the size is meant for.
+            size = max(1, size * 16 // snippet.length)
+        images = read_frames(path, short_side=frames.short_side, frame_rate=frames.frame_rate)
+        rate = frames.frame_rate or float(info.frame_rate)
         rows, times, done = [], [], 0.0
-        for images, pts in read_ahead(snippet_batches(frames, self._snippet, self._crop, size)):
-            rows.append(self._encode(images))
+        for batch, pts in read_ahead(snippet_batches(images, snippet, self._crop, size)):
+            rows.append(self._encode(batch))
             times.append(pts)
             if report is not None:
                 report((pts[-1, 1] - done) * rate)
@@ -243,7 +248,20 @@ class Detector:
         info = probe(path)
         if info.duration is None:
             return None
-        return info.duration * float(self._frames.frame_rate or info.frame_rate)
+        frames, _ = self._sampling(info)
+        return info.duration * (frames.frame_rate or float(info.frame_rate))
+
+    def _sampling(self, info: VideoInfo) -> tuple[FrameSettings, SnippetSettings]:
+        """Return how one video is sampled: as the student was trained, or as the head likes it."""
+        if self._filter is not None:
+            return self._frames, self._snippet
+        rate = min(HEAD_RATE, float(info.frame_rate))
+        # A multiple of the encoder's temporal stride of 8.
+        stride = min(max(8, 8 * round(HEAD_STEP * rate / 8)), self._snippet.length)
+        frames = self._frames.model_copy(
+            update={"frame_rate": HEAD_RATE if info.frame_rate > HEAD_RATE else None}
+        )
+        return frames, self._snippet.model_copy(update={"stride": stride})
 
     def _encode(self, images: np.ndarray) -> np.ndarray:
         """Turn (B, T, S, S, 3) uint8 into features (B, D), or logits (B, K) without a student."""
@@ -261,10 +279,17 @@ class Detector:
         """Turn the features or logits of all T snippets into probabilities (T, K)."""
         with torch.inference_mode():
             if self._filter is None:
-                return torch.softmax(torch.from_numpy(rows).double(), dim=1).float().numpy()
+                smooth = _smoothed(torch.from_numpy(rows).double())
+                return torch.softmax(smooth, dim=1).float().numpy()
             x = torch.from_numpy(rows).to(next(self._filter.parameters()).device)[None]
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
             return torch.sigmoid(self._filter(x, mask).logits[0].float()).cpu().numpy()
+
+
+def _smoothed(logits: torch.Tensor) -> torch.Tensor:
+    """Average (T, K) over each window and its overlapping neighbours, with weights 1, 2, 1."""
+    padded = torch.cat([logits[:1], logits, logits[-1:]])
+    return (padded[:-2] + 2 * logits + padded[2:]) / 4
 
 
 def _check_student(path: Path, encoder_sha256: str, in_features: int, encoder: Encoder) -> None:

@@ -1,0 +1,224 @@
+"""``vidkd detect``: from video files to segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidkd.console import emit_json, emit_table, log, progress
+from vidkd.errors import UsageError, VidkdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from vidkd.detection.detector import DetectionResult, Detector
+    from vidkd.evaluation import Detection
+    from vidkd.video import VideoFile
+
+
+def detect(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", help="Video files, folders or .txt lists.")
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN_OR_FILE",
+            help="A student: its run folder or weights. Default: I3D's 400 classes of Kinetics.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Write the segments, ActivityNet-style."),
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(metavar="FILE.h5", help="Write the dense scores.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Score that a segment has to reach. Default: 0.5."),
+    ] = None,
+    render: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.mp4", help="Write an annotated video; for several videos, a folder."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Draw a timeline; for several videos, a folder."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
+    ] = None,
+    all_proposals: Annotated[
+        bool,
+        typer.Option(
+            "--all-proposals",
+            help="Write the full ranked list that evaluation wants, overlapping, any score.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the segments as JSON instead of a table.")
+    ] = False,
+) -> None:
+    """Find the actions in videos from their RGB frames alone (see docs/detect.md).
+
+    Exit code 1 if some videos failed; the others are done and written.
+    """
+    from vidkd.video import find_videos
+
+    videos = find_videos(inputs)
+    _check_names(videos)
+    targets = {"--render": (render, ".mp4"), "--plot": (plot, ".png")}
+    for option, (path, ending) in targets.items():
+        _check_target(option, path, ending, several=len(videos) > 1)
+
+    from vidkd.detection.detector import Detector
+
+    detector = Detector(model, device)
+    if model is None:
+        log(
+            f"no --model: using the 400 Kinetics classes of {detector.name}; an action that is"
+            " not among them gets the name of one that looks like it"
+        )
+    found: dict[str, list[Detection]] = {}
+    dense: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    failures = 0
+    try:
+        for video in videos:
+            try:
+                result = _detect_one(detector, video, threshold, batch_size)
+                chosen = result.proposals() if all_proposals else result.segments
+                found[result.video_id] = sorted(chosen, key=lambda item: (item.start, item.end))
+                if scores is not None:
+                    dense[result.video_id] = result.scores, result.pts
+                if output is not None:
+                    # After every video, so that an interruption costs one video and not all.
+                    _write_output(output, detector, found, all_proposals)
+                _draw(result, _target(render, video, ".mp4"), _target(plot, video, ".png"))
+            except VidkdError as error:
+                failures += 1
+                log(f"error: {error}")
+                continue
+            if not as_json:
+                _print(result)
+    finally:
+        if scores is not None and dense:
+            _write_scores(scores, detector, dense)
+    if as_json:
+        emit_json({"results": _as_json(found)})
+    if failures:
+        log(f"{failures} of {len(videos)} videos failed")
+        raise typer.Exit(1)
+
+
+def _check_names(videos: Sequence[VideoFile]) -> None:
+    """Results are kept under the name of the file, so two of one name would be one."""
+    seen: dict[str, VideoFile] = {}
+    for video in videos:
+        other = seen.setdefault(video.path.stem, video)
+        if other is not video:
+            raise UsageError(
+                f"{other.path} and {video.path} share the name {video.path.stem!r}",
+                remedy="rename one of them, or run vidkd detect on each",
+            )
+
+
+def _check_target(option: str, path: Path | None, ending: str, several: bool) -> None:
+    if path is None:
+        return
+    if several and (path.is_file() or path.suffix.lower() == ending):
+        raise UsageError(
+            f"{option} needs a folder when there are several videos",
+            path=path,
+            remedy="name a folder",
+        )
+    kinds = {ending} if ending == ".mp4" else {".png", ".pdf", ".svg"}
+    if not several and not path.is_dir() and path.suffix.lower() not in kinds:
+        raise UsageError(
+            f"{option} needs a file that ends in {' or '.join(sorted(kinds))}",
+            path=path,
+            remedy="change the ending, or name a folder that exists",
+        )
+
+
+def _target(path: Path | None, video: VideoFile, ending: str) -> Path | None:
+    """Return the file for one video, where ``path`` is that file or a folder."""
+    if path is None or path.suffix.lower() in {".mp4", ".png", ".pdf", ".svg"}:
+        return path
+    return path / f"{video.path.stem}{ending}"
+
+
+def _detect_one(
+    detector: Detector, video: VideoFile, threshold: float | None, batch_size: int | None
+) -> DetectionResult:
+    total = detector.frame_total(video.path)
+    with progress(video.path.name, total, "frames") as advance:
+        return detector(video.path, threshold=threshold, batch_size=batch_size, report=advance)
+
+
+def _draw(result: DetectionResult, video: Path | None, picture: Path | None) -> None:
+    if video is None and picture is None:
+        return
+    from vidkd.report.detection import draw_detection, render_detection
+
+    if picture is not None:
+        draw_detection(picture, result)
+    if video is not None:
+        total = result.duration * float(result.info.frame_rate)
+        with progress(f"{video.name}", total, "frames") as advance:
+            render_detection(video, result, report=advance)
+
+
+def _print(result: DetectionResult) -> None:
+    from vidkd.report.tables import clock, segment_rows
+
+    if result.segments:
+        emit_table(
+            result.info.path.name,
+            ("action", "start", "end", "score"),
+            segment_rows(result.segments),
+        )
+        return
+    label, score, second = result.best()
+    log(
+        f"{result.info.path.name}: no action reaches {result.threshold:g} for long enough; the"
+        f" highest score is {score:.2f}, {label} at {clock(second)}"
+    )
+
+
+def _write_output(
+    path: Path, detector: Detector, found: dict[str, list[Detection]], all_proposals: bool
+) -> None:
+    from vidkd.evaluation import write_detections
+
+    details = {
+        "model": detector.name,
+        "scores": detector.score_name,
+        "list": "all proposals" if all_proposals else "segments above the threshold",
+    }
+    write_detections(path, found, details)
+
+
+def _write_scores(
+    path: Path, detector: Detector, dense: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    from vidkd.evaluation import DenseScores, write_dense_scores
+
+    write_dense_scores(path, DenseScores(detector.classes, dense))
+
+
+def _as_json(found: dict[str, list[Detection]]) -> dict[str, list[dict[str, object]]]:
+    return {
+        video: [
+            {"label": item.label, "score": item.score, "segment": [item.start, item.end]}
+            for item in items
+        ]
+        for video, items in found.items()
+    }
