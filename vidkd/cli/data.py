@@ -1,0 +1,211 @@
+"""``vidkd data check``, ``vidkd data import-features`` and ``vidkd data export``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidkd.console import emit_json, emit_table, log, progress
+from vidkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidkd.features.data_report import DataReport
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Check that annotations, videos and caches fit; import features; export submissions.",
+)
+
+_SHOWN = 5
+"""Findings of one kind in the table, unless all are asked for."""
+
+
+class ImportModality(StrEnum):
+    """What the network behind imported features saw."""
+
+    rgb = "rgb"
+    flow = "flow"
+    pose = "pose"
+
+
+class ImportType(StrEnum):
+    """Types on disk."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
+class ExportFormat(StrEnum):
+    """Submission formats."""
+
+    charades = "charades-localization"
+    pku_mmd = "pku-mmd"
+    thumos14 = "thumos14"
+    activitynet = "activitynet"
+
+
+Format = Annotated[
+    str, typer.Option("--format", help="Format of the annotations, see docs/protocols.md.")
+]
+AnnotationRate = Annotated[
+    float | None,
+    typer.Option(min=0.001, help="Frames per second of annotations that count in frames."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("check")
+def check(
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="The annotations.")],
+    annotation_format: Format = "auto",
+    annotation_rate: AnnotationRate = None,
+    videos: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder of the videos.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The cache with flow and features.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Whose features are to be there; default: all found."),
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also read every row and hash every video.")
+    ] = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help=f"Show all findings, not {_SHOWN} of each kind.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Explain every mismatch between annotations, videos and caches before any training.
+
+    Exit code 1 if something would stop training, 0 with warnings only.
+    """
+    from vidkd.features.data_check import check_data
+
+    if encoder and cache is None:
+        raise UsageError("--encoder belongs to a cache", remedy="give --cache as well")
+    with progress("data check", None, "videos") as advance:
+        report = check_data(
+            annotations,
+            annotation_format,
+            annotation_rate=annotation_rate,
+            videos=videos,
+            cache=cache,
+            encoders=encoder or (),
+            deep=deep,
+            advance=advance,
+        )
+    if as_json:
+        emit_json(report.to_json())
+    else:
+        _print(report, show_all)
+    if report.of("error"):
+        raise typer.Exit(1)
+
+
+def _print(report: DataReport, show_all: bool) -> None:
+    emit_table("", ("looked at", "count"), list(report.counts.items()))
+    kinds: dict[tuple[str, str], int] = {}
+    for item in report.findings:
+        kinds[item.severity, item.kind] = kinds.get((item.severity, item.kind), 0) + 1
+    if kinds:
+        emit_table("", ("finding", "severity", "count"), [(k, s, n) for (s, k), n in kinds.items()])
+    shown: dict[str, int] = {}
+    for item in report.findings:
+        shown[item.kind] = shown.get(item.kind, 0) + 1
+        if show_all or shown[item.kind] <= _SHOWN:
+            video = f"{item.video}: " if item.video else ""
+            typer.echo(f"{item.severity} [{item.kind}] {video}{item.detail}")
+        elif shown[item.kind] == _SHOWN + 1:
+            more = kinds[item.severity, item.kind] - _SHOWN
+            typer.echo(f"{item.severity} [{item.kind}] and {more} more (--all shows them)")
+    errors, warnings = len(report.of("error")), len(report.of("warning"))
+    log(f"{errors} errors, {warnings} warnings")
+
+
+@app.command("import-features")
+def import_features(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="One .npy file per video.")],
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="The cache folder.")],
+    encoder: Annotated[str, typer.Option(help="A name for what made them, such as my-i3d.")],
+    modality: Annotated[ImportModality, typer.Option(help="What it saw.")],
+    stride: Annotated[int, typer.Option(min=1, max=256, help="Frames from row to row.")],
+    frame_rate: Annotated[
+        float, typer.Option(min=0.001, help="Frames per second of the frames it saw.")
+    ],
+    length: Annotated[int, typer.Option(min=8, max=256, help="Frames a row was made of.")] = 16,
+    transposed: Annotated[
+        bool, typer.Option("--transposed", help="The files hold (D, T), as those of MS-TCN.")
+    ] = False,
+    name_ending: Annotated[
+        str, typer.Option(help="What names carry after the video's, such as _rgb.")
+    ] = "",
+    subsets_from: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Annotations: only their videos are imported."),
+    ] = None,
+    annotation_format: Format = "auto",
+    annotation_rate: AnnotationRate = None,
+    dtype: Annotated[ImportType, typer.Option(help="Type on disk.")] = ImportType.float32,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what was imported otherwise.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring features that exist already, (T, D) or (T, 1, 1, D) per video, into the cache.
+
+    The files do not say how they were made, so stride and rate are declared. Exit code 1 if a
+    file failed; the others are imported.
+    """
+    from vidkd.annotations import load_annotations
+    from vidkd.features import importing
+
+    settings = importing.ImportSettings(
+        encoder=encoder,
+        modality=modality.value,
+        stride=stride,
+        length=length,
+        frame_rate=frame_rate,
+        transposed=transposed,
+        dtype=dtype.value,
+    )
+    truth = None
+    if subsets_from is not None:
+        truth = load_annotations(subsets_from, annotation_format, frame_rate=annotation_rate)
+    files, missing = importing.find_feature_files(folder, name_ending, truth)
+    with progress("import-features", len(files), "files") as advance:
+        results = importing.import_features(
+            files, cache, settings, overwrite=overwrite, advance=advance
+        )
+    failed = [item for item in results if item.status == "failed"]
+    counts = {
+        "imported": sum(item.status == "done" for item in results),
+        "skipped": sum(item.status == "skipped" for item in results),
+        "failed": len(failed),
+        "rows": sum(item.rows for item in results),
+    }
+    width = importing.width_problem(results)
+    for item in failed:
+        log(f"failed: {item.key}: {item.reason}")
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        log(f"warning: no file for {', '.join(missing[:3])}{more}")
+    if width is not None:
+        log(f"error: {width}")
+    if as_json:
+        emit_json(
+            {
+                **counts,
+                "missing": missing,
+                "width_problem": width,
+                "failures": {item.key: item.reason for item in failed},
+            }
+        )
+    else:
+        emit_table("", tuple(counts), [tuple(counts.values())])
+    if failed or width is not None:
+        raise typer.Exit(1)

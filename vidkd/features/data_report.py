@@ -1,0 +1,97 @@
+"""What ``vidkd data check`` reports, and how it matches names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One mismatch.
+
+    Attributes:
+        severity: ``error`` when it would stop training, else ``warning``.
+        kind: a short name by which findings are grouped.
+        video: the video concerned; empty when it is the whole data set.
+        detail: what was found and what to do.
+    """
+
+    severity: Severity
+    kind: str
+    video: str
+    detail: str
+
+
+@dataclass
+class DataReport:
+    """What ``check_data`` looked at and found.
+
+    Attributes:
+        counts: videos, segments and classes of the annotations, videos per subset, video files
+            and feature files per encoder.
+        findings: errors first, in the order in which they were found.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, severity: Severity, kind: str, video: str, detail: str) -> None:
+        """Add one finding."""
+        self.findings.append(Finding(severity, kind, video, detail))
+
+    def of(self, severity: str) -> list[Finding]:
+        """Return the findings of one severity."""
+        return [item for item in self.findings if item.severity == severity]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "ok": not self.of("error"),
+            "errors": len(self.of("error")),
+            "warnings": len(self.of("warning")),
+            "counts": self.counts,
+            "findings": [vars(item) for item in self.findings],
+        }
+
+
+class Names:
+    """Keys of files, found by the whole key or by its last part, as training finds them."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self.keys = list(keys)
+        self._known = set(self.keys)
+        self._by_name: dict[str, list[str]] = {}
+        self._loose: dict[str, str] = {}
+        for key in self.keys:
+            name = key.rpartition("/")[2]
+            self._by_name.setdefault(name, []).append(key)
+            self._loose.setdefault(_loose(name), key)
+
+    @classmethod
+    def inside(cls, folder: Path, ending: str) -> Names:
+        """Return the names of the files with an ending below a folder, which may not exist."""
+        paths = (path for path in sorted(folder.rglob(f"*{ending}")) if path.name[0] != ".")
+        return cls(path.relative_to(folder).as_posix().removesuffix(ending) for path in paths)
+
+    def find(self, video: str) -> list[str]:
+        """Return the keys that belong to a video: none, one, or several to choose from."""
+        return [video] if video in self._known else self._by_name.get(video, [])
+
+    def hint(self, video: str) -> str:
+        """Return a phrase that names a file which probably is meant, or nothing."""
+        key = self._loose.get(_loose(video.rpartition("/")[2]))
+        return f"; there is {key!r}: make the two names the same" if key else ""
+
+
+def _loose(name: str) -> str:
+    """Return a name without what people's tools change: case, endings, ``v_`` and separators."""
+    stem = name.rpartition(".")[0] if name.rpartition(".")[2].lower() in _ENDINGS else name
+    return stem.casefold().removeprefix("v_").replace("-", "").replace("_", "").replace(" ", "")
+
+
+_ENDINGS = frozenset({"mp4", "avi", "mkv", "webm", "mov", "mpg", "npy", "h5"})
