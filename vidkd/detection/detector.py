@@ -27,7 +27,13 @@ from vidkd.networks import (
     load_temporal_filter,
     select_device,
 )
-from vidkd.recipe import FrameSettings, ModelCard, SegmentSettings, SnippetSettings
+from vidkd.recipe import (
+    FrameSettings,
+    ModelCard,
+    SegmentSettings,
+    SnippetSettings,
+    model_cards,
+)
 from vidkd.video import VideoInfo, probe, read_frames
 
 Report = Callable[[float], None]
@@ -156,6 +162,14 @@ class Detector:
                 )
             name = header.encoder
         if encoder is None:
+            if name not in model_cards():
+                raise UsageError(
+                    f"was trained on features of {name!r}, which vidkd cannot run on video"
+                    " (features that were imported?)",
+                    path=model,
+                    remedy="evaluate it on cached features, or train on features of a network of"
+                    " `vidkd models list`",
+                )
             ensure_weights(name)
             encoder = load_encoder(name, place)
         self._encoder = encoder
