@@ -20,6 +20,11 @@ import numpy as np
 from vidkd.evaluation import Detection
 from vidkd.recipe import SegmentSettings
 
+FLANK = 0.25
+"""Width of what a region is contrasted with on either side, as a share of its duration."""
+LONG_SECONDS = 20.0
+"""Duration from which on a longer region gains little by its length alone."""
+
 
 def cell_borders(pts: np.ndarray) -> np.ndarray:
     """Return the (T+1,) borders, in seconds, of the cells that the snippets own.
@@ -210,9 +215,14 @@ def _mean_inside(
     last: np.ndarray,
 ) -> np.ndarray:
     """Return the time-weighted mean score of each region (label, first border, last border)."""
-    area = np.cumsum(scores * np.diff(borders)[:, None], axis=0)
-    area = np.concatenate([np.zeros((1, scores.shape[1])), area])
+    area = _area(scores, borders)
     return (area[last, label] - area[first, label]) / (borders[last] - borders[first])
+
+
+def _area(scores: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Return (T + 1, K), the integral of the scores over time up to every border."""
+    area = np.cumsum(scores * np.diff(borders)[:, None], axis=0)
+    return np.concatenate([np.zeros((1, scores.shape[1])), area])
 
 
 def _rank(
@@ -222,7 +232,31 @@ def _rank(
     first: np.ndarray,
     last: np.ndarray,
 ) -> np.ndarray:
-    return _mean_inside(scores, borders, label, first, last)
+    """Return the score of each region (label, first border, last border), in [0, 1].
+
+    The mean inside alone prefers the tip of every peak to the whole of it. So the mean score of
+    the flanks, a quarter of the region on either side, is taken off (the outer-inner contrast of
+    Shou et al. 2018, AutoLoc); and as the noise of a mean falls with the square root of its
+    length, the contrast counts times sqrt(d / (d + 20 s)), d being the duration. docs/detect.md
+    has the measurements.
+    """
+    area = _area(scores, borders)
+
+    def until(time: np.ndarray) -> np.ndarray:
+        cell = np.clip(np.searchsorted(borders, time, side="right") - 1, 0, len(borders) - 2)
+        share = (time - borders[cell]) / (borders[cell + 1] - borders[cell])
+        return area[cell, label] * (1 - share) + area[cell + 1, label] * share
+
+    start, end = borders[first], borders[last]
+    duration = end - start
+    left = np.maximum(start - FLANK * duration, borders[0])
+    right = np.minimum(end + FLANK * duration, borders[-1])
+    outside = np.zeros_like(duration)
+    width = (start - left) + (right - end)
+    beside = (area[first, label] - until(left)) + (until(right) - area[last, label])
+    np.divide(beside, width, out=outside, where=width > 0)
+    contrast = np.clip(_mean_inside(scores, borders, label, first, last) - outside, 0.0, 1.0)
+    return contrast * np.sqrt(duration / (duration + LONG_SECONDS))
 
 
 def _groups(label: np.ndarray) -> list[np.ndarray]:

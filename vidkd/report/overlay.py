@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -101,7 +102,7 @@ class Overlay:
         """Return where the tracks begin and how wide they are; names take a third at most."""
         font = _font(round(0.72 * self._unit))
         longest = max((font.getlength(label) for label in labels), default=0.0)
-        left = round(min(longest, 0.33 * self._size[0])) + 2 * (self._unit // 2)
+        left = math.ceil(min(longest, 0.33 * self._size[0])) + 2 * (self._unit // 2)
         return left, self._size[0] - left - self._unit // 2
 
     def _x(self, time: float) -> int:
