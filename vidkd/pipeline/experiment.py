@@ -121,7 +121,9 @@ class Experiment:
             for model in self.models():
                 folder = layout.evaluation(model.slug, seed)
                 action = functools.partial(self.evaluate, model, seed)
-                stages.append(Stage(folder.name, evaluating, [folder / "metrics.json"], action))
+                stages.append(
+                    Stage(f"evaluate-{folder.name}", evaluating, [folder / "metrics.json"], action)
+                )
         picture = layout.pictures / "detection.png"
         stages.append(Stage("detect", evaluating, [picture], self.detect))
         report = {**evaluating, "seeds": list(recipe.seeds)}
