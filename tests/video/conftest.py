@@ -99,3 +99,8 @@ def number() -> Callable[[np.ndarray], int]:
 @pytest.fixture
 def constant() -> Callable[..., list[Fraction]]:
     return even
+
+
+@pytest.fixture
+def draw() -> Callable[[int, int, int], np.ndarray]:
+    return draw_number

@@ -113,7 +113,7 @@ def test_a_video_stream_without_a_frame(tmp_path, encode, constant):
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])  # up to the first cluster
     for read in (probe, count):
-        with pytest.raises(VideoError, match=r"no frame that can be decoded|cannot be opened"):
+        with pytest.raises(VideoError, match=r"no frame that can be decoded|it ends too early"):
             read(path)
 
 

@@ -15,8 +15,7 @@ from vidkd.video import VideoWriter, probe, read_frames
 
 @pytest.mark.parametrize("rate", [25, 12.5, 19.62, Fraction(30000, 1001)])
 @pytest.mark.parametrize("size", [(64, 48), (65, 49)])
-def test_what_is_written_can_be_read(rate, size, tmp_path, number, encode):
-    draw = encode.__globals__["draw_number"]
+def test_what_is_written_can_be_read(rate, size, tmp_path, number, draw):
     path = tmp_path / "new" / "v.mp4"
     with VideoWriter(path, *size, rate) as writer:
         for index in range(20):

@@ -13,7 +13,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vidkd.errors import UsageError, VideoError
 from vidkd.video.pictures import Picture, read_pictures
-from vidkd.video.probe import damaged, display_size, quarter_turns, reason
+from vidkd.video.probe import damaged, display_size, orientation, reason
 
 RESIZE = "swscale-bilinear"
 """Name of the resize for provenance; other libraries' bilinear resize differs by a grey level."""
@@ -123,7 +123,7 @@ class _Converter:
 
     def __call__(self, picture: Picture) -> np.ndarray:
         frame = picture.frame
-        turns = quarter_turns(frame)
+        mirrored, turns = orientation(frame)
         if self._size is None:
             # Later pictures of another size are scaled to the first: one video, one shape.
             self._size = self._first_size(picture, turns)
@@ -144,7 +144,9 @@ class _Converter:
         except (av.error.FFmpegError, ValueError, MemoryError) as error:
             raise damaged(self._path, picture.start, reason(error)) from error
         image = converted.to_ndarray()
-        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+        if mirrored:
+            image = image[:, ::-1]
+        return np.ascontiguousarray(np.rot90(image, turns))
 
     def _first_size(self, picture: Picture, turns: int) -> tuple[int, int]:
         frame = picture.frame

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import av
 import av.container
+import av.sidedata.sidedata
 import av.video.stream
 
 from vidkd.errors import VideoError
@@ -43,7 +46,7 @@ class VideoInfo:
         codec: name of the codec, such as ``h264``.
         pixel_format: such as ``yuv420p``.
         rotation: degrees counter-clockwise by which pictures are turned for display, one of 0, 90,
-            180 and 270; it is applied by ``read_frames``.
+            180 and 270; ``read_frames`` applies it, and a mirroring that may go with it.
         start_time: second of the first frame on the container's clock. All times elsewhere count
             from that frame.
         size: bytes of the file.
@@ -130,6 +133,8 @@ def _open(path: Path) -> av.container.InputContainer:
 
 def reason(error: Exception) -> str:
     """Return what an exception of FFmpeg or the system says, in a few words."""
+    if isinstance(error, EOFError):
+        return "it ends too early"
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).strip().rstrip(".")
 
@@ -188,7 +193,7 @@ def probe(path: str | Path) -> VideoInfo:
         rate = stream_rate(stream)
         duration = stream_duration(container, stream)
         count = stream.frames or (round(duration * rate) if duration else 0)
-        rotation = quarter_turns(first) * 90
+        rotation = orientation(first)[1] * 90
         width, height = display_size(
             first.width, first.height, rotation, stream.sample_aspect_ratio
         )
@@ -240,6 +245,19 @@ def frame_time(frame: av.VideoFrame) -> float | None:
     return float(frame.pts * frame.time_base)
 
 
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Return how many quarter turns counter-clockwise display this frame upright (0 to 3)."""
-    return round(frame.rotation / 90) % 4
+def orientation(frame: av.VideoFrame) -> tuple[bool, int]:
+    """Return how a frame is displayed upright, from its display matrix.
+
+    Returns:
+        Whether it is mirrored left to right first, and the number of quarter turns
+        counter-clockwise that follow (0 to 3).
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, av.sidedata.sidedata.SideData) or matrix.buffer_size < 36:
+        return False, 0
+    # A picture's x axis (to the right) is displayed as (a, b), its y axis (down) as (c, d).
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return mirrored, round(-math.degrees(math.atan2(b, a)) / 90) % 4
