@@ -78,7 +78,15 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits.
+
+    That of a folder is the hash of the names and hashes of all files in it.
+    """
+    if Path(path).is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(item for item in Path(path).rglob("*") if item.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+        return digest.hexdigest()
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -98,3 +106,10 @@ def resources(kind: str) -> Path:
     raise VidkdError(
         f"the package's own folder {kind!r} is missing", path=package, remedy="install vidkd again"
     )
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

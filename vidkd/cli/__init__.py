@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from vidkd.cli import cache, data, detect, doctor, evaluate, extract, models, plot, run, train
+from vidkd.cli import (
+    cache,
+    data,
+    detect,
+    doctor,
+    evaluate,
+    extract,
+    models,
+    plot,
+    run,
+    synth,
+    train,
+)
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
@@ -32,6 +44,7 @@ app.command("train-baseline")(train.train_baseline)
 app.command("distill")(train.distill)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
+app.command("synth")(synth.synth)
 app.command("run")(run.run)
 app.command("demo")(run.demo)
 app.command("plot")(plot.plot)

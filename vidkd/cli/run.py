@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vidkd.console import emit_json
+from vidkd.files import cores
 
 Workers = Annotated[int, typer.Option(min=1, help="Videos rendered or read at once.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:n].")]
 Overwrite = Annotated[bool, typer.Option(help="Make again what was made with other settings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
-
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(
@@ -30,7 +27,7 @@ def run(
     annotations: Annotated[
         Path | None, typer.Option(help="Annotation file, for recipes that name none.")
     ] = None,
-    workers: Workers = CORES,
+    workers: Workers = cores(),
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -61,7 +58,7 @@ def run(
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder of everything made.")] = Path("demo"),
-    workers: Workers = CORES,
+    workers: Workers = cores(),
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,

@@ -198,7 +198,7 @@ class Experiment:
 
     def render(self) -> None:
         """Render the data set (``vidkd synth``)."""
-        from vidkd.synth.dataset import render_dataset
+        from vidkd.synth import render_dataset
 
         assert self.recipe.synth is not None
         render_dataset(self.layout.data, self.recipe.synth, self.workers)
