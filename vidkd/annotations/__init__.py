@@ -1,6 +1,7 @@
 """Annotations: one internal model, and one reader for every data set's own format."""
 
 from vidkd.annotations.model import (
+    AMBIGUOUS,
     Annotations,
     Segment,
     VideoAnnotation,
@@ -11,6 +12,7 @@ from vidkd.annotations.model import (
 from vidkd.annotations.readers import FORMATS, load_annotations
 
 __all__ = [
+    "AMBIGUOUS",
     "FORMATS",
     "Annotations",
     "Segment",

@@ -9,6 +9,9 @@ import numpy as np
 
 from vidkd.errors import AnnotationError
 
+AMBIGUOUS = "Ambiguous"
+"""Label of segments that are neither an action nor background (THUMOS14)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -73,6 +76,19 @@ class Annotations:
                 remedy=f"name one of their subsets ({known})",
             )
         return replace(self, videos=videos)
+
+    def actions(self) -> Annotations:
+        """Return the annotations without ambiguous segments, and without a class for them."""
+        if AMBIGUOUS not in self.classes:
+            return self
+        videos = {
+            key: replace(
+                video, segments=tuple(item for item in video.segments if item.label != AMBIGUOUS)
+            )
+            for key, video in self.videos.items()
+        }
+        classes = tuple(name for name in self.classes if name != AMBIGUOUS)
+        return replace(self, classes=classes, videos=videos)
 
 
 def snippet_targets(video: VideoAnnotation, classes: Sequence[str], pts: np.ndarray) -> np.ndarray:

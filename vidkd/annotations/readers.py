@@ -17,6 +17,8 @@ from vidkd.annotations.parse import (
     read_text,
     short,
 )
+from vidkd.annotations.pku_mmd import read_pku_mmd
+from vidkd.annotations.thumos14 import read_thumos14
 from vidkd.errors import AnnotationError, UsageError
 
 TSU_FRAME_RATE = 25.0
@@ -29,14 +31,15 @@ _TSU_TRAINING_CAMERAS = frozenset({1, 3, 4, 6, 7})
 def load_annotations(
     path: str | Path, format: str = "auto", *, frame_rate: float | None = None
 ) -> Annotations:
-    """Read an annotation file.
+    """Read an annotation file, or a folder of them.
 
     Args:
-        path: the file.
+        path: the file; for ``pku-mmd`` and ``thumos14`` the folder.
         format: one of ``FORMATS``. ``auto`` tells ActivityNet-style JSON, the Charades CSV and
             the plain CSV apart; the JSON of Charades, MultiTHUMOS and TSU look the same but count
             differently, so those have to be named.
-        frame_rate: frames per second, for formats that count in frames (``tsu``; by default 25).
+        frame_rate: frames per second, for formats that count in frames (``tsu``, by default 25;
+            ``pku-mmd``, by default 30).
 
     Raises:
         AnnotationError: the file cannot be read or contradicts itself.
@@ -52,10 +55,15 @@ def load_annotations(
         raise UsageError(
             f"a frame rate of {frame_rate:g} makes no sense", remedy="give frames per second"
         )
-    if frame_rate is not None and not format.startswith("tsu"):
+    if frame_rate is not None and not format.startswith(("tsu", "pku-mmd")):
         raise UsageError(
             f"the format {format} counts in seconds", remedy="leave out the annotations' frame rate"
         )
+    if format in _FOLDERS:
+        return _FOLDERS[format](path, frame_rate)
+    if path.is_dir():
+        remedy = f"name its format: one of {', '.join(_FOLDERS)}"
+        raise Context(path).error("is a folder and cannot be read as a file", remedy)
     text = read_text(path)
     if format in {"auto", "activitynet"} or format in _NUMBERED:
         content = None
@@ -378,7 +386,13 @@ _TABLES: dict[str, Callable[[list[dict[str, str]], Path], Annotations]] = {
     "charades-csv": _read_charades_csv,
     "csv": _read_csv,
 }
-_READERS = ("activitynet", *_NUMBERED, *_TABLES)
+_FOLDERS: dict[str, Callable[[Path, float | None], Annotations]] = {
+    "pku-mmd": read_pku_mmd,
+    "pku-mmd-cross-subject": lambda path, rate: read_pku_mmd(path, rate, "cross-subject"),
+    "pku-mmd-cross-view": lambda path, rate: read_pku_mmd(path, rate, "cross-view"),
+    "thumos14": lambda path, _: read_thumos14(path),
+}
+_READERS = ("activitynet", *_NUMBERED, *_TABLES, *_FOLDERS)
 
 FORMATS = ("auto", *_READERS)
 """The names that ``load_annotations`` knows."""

@@ -53,7 +53,7 @@ class TrainingData:
     def load(cls, job: TrainingJob) -> TrainingData:
         """Align annotations, features and teachers; see ``vidkd.distillation.training.train``."""
         device = select_device(job.device)
-        annotations = load_annotations(job.annotations, job.annotation_format)
+        annotations = load_annotations(job.annotations, job.annotation_format).actions()
         stream = find_stream(job.cache, job.modality, job.encoder)
         teachers = load_teachers(
             job.teachers, job.cache, annotations.classes, job.filter.channels, device

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from vidkd.annotations import Annotations, Segment
+from vidkd.annotations import AMBIGUOUS, Annotations, Segment
 from vidkd.errors import AnnotationError, UsageError
 from vidkd.evaluation.average_precision import (
     first_matches,
@@ -185,6 +185,9 @@ def evaluate(
     ambiguous: dict[str, list[Segment]] = {}
     if protocol == "thumos14":
         annotations, ambiguous = _thumos_truth(annotations, notes)
+    elif AMBIGUOUS in annotations.classes:
+        annotations = annotations.actions()
+        notes.append("ambiguous segments are left out")
     if chosen.expected_classes not in (None, len(annotations.classes)):
         notes.append(
             f"the annotations have {len(annotations.classes)} classes, the data set"
@@ -343,7 +346,7 @@ def _thumos_truth(
         segments = []
         diving = {(s.start, s.end) for s in video.segments if s.label == "Diving"}
         for segment in video.segments:
-            if segment.label == "Ambiguous":
+            if segment.label == AMBIGUOUS:
                 ambiguous.setdefault(name, []).append(segment)
                 continue
             segments.append(segment)
@@ -357,5 +360,5 @@ def _thumos_truth(
     if ambiguous:
         number = sum(map(len, ambiguous.values()))
         notes.append(f"{number} ambiguous segments are ignored")
-    classes = tuple(name for name in annotations.classes if name != "Ambiguous")
+    classes = tuple(name for name in annotations.classes if name != AMBIGUOUS)
     return replace(annotations, classes=classes, videos=videos), ambiguous

@@ -1,0 +1,94 @@
+"""THUMOS14: one text file per class and subset.
+
+``BaseballPitch_val.txt`` and ``BaseballPitch_test.txt`` hold lines ``video start end``, seconds;
+``Ambiguous_val.txt`` and ``Ambiguous_test.txt`` hold what is neither an action nor background
+(THUMOS14 README of the temporal annotations).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vidkd.annotations.model import AMBIGUOUS, Annotations, Segment, VideoAnnotation
+from vidkd.annotations.parse import Context, read_text, short
+
+THUMOS14_CLASSES = {
+    "BaseballPitch": 7,
+    "BasketballDunk": 9,
+    "Billiards": 12,
+    "CleanAndJerk": 21,
+    "CliffDiving": 22,
+    "CricketBowling": 23,
+    "CricketShot": 24,
+    "Diving": 26,
+    "FrisbeeCatch": 31,
+    "GolfSwing": 33,
+    "HammerThrow": 36,
+    "HighJump": 40,
+    "JavelinThrow": 45,
+    "LongJump": 51,
+    "PoleVault": 68,
+    "Shotput": 79,
+    "SoccerPenalty": 85,
+    "TennisSwing": 92,
+    "ThrowDiscus": 93,
+    "VolleyballSpiking": 97,
+}
+"""The classes with temporal annotation, and their numbers among the 101 of THUMOS14."""
+
+_SUBSETS = {"val": "validation", "test": "testing"}
+
+
+def read_thumos14(path: Path) -> Annotations:
+    """Read a folder of annotation files; those of val and test may lie in folders of their own.
+
+    Args:
+        path: the folder, searched recursively.
+
+    Returns:
+        the 20 classes, and ``Ambiguous`` if there are such segments (training and every protocol
+        but ``thumos14`` leave them out); segments in order of time; the subsets ``validation``,
+        on which detectors are trained, and ``testing``.
+
+    Raises:
+        AnnotationError: there is no such file, or one cannot be read.
+    """
+    found: dict[str, list[Segment]] = {}
+    subsets: dict[str, str] = {}
+    files = 0
+    ambiguous = False
+    for file in sorted(path.rglob("*.txt")):
+        match = re.fullmatch(r"([A-Za-z]+)_(val|test)", file.stem)
+        if match is None or match[1] not in {*THUMOS14_CLASSES, AMBIGUOUS}:
+            continue
+        files += 1
+        label, subset = match[1], _SUBSETS[match[2]]
+        for number, line in enumerate(read_text(file).splitlines(), start=1):
+            if not line.strip():
+                continue
+            here = Context(file, f"line {number}")
+            fields = line.split()
+            if len(fields) != 3:
+                raise here.error(f"is not VIDEO START END: {short(line)}", "correct it")
+            if subsets.setdefault(fields[0], subset) != subset:
+                raise here.error(
+                    f"video {fields[0]!r} is in the subsets {subsets[fields[0]]} and {subset}",
+                    "take it out of one",
+                )
+            found.setdefault(fields[0], []).append(here.segment(fields[1], fields[2], label))
+            ambiguous |= label == AMBIGUOUS
+    if not files:
+        raise Context(path).error(
+            "has no annotation file such as BaseballPitch_val.txt", "check the folder"
+        )
+    classes = (*THUMOS14_CLASSES, AMBIGUOUS) if ambiguous else tuple(THUMOS14_CLASSES)
+    videos = {
+        name: VideoAnnotation(
+            id=name,
+            subset=subsets[name],
+            segments=tuple(sorted(found[name], key=lambda item: (item.start, item.end))),
+        )
+        for name in sorted(found)
+    }
+    return Annotations(classes, videos)
