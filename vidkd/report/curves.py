@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from vidkd.errors import UsageError
 from vidkd.files import atomic_path
@@ -79,11 +80,15 @@ def draw_curves(path: str | Path, runs: Sequence[str | Path]) -> None:
         _validation(axes[1], table, colours[name], name)
     _style(axes[0], "classification loss (solid: training, dotted: validation)")
     _style(axes[1], "validation frame mAP, % (dot: best epoch)")
-    axes[1].set_ylim(bottom=0)
+    # Room for the numbers above the best epochs.
+    axes[1].set_ylim(0, 1.12 * axes[1].dataLim.y1 if np.isfinite(axes[1].dataLim.y1) else 1)
     if distilled:
         _terms(axes[2], distilled)
         _style(axes[2], "weighted terms of the loss, training")
         axes[2].set_yscale("log")
+        axes[2].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes[2].yaxis.set_minor_formatter(NullFormatter())
     handles, names = axes[0].get_legend_handles_labels()
     if len(tables) > 1:
         figure.legend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -209,13 +210,11 @@ def render_overlay(
     short = min(info.width, info.height)
     side = min(max(short, SMALLEST_HEIGHT), LARGEST_HEIGHT)
     frames = read_frames(video, short_side=side, frame_rate=rate)
-    chosen = list(segments)
     first = next(frames)
     height, width = first.image.shape[:2]
-    overlay = Overlay(width, height, duration, classes, chosen, truth)
+    overlay = Overlay(width, height, duration, classes, list(segments), truth)
     with VideoWriter(path, *overlay.size, rate, quality=21, threads=0) as writer:
-        writer.write(overlay.draw(first.image, first.start))
-        for frame in frames:
+        for frame in itertools.chain([first], frames):
             writer.write(overlay.draw(frame.image, frame.start))
             if report is not None:
                 report(1)

@@ -112,10 +112,12 @@ def _figure(timeline: Timeline, labels: Sequence[str]) -> Figure:
 
 
 def _style(axes: Axes, timeline: Timeline) -> None:
-    axes.set_xlim(0, max(timeline.duration, 1e-3))
-    hours = 3600.0 * max(1, math.ceil(timeline.duration / (12 * 3600)))
-    step = next((item for item in _STEPS if timeline.duration <= 12 * item), hours)
-    ticks = np.arange(0, timeline.duration * (1 + 1e-9), step)
+    # Even a video of one frame has an axis.
+    span = max(timeline.duration, 1e-3)
+    axes.set_xlim(0, span)
+    hours = 3600.0 * math.ceil(span / (12 * 3600))
+    step = next((item for item in _STEPS if span <= 12 * item), hours)
+    ticks = np.arange(0, span * (1 + 1e-9), step)
     axes.set_xticks(ticks, [_axis_clock(value, step) for value in ticks])
     axes.set_xlabel("time", color=INK, fontsize=9)
     axes.tick_params(axis="x", colors=INK, labelsize=9, length=3)

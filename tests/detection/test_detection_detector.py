@@ -1,0 +1,222 @@
+"""The RGB-only detector: real decoding and real code, with a small encoder."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from brightness import CLASSES, BrightnessEncoder, write_student, write_video
+
+import vidkd
+from vidkd.detection.detector import Detector, detect
+from vidkd.detection.prefetch import read_ahead
+from vidkd.errors import UsageError, VideoError, WeightsError
+from vidkd.features.encode import encode
+from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
+from vidkd.networks.zoo import weights_path
+from vidkd.video import read_frames, snippet_pts
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    return write_video(folder / "grounds.mp4", [("dark", 8), ("red", 8), ("bright", 8)])
+
+
+class TestHead:
+    def test_finds_what_is_shown_when_it_is_shown(self, video):
+        result = detect(video, device="cpu", encoder=BrightnessEncoder())
+        assert result.video_id == "grounds"
+        assert [item.label for item in result.segments] == list(CLASSES)
+        for item, start in zip(result.segments, (0, 8, 16), strict=True):
+            assert item.start == pytest.approx(start, abs=1.3)
+            assert item.end == pytest.approx(start + 8, abs=1.3)
+            assert item.score > 0.8
+        assert result.segments[0].start == 0.0
+        assert result.segments[-1].end == pytest.approx(24.0, abs=1e-6)
+        assert result.duration == pytest.approx(24.0, abs=1e-6)
+        np.testing.assert_allclose(result.scores.sum(axis=1), 1.0, atol=1e-5)
+
+    def test_windows_are_those_the_classifier_was_trained_on(self, video):
+        encoder = BrightnessEncoder()
+        result = detect(video, device="cpu", encoder=encoder)
+        assert {shape[1:] for shape in encoder.shapes} == {(3, 64, 32, 32)}
+        frames = np.stack([np.arange(600) / 25, np.arange(1, 601) / 25], axis=1)
+        np.testing.assert_allclose(result.pts, snippet_pts(frames, 64, 32), atol=1e-6)
+
+    @pytest.mark.parametrize(("rate", "stride", "frames"), [(50, 32, 200), (10, 16, 80)])
+    def test_fast_video_is_thinned_and_slow_video_is_not_repeated(
+        self, tmp_path, rate, stride, frames
+    ):
+        path = write_video(tmp_path / "other.mp4", [("red", 8)], rate=rate)
+        encoder = BrightnessEncoder()
+        done = []
+        result = detect(path, device="cpu", encoder=encoder, report=done.append)
+        assert len(result.pts) == 1 + -(-(frames - 64) // stride)
+        assert sum(done) == pytest.approx(frames)
+        assert [item.label for item in result.segments] == ["red"]
+
+    def test_a_single_frame_gives_scores_but_no_segment(self, tmp_path):
+        path = write_video(tmp_path / "one.mp4", [("red", 0.04)])
+        result = detect(path, device="cpu", encoder=BrightnessEncoder())
+        assert result.scores.shape == (1, 3)
+        assert result.segments == []
+        assert result.best()[0] == "red"
+
+    def test_a_higher_threshold_finds_less(self, video):
+        encoder = BrightnessEncoder()
+        assert detect(video, device="cpu", encoder=encoder, threshold=1.0).segments == []
+
+    def test_proposals_are_ranked(self, video):
+        ranks = [d.score for d in detect(video, encoder=BrightnessEncoder()).proposals()]
+        assert len(ranks) >= 3
+        assert ranks == sorted(ranks, reverse=True)
+
+    def test_an_encoder_without_classes_is_refused(self):
+        with pytest.raises(UsageError, match="no classes of its own"):
+            Detector(encoder=BrightnessEncoder(classes=None))
+
+
+class TestStudent:
+    def test_scores_are_those_of_the_filter_on_extracted_features(self, video, tmp_path):
+        path = write_student(tmp_path / "weights.safetensors")
+        result = detect(video, tmp_path, "cpu", encoder=BrightnessEncoder(), batch_size=5)
+        module, header = load_temporal_filter(path)
+        frames = read_frames(video, short_side=48)
+        blocks = list(encode(frames, BrightnessEncoder(), header.snippet, 40, 1000))
+        features, pts = (np.concatenate(part) for part in zip(*blocks, strict=True))
+        with torch.inference_mode():
+            mask = torch.ones(1, len(features), dtype=torch.bool)
+            expected = torch.sigmoid(module(torch.from_numpy(features)[None], mask).logits[0])
+        np.testing.assert_allclose(result.scores, expected.numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(result.pts, pts)
+        assert result.classes == ("sit", "stand")
+
+    def test_the_batch_size_changes_nothing(self, video, tmp_path):
+        path = write_student(tmp_path / "student.safetensors")
+        one, many = (
+            detect(video, path, "cpu", encoder=BrightnessEncoder(), batch_size=size)
+            for size in (1, 64)
+        )
+        np.testing.assert_allclose(one.scores, many.scores, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "message"),
+        [
+            ({"modality": "flow"}, UsageError, "was trained on flow.*nothing but RGB"),
+            ({"encoder_sha256": "cd" * 32}, WeightsError, "with other weights"),
+            ({"in_features": 5}, WeightsError, "takes features of width 5"),
+        ],
+    )
+    def test_a_student_that_does_not_fit_is_refused(self, tmp_path, changes, error, message):
+        path = write_student(tmp_path / "student.safetensors", **changes)
+        with pytest.raises(error, match=message):
+            Detector(path, "cpu", encoder=BrightnessEncoder())
+
+
+class TestErrors:
+    def test_a_missing_video(self, tmp_path):
+        with pytest.raises(VideoError):
+            detect(tmp_path / "missing.mp4", encoder=BrightnessEncoder())
+
+    def test_what_is_no_video(self, tmp_path):
+        path = tmp_path / "text.mp4"
+        path.write_text("not a video")
+        with pytest.raises(VideoError):
+            detect(path, encoder=BrightnessEncoder())
+
+    def test_a_failing_encoder_stops_the_reading_thread(self, video):
+        class Broken(BrightnessEncoder):
+            def logits(self, x):
+                raise RuntimeError("broken")
+
+        with pytest.raises(RuntimeError, match="broken"):
+            detect(video, encoder=Broken(), batch_size=1)
+        assert not [t for t in threading.enumerate() if t.name == "vidkd-read-ahead"]
+
+
+def test_flow_and_pose_are_never_imported(video, tmp_path):
+    student = write_student(tmp_path / "student.safetensors")
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from brightness import BrightnessEncoder
+import vidkd
+vidkd.detect({str(video)!r}, {str(student)!r}, "cpu", encoder=BrightnessEncoder())
+loaded = [n for n in sys.modules if n.startswith(("vidkd.flow", "vidkd.pose", "numba", "cv2"))]
+sys.exit(", ".join(loaded) or 0)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+class TestReadAhead:
+    def test_order_and_errors_are_kept(self):
+        def items():
+            yield from range(5)
+            raise VideoError("broken off")
+
+        seen = []
+        with pytest.raises(VideoError, match="broken off"):
+            seen.extend(read_ahead(items()))
+        reader = read_ahead(items())
+        assert [next(reader) for _ in range(5)] == list(range(5))
+        with pytest.raises(VideoError):
+            next(reader)
+
+    def test_never_more_than_its_capacity_ahead(self):
+        produced = []
+
+        def items():
+            for number in range(50):
+                produced.append(number)
+                yield number
+
+        for number in read_ahead(items(), capacity=3):
+            # Three wait, one is in the thread's hands, one is here.
+            assert len(produced) <= number + 5
+
+    def test_stopping_early_ends_the_thread(self):
+        closed = threading.Event()
+
+        def items():
+            try:
+                yield from range(10**9)
+            finally:
+                closed.set()
+
+        source = items()
+        reader = read_ahead(source)
+        assert next(reader) == 0
+        reader.close()
+        assert not [t for t in threading.enumerate() if t.name == "vidkd-read-ahead"]
+        source.close()
+        assert closed.is_set()
+
+
+needs_weights = pytest.mark.skipif(
+    not weights_path(find_card(DEFAULT_ENCODER)).is_file(),
+    reason="the weights were not fetched (`vidkd models fetch i3d-rgb-kinetics400`)",
+)
+DATA = Path(os.environ.get("VIDKD_TEST_DATA", "/nonexistent"))
+
+
+@pytest.mark.slow
+@needs_weights
+@pytest.mark.skipif(not (DATA / "clips").is_dir(), reason="VIDKD_TEST_DATA is not set")
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("arm_wrestling.mp4", "arm wrestling"), ("v_GGSY1Qvo990.mp4", "clean and jerk")],
+)
+def test_real_clips_are_named(name, label):
+    result = vidkd.detect(DATA / "clips" / name, device="cpu")
+    assert [item.label for item in result.segments] == [label]
+    assert result.segments[0].score > 0.8
+    assert result.segments[0].end - result.segments[0].start > 0.8 * result.duration
