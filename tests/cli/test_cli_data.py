@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,19 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "distillation"))
 
 import artificial
 
+from vidkd.annotations import load_annotations
 from vidkd.cache import CacheFile
 from vidkd.cli import main
 from vidkd.detection.detector import Detector
 from vidkd.errors import UsageError
+from vidkd.evaluation import (
+    DenseScores,
+    Detection,
+    read_detections,
+    write_dense_scores,
+    write_detections,
+)
+from vidkd.video import VideoWriter
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -123,3 +133,89 @@ def test_check_prints_and_exits(run: Run, folder: Path, tmp_path: Path) -> None:
     assert code == 1
     assert json.loads(out)["errors"] == 14
     assert run("data", "check", "--annotations", truth, "--encoder", "x")[0] == 2
+
+
+def test_export_of_both_kinds_of_predictions(run: Run, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.json"
+    entry = {"subset": "testing", "duration": 4.0, "annotations": []}
+    names = [f"c{number:03d}" for number in range(157)]
+    database = {"v1": entry, "v2": entry, "v3": {"subset": "training", "annotations": []}}
+    truth.write_text(json.dumps({"classes": names, "database": database}))
+    pts = np.arange(4)[:, None] + np.array([0.0, 1.0])
+    scores = {name: (np.tile([[0.0], [0.9], [0.9], [0.0]], 157), pts) for name in ("v1", "v2")}
+    dense, events = tmp_path / "scores.h5", tmp_path / "detections.json"
+    write_dense_scores(dense, DenseScores(tuple(names), scores))
+    write_detections(events, {"v1": [Detection("7", 0.5, 0.0, 1.0)]})
+
+    export = ["data", "export", "--output", tmp_path / "out", "--format"]
+    to_charades = [*export, "charades-localization", "--predictions"]
+    assert run(*to_charades, dense)[0] == 2
+    assert run(*to_charades, events, "--annotations", truth)[0] == 2
+    code, out, err = run(*to_charades, dense, "--annotations", truth)
+    assert (code, out) == (0, "")
+    assert "2 videos" in err
+    assert len((tmp_path / "out").read_text().splitlines()) == 50
+    assert run(*export, "activitynet", "--predictions", dense)[0] == 0
+    best = read_detections(tmp_path / "out")["v1"][0]
+    assert (best.start, best.end) == (1.0, 3.0)
+    (tmp_path / "out").unlink()
+    options = ["--predictions", events, "--annotations", truth]
+    assert run(*export, "pku-mmd", *options)[0] == 0
+    assert (tmp_path / "out" / "v1.txt").read_text() == "7,0.000,30.000,0.5\n"
+    assert (tmp_path / "out" / "v2.txt").read_text() == ""
+    code, _, err = run(*export, "pku-mmd", *options)
+    assert (code, "--overwrite" in err) == (2, True)
+    code, _, err = run(*export, "thumos14", "--predictions", events)
+    assert (code, "no class of THUMOS14" in err) == (1, True)
+
+
+def test_convert_holds_out_and_asks_the_videos(run: Run, tmp_path: Path) -> None:
+    source, output = tmp_path / "thumos", tmp_path / "truth.json"
+    source.mkdir()
+    lines = [f"video_validation_{number} 1.0 2.5\n" for number in range(10)]
+    (source / "Diving_val.txt").write_text("".join(lines))
+    (source / "Diving_test.txt").write_text("video_test_1 0.5 1.0\n")
+    (source / "Ambiguous_test.txt").write_text("video_test_1 1.0 1.5\n")
+    (tmp_path / "videos").mkdir()
+    with VideoWriter(tmp_path / "videos/video_test_1.mp4", 64, 64, Fraction(25)) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    options = ["--annotations", source, "--format", "thumos14", "--output", output]
+    code, _, err = run("data", "convert", *options, "--hold-out", 0.2)
+    assert (code, "--rename" in err or "no video in the subset 'training'" in err) == (2, True)
+    options += ["--rename", "validation=training", "--hold-out", 0.2]
+    code, _, err = run("data", "convert", *options, "--videos", tmp_path / "videos")
+    assert code == 0
+    assert "11 videos (1 testing, 8 training, 2 validation)" in err
+    assert "no video for video_validation_0" in err
+    found = load_annotations(output)
+    original = load_annotations(source, "thumos14")
+    assert found.classes == original.classes
+    assert {k: v.segments for k, v in found.videos.items()} == {
+        k: v.segments for k, v in original.videos.items()
+    }
+    test = found.videos["video_test_1"]
+    assert (test.duration, test.frame_rate) == (2.0, 25.0)
+    first = output.read_bytes()
+    assert run("data", "convert", *options, "--videos", tmp_path / "videos")[0] == 0
+    assert output.read_bytes() == first
+    assert run("data", "convert", *options[:-1], 1.5)[0] == 2
+    assert run("data", "convert", *options, "--rename", "validation")[0] == 2
+
+
+def test_whole_subjects_are_held_out(run: Run, tmp_path: Path) -> None:
+    source, output = tmp_path / "tsu.json", tmp_path / "truth.json"
+    entry = {"subset": "", "duration": 250, "actions": [[3, 25, 50]]}
+    names = [f"P{subject:02d}T{take:02d}C06" for subject in (3, 4, 6, 7, 9, 2) for take in (1, 2)]
+    source.write_text(json.dumps(dict.fromkeys(names, entry)))
+    options = ["--format", "tsu-cross-subject", "--output", output, "--hold-out", 0.3]
+    assert run("data", "convert", "--annotations", source, *options)[0] == 0
+    found = load_annotations(output)
+    subjects = {
+        subset: {video.attributes["subject"] for video in found.subset(subset).videos.values()}
+        for subset in found.subsets
+    }
+    assert subjects["testing"] == {"02"}
+    assert len(subjects["validation"]) in (1, 2)
+    assert not subjects["validation"] & subjects["training"]
+    assert subjects["validation"] | subjects["training"] == {"03", "04", "06", "07", "09"}

@@ -1,4 +1,4 @@
-"""``vidkd data check``, ``vidkd data import-features`` and ``vidkd data export``."""
+"""``vidkd data``: check, import-features, convert and export."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidkd.cli.export import AnnotationRate, Format, convert, export
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError
 
@@ -38,22 +39,6 @@ class ImportType(StrEnum):
     float32 = "float32"
 
 
-class ExportFormat(StrEnum):
-    """Submission formats."""
-
-    charades = "charades-localization"
-    pku_mmd = "pku-mmd"
-    thumos14 = "thumos14"
-    activitynet = "activitynet"
-
-
-Format = Annotated[
-    str, typer.Option("--format", help="Format of the annotations, see docs/protocols.md.")
-]
-AnnotationRate = Annotated[
-    float | None,
-    typer.Option(min=0.001, help="Frames per second of annotations that count in frames."),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -209,3 +194,7 @@ def import_features(
         emit_table("", tuple(counts), [tuple(counts.values())])
     if failed or width is not None:
         raise typer.Exit(1)
+
+
+app.command("convert")(convert)
+app.command("export")(export)

@@ -1,0 +1,104 @@
+"""Annotations of any format as one ActivityNet-style file, with videos held out for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vidkd.annotations.model import Annotations
+from vidkd.errors import AnnotationError, UsageError
+from vidkd.files import write_json
+
+
+def write_annotations(path: str | Path, annotations: Annotations) -> None:
+    """Write what ``load_annotations`` reads as the format ``activitynet``; times in seconds.
+
+    Raises:
+        VidkdError: the file cannot be written.
+    """
+    database: dict[str, Any] = {}
+    for video in annotations.videos.values():
+        entry: dict[str, Any] = {**video.attributes, "subset": video.subset}
+        if video.duration is not None:
+            entry["duration"] = video.duration
+        if video.frame_rate is not None:
+            entry["fps"] = video.frame_rate
+        entry["annotations"] = [
+            {"segment": [item.start, item.end], "label": item.label} for item in video.segments
+        ]
+        database[video.id] = entry
+    write_json(
+        path, {"version": "vidkd 1", "classes": list(annotations.classes), "database": database}
+    )
+
+
+def rename_subsets(annotations: Annotations, names: Mapping[str, str]) -> Annotations:
+    """Return the annotations with other names of subsets.
+
+    Raises:
+        AnnotationError: a subset to be renamed does not exist.
+    """
+    for name in names:
+        annotations.subset(name)
+    videos = {
+        key: replace(video, subset=names.get(video.subset, video.subset))
+        for key, video in annotations.videos.items()
+    }
+    return replace(annotations, videos=videos)
+
+
+def hold_out(
+    annotations: Annotations,
+    fraction: float,
+    training: str = "training",
+    validation: str = "validation",
+) -> Annotations:
+    """Move a part of the training videos into a subset for validation.
+
+    Data sets with two subsets leave nothing to choose epochs and thresholds on but the test
+    videos, which makes the reported number too good. Whole subjects are held out where every
+    training video names its ``subject``. The choice depends on nothing but the names.
+
+    Args:
+        annotations: with a subset ``training`` and none called ``validation``.
+        fraction: of the training videos, in (0, 1); at least one video moves and one stays.
+        training: name of the subset to take from.
+        validation: name of the new subset.
+
+    Raises:
+        UsageError: the fraction is not in (0, 1), or there is such a subset already.
+        AnnotationError: fewer than two videos or subjects train.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(
+            f"{fraction:g} of the videos cannot be held out", remedy="give a number such as 0.15"
+        )
+    if validation in annotations.subsets:
+        raise UsageError(
+            f"there is a subset {validation!r} already",
+            remedy="leave out --hold-out, or rename that subset with --rename",
+        )
+    chosen = annotations.subset(training).videos
+    by_subject = all(video.attributes.get("subject") for video in chosen.values())
+    groups: dict[str, list[str]] = {}
+    for key, video in chosen.items():
+        groups.setdefault(video.attributes["subject"] if by_subject else key, []).append(key)
+    if len(groups) < 2:
+        raise AnnotationError(
+            f"the subset {training!r} has too few videos to hold one out",
+            remedy="leave out --hold-out",
+        )
+    order = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    moved: set[str] = set()
+    for name in order[:-1]:
+        if moved and len(moved) + len(groups[name]) / 2 > fraction * len(chosen):
+            break
+        moved.update(groups[name])
+    videos = {
+        key: replace(video, subset=validation) if key in moved else video
+        for key, video in annotations.videos.items()
+    }
+    return replace(annotations, videos=videos)
