@@ -65,13 +65,15 @@ def evaluate(
         str,
         typer.Option(
             help="Format of the annotations: auto, activitynet, charades, multithumos, tsu, "
-            "tsu-cross-subject, tsu-cross-view, charades-csv, csv."
+            "tsu-cross-subject, tsu-cross-view, charades-csv, csv, pku-mmd, pku-mmd-cross-subject, "
+            "pku-mmd-cross-view, thumos14."
         ),
     ] = "auto",
     annotation_rate: Annotated[
         float | None,
         typer.Option(
-            min=0.001, help="Frames per second of annotations that count in frames (tsu: 25)."
+            min=0.001,
+            help="Frames per second of annotations that count in frames (tsu: 25, pku-mmd: 30).",
         ),
     ] = None,
     scores_out: Annotated[
