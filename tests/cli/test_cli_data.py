@@ -28,6 +28,7 @@ from vidkd.evaluation import (
     write_dense_scores,
     write_detections,
 )
+from vidkd.networks import load_temporal_filter
 from vidkd.video import VideoWriter
 
 Run = Callable[..., tuple[int, str, str]]
@@ -219,3 +220,30 @@ def test_whole_subjects_are_held_out(run: Run, tmp_path: Path) -> None:
     assert len(subjects["validation"]) in (1, 2)
     assert not subjects["validation"] & subjects["training"]
     assert subjects["validation"] | subjects["training"] == {"03", "04", "06", "07", "09"}
+
+
+def test_a_folder_of_annotations_trains_without_its_ambiguous_segments(
+    run: Run, tmp_path: Path
+) -> None:
+    source, cache = tmp_path / "thumos", tmp_path / "cache"
+    source.mkdir()
+    for name, subset in (("v1", "val"), ("v2", "val"), ("v3", "test")):
+        for label in ("Diving", "Ambiguous"):
+            with (source / f"{label}_{subset}.txt").open("a") as stream:
+                stream.write(f"{name} 1.0 2.5\n")
+        (tmp_path / "rgb").mkdir(exist_ok=True)
+        np.save(tmp_path / "rgb" / f"{name}.npy", np.eye(9, 6, dtype=np.float32))
+    assert run(*importing(tmp_path, cache, "rgb"))[0] == 0
+    common = ["--cache", cache, "--annotations", source, "--format", "thumos14", "--device", "cpu"]
+    options = ["--train-subset", "validation", "--validation-subset", "validation"]
+    small = ["--channels", 4, "--layers", 1, "--epochs", 1, "--output", tmp_path / "run"]
+    code, _, err = run("train-baseline", *common, *options, *small)
+    assert code == 0, err
+    header = load_temporal_filter(tmp_path / "run")[1]
+    assert len(header.classes) == 20
+    assert header.encoder == "my-rgb"
+    code, out, err = run(
+        "evaluate", "--run", tmp_path / "run", *common, "--json", "--protocol", "thumos14"
+    )
+    assert code == 0, err
+    assert "1 ambiguous segments are ignored" in out
