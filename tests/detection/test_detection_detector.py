@@ -120,6 +120,11 @@ class TestStudent:
         with pytest.raises(error, match=message):
             Detector(path, "cpu", encoder=BrightnessEncoder())
 
+    def test_a_student_on_imported_features_is_refused(self, tmp_path):
+        path = write_student(tmp_path / "student.safetensors", encoder="somebody-elses")
+        with pytest.raises(UsageError, match="'somebody-elses', which vidkd cannot run on video"):
+            Detector(path, "cpu")
+
 
 class TestErrors:
     def test_a_missing_video(self, tmp_path):
@@ -220,3 +225,19 @@ def test_real_clips_are_named(name, label):
     assert [item.label for item in result.segments] == [label]
     assert result.segments[0].score > 0.8
     assert result.segments[0].end - result.segments[0].start > 0.8 * result.duration
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    video = write_video(tmp_path / "long.mp4", [("red", 300)], size=(48, 32))
+    resident = []
+
+    def report(_):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
+
+    detect(video, device="cpu", encoder=BrightnessEncoder(), report=report)
+    assert len(resident) > 100
+    # A fragmented heap grew by 90 MB here.
+    assert max(resident) - resident[20] < 40e6
