@@ -18,6 +18,7 @@ from vidkd.cli import (
     run,
     synth,
     train,
+    train_encoder,
 )
 from vidkd.console import log
 from vidkd.errors import VidkdError
@@ -42,6 +43,7 @@ app.command("extract-features")(extract.extract_features)
 app.command("train-teacher")(train.train_teacher)
 app.command("train-baseline")(train.train_baseline)
 app.command("distill")(train.distill)
+app.command("train-encoder")(train_encoder.train_encoder)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("synth")(synth.synth)

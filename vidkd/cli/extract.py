@@ -109,8 +109,9 @@ def extract_features(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A model of `vidkd models list`. Default: i3d-rgb-kinetics400; for flow "
-            "i3d-flow-imagenet if it was fetched, else i3d-flow-inflated.",
+            help="A model of `vidkd models list`, or a run of `vidkd train-encoder`. Default: "
+            "i3d-rgb-kinetics400; for flow i3d-flow-imagenet if it was fetched, else "
+            "i3d-flow-inflated.",
         ),
     ] = None,
     root: Root = None,

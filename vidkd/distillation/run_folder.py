@@ -33,7 +33,6 @@ _NOT_COMPARED = frozenset({"paths"})
 _NAMES = (
     "result.json",
     "last.pt",
-    "weights.safetensors",
     "metrics.csv",
     "environment.json",
     "tensorboard",
@@ -46,11 +45,12 @@ class RunFolder:
 
     Args:
         path: the folder; it is made when training begins.
+        weights: name of the file with the best weights.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, weights: str = "weights.safetensors") -> None:
         self.path = Path(path)
-        self.weights = self.path / "weights.safetensors"
+        self.weights = self.path / weights
         self.tensorboard = self.path / "tensorboard"
         self._recipe = self.path / "recipe.yaml"
         self._state = self.path / "last.pt"
@@ -126,7 +126,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove everything that a run writes; other files in the folder stay."""
-        for name in _NAMES:
+        for name in (self.weights.name, *_NAMES):
             item = self.path / name
             if item.is_dir():
                 shutil.rmtree(item)

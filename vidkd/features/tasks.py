@@ -106,6 +106,8 @@ class FeatureTask:
     flow: FlowSettings | None = None
     overwrite: bool = False
     name: str = "extract-features"
+    encoder: str = ""
+    """What to load, when it is not the card's name but the path of a fine-tuned encoder."""
 
     def path(self, video: VideoFile) -> Path:
         """Return the cache file of a video."""
@@ -135,7 +137,7 @@ class FeatureTask:
         import torch
 
         torch.set_num_threads(threads)
-        encoder = _loaded(self.load, self.card.name, self.device)
+        encoder = _loaded(self.load, self.encoder or self.card.name, self.device)
         # Larger batches were not faster on a processor; a GPU needs more of them to be busy.
         default = 32 if encoder.device.type == "cuda" else 4
         return extract_features(
@@ -202,4 +204,5 @@ def feature_task(
         device,
         flow,
         overwrite,
+        encoder=encoder,
     )

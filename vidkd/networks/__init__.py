@@ -18,6 +18,7 @@ from vidkd.networks.zoo import (
     load_encoder,
     load_network,
     models_folder,
+    trained_file,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "save_temporal_filter",
     "save_weights",
     "select_device",
+    "trained_file",
 ]

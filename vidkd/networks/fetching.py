@@ -19,7 +19,7 @@ from vidkd.files import sha256
 from vidkd.networks.converters import from_flax_pickle, from_pytorch, inflate_input
 from vidkd.networks.i3d import I3D
 from vidkd.networks.weights import check_state, load_weights, save_weights, state_sha256
-from vidkd.networks.zoo import find_card, load_network, weights_path
+from vidkd.networks.zoo import find_card, load_network, trained_file, weights_path
 from vidkd.recipe import ModelCard, WeightsSource
 
 LARGEST_CHECKPOINT = 1 << 30
@@ -31,10 +31,14 @@ _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 def ensure_weights(name: str) -> Path:
     """Return the converted weights of a card, fetched first when they are not there yet.
 
+    Those of a fine-tuned encoder, given by its path, are there already.
+
     Raises:
         UsageError: there is no such model.
         WeightsError: they cannot be had; the message says how to give them by hand.
     """
+    if (trained := trained_file(name)) is not None:
+        return trained
     card = find_card(name)
     path = weights_path(card)
     return path if path.is_file() else fetch(card)

@@ -1,0 +1,128 @@
+"""Which snippets are drawn, and how they are read, cropped and flipped."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from vidkd.annotations import Segment, VideoAnnotation
+from vidkd.errors import AnnotationError, UsageError, VidkdError
+from vidkd.features.encode import network_input
+from vidkd.finetuning.snippets import (
+    BalancedSampler,
+    Clip,
+    LabelledVideo,
+    SnippetReader,
+    VideoSource,
+    augment,
+    find_by_id,
+    validation_clips,
+)
+from vidkd.recipe import FrameSettings
+from vidkd.video import VideoWriter, cut_snippets, read_frames
+
+RATE = 25
+
+
+class Still:
+    """Frames whose value is their number."""
+
+    def __init__(self, frames):
+        times = np.arange(frames + 1) / RATE
+        self.pts = np.stack([times[:-1], times[1:]], axis=1)
+
+    def read(self, frame, length):
+        numbers = np.minimum(np.arange(frame, frame + length), len(self.pts) - 1)
+        images = np.broadcast_to(numbers[:, None, None, None], (length, 8, 10, 2))
+        return images.astype(np.uint8), (frame / RATE, self.pts[numbers[-1], 1])
+
+
+def labelled(frames, *segments):
+    items = tuple(Segment(first / RATE, last / RATE, label) for first, last, label in segments)
+    return LabelledVideo(Still(frames), VideoAnnotation("v", segments=items))
+
+
+def test_classes_and_background_are_drawn_equally_often():
+    videos = [labelled(1000, (0, 20, "rare")), labelled(400, (0, 350, "common"))]
+    sampler = BalancedSampler(videos, ("rare", "common", "absent"), 16)
+    clips = sampler.draw(300, np.random.default_rng(0))
+    reader = SnippetReader(videos, ("rare", "common", "absent"), 16, 8, True)
+    targets = np.stack([reader[clip][1] for clip in clips])
+    assert targets.sum(axis=0).tolist() == [100, 100, 0]
+    assert {clip.flip for clip in clips} == {True, False}
+    assert clips == sampler.draw(300, np.random.default_rng(0))
+    assert clips != sampler.draw(300, np.random.default_rng(1))
+    with pytest.raises(AnnotationError, match="no training snippet carries a label"):
+        BalancedSampler([labelled(100)], ("absent",), 16)
+
+
+def test_validation_takes_every_snippet_or_spreads_evenly():
+    videos = [labelled(33), labelled(16)]
+    assert validation_clips(videos, 16, 16, 100) == [
+        Clip(0, 0),
+        Clip(0, 16),
+        Clip(0, 32),
+        Clip(1, 0),
+    ]
+    few = validation_clips(videos, 16, 16, 2)
+    assert few == [Clip(0, 0), Clip(1, 0)]
+
+
+def test_a_flip_mirrors_the_picture_and_turns_horizontal_motion_round():
+    rng = np.random.default_rng(0)
+    flow = rng.integers(1, 256, (4, 6, 9, 2), dtype=np.uint8)
+    flow[0, 0, 0] = 128
+    plain = augment(flow, Clip(0, 0, 0.5, 0.5), 6, True)
+    flipped = augment(flow, Clip(0, 0, 0.5, 0.5, True), 6, True)
+    one, other = (
+        network_input(item[None], torch.device("cpu"), 20.0)[0] for item in (plain, flipped)
+    )
+    torch.testing.assert_close(other[0], -one[0].flip(-1), rtol=0, atol=0)
+    torch.testing.assert_close(other[1], one[1].flip(-1), rtol=0, atol=0)
+    rgb = rng.integers(0, 256, (4, 6, 9, 3), dtype=np.uint8)
+    mirrored = augment(rgb, Clip(0, 0, 0.5, 0.5, True), 6, False)
+    np.testing.assert_array_equal(
+        mirrored, augment(rgb, Clip(0, 0, 0.5, 0.5), 6, False)[:, :, ::-1]
+    )
+
+
+def test_crops_reach_both_borders_and_small_pictures_are_refused():
+    image = np.broadcast_to(np.arange(9, dtype=np.uint8)[None, None, :, None], (2, 6, 9, 3))
+    lefts = {
+        int(augment(image, Clip(0, 0, x, 0.0), 4, False)[0, 0, 0, 0])
+        for x in np.linspace(0, 0.999, 50)
+    }
+    assert lefts == set(range(6))
+    assert augment(image, Clip(0, 0), 4, False)[0, 0, 0, 0] == 2
+    for clip in (Clip(0, 0), Clip(0, 0, 0.1, 0.1)):
+        with pytest.raises(VidkdError, match="smaller than the crop"):
+            augment(image, clip, 7, False)
+
+
+@pytest.mark.parametrize("rate", [None, 10.0])
+def test_video_is_read_by_time_as_from_the_start(tmp_path, rate):
+    path = tmp_path / "v.mp4"
+    texture = np.random.default_rng(0).integers(0, 255, (48, 200, 3), dtype=np.uint8)
+    with VideoWriter(path, 64, 48, Fraction(RATE)) as writer:
+        for number in range(70):
+            writer.write(np.ascontiguousarray(texture[:, number : number + 64]))
+    settings = FrameSettings(short_side=48, frame_rate=rate)
+    source = VideoSource.open(path, settings, None)
+    whole = list(read_frames(path, short_side=48, frame_rate=rate))
+    assert len(source.pts) == pytest.approx(len(whole), abs=1)
+    for snippet in cut_snippets(whole, 16, 5):
+        images, times = source.read(snippet.index * 5, 16)
+        np.testing.assert_array_equal(images, snippet.frames)
+        assert times == pytest.approx((snippet.start, snippet.end))
+
+
+def test_files_are_found_by_id_or_by_name(tmp_path):
+    files = {"a/x": tmp_path / "1", "b/x": tmp_path / "2", "b/y": tmp_path / "3"}
+    assert find_by_id("a/x", files, "flow", "").name == "1"
+    assert find_by_id("y", files, "flow", "").name == "3"
+    for name in ("x", "z"):
+        with pytest.raises(UsageError, match="was not found"):
+            find_by_id(name, files, "flow", "look")

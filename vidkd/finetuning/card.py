@@ -1,0 +1,71 @@
+"""A fine-tuned encoder on disk: weights with their model card, usable like one of the zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vidkd.files import write_text
+from vidkd.finetuning.data import SnippetData
+from vidkd.finetuning.job import FinetuneJob
+from vidkd.networks import save_weights
+from vidkd.networks.i3d import FEATURE_DIM, I3D
+from vidkd.networks.weights import state_sha256
+from vidkd.recipe import ModelCard
+
+
+def trained_card(job: FinetuneJob, start: ModelCard, data: SnippetData) -> ModelCard:
+    """Return the model card of the encoder that a run trains."""
+    return ModelCard(
+        name=job.card_name,
+        network="i3d",
+        modality=job.modality,
+        description=f"{start.name}, fine-tuned by vidkd on {len(data.training)} videos of "
+        f"{len(data.classes)} classes",
+        feature_dim=FEATURE_DIM,
+        in_channels=start.in_channels,
+        frames=data.frames,
+        snippet=job.snippet,
+        crop=job.crop,
+        weights=(),
+        licence=f"as {start.name}, and the terms of the training videos",
+        source="vidkd train-encoder",
+    )
+
+
+def save_encoder(
+    path: Path,
+    network: I3D,
+    card: ModelCard,
+    classes: tuple[str, ...],
+    training_data: dict[str, Any],
+) -> str:
+    """Write weights and card into one file, and the card beside it for people to read.
+
+    Returns:
+        the hash of the weights, as the provenance of features will have it.
+    """
+    state = {
+        name: value.detach().cpu().float()
+        for name, value in network.state_dict().items()
+        if not name.endswith("batches_tracked")
+    }
+    digest = state_sha256(state)
+    fields = card.model_dump(mode="json")
+    header = {
+        "format": 1,
+        "network": card.network,
+        "card": card.name,
+        "modality": card.modality,
+        "in_channels": card.in_channels,
+        "classes": list(classes),
+        "model_card": fields,
+        "training_data": training_data,
+        "weights_sha256": digest,
+    }
+    save_weights(path, state, header)
+    text = yaml.safe_dump({**fields, "weights_sha256": digest}, sort_keys=False)
+    write_text(path.with_name("card.yaml"), text)
+    return digest

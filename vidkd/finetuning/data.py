@@ -1,0 +1,129 @@
+"""From annotations to the labelled videos of a fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidkd.annotations import Annotations, load_annotations
+from vidkd.cache import CacheFile
+from vidkd.errors import CacheError, UsageError
+from vidkd.files import sha256
+from vidkd.finetuning.job import FinetuneJob
+from vidkd.finetuning.snippets import (
+    FlowSource,
+    LabelledVideo,
+    SnippetReader,
+    VideoSource,
+    find_by_id,
+)
+from vidkd.recipe import FrameSettings
+from vidkd.video import find_videos
+
+
+@dataclass(frozen=True)
+class SnippetData:
+    """The videos of both subsets.
+
+    Attributes:
+        classes: names of the K classes.
+        training: videos to train on.
+        validation: videos to validate on.
+        frames: how the frames were made; for flow, as the cache says.
+        bound: pixels at which flow was clipped; None for rgb.
+        identity: hashes of what is trained on, as JSON values.
+    """
+
+    classes: tuple[str, ...]
+    training: list[LabelledVideo]
+    validation: list[LabelledVideo]
+    frames: FrameSettings
+    bound: float | None
+    identity: dict[str, Any]
+
+    @staticmethod
+    def load(job: FinetuneJob) -> SnippetData:
+        """Find the videos of the annotations.
+
+        Raises:
+            AnnotationError: the annotations cannot be read, or lack a subset.
+            UsageError: a video is missing, or frames are smaller than the crop.
+            CacheError: flow is damaged, or was not computed alike for all videos.
+            VideoError: a video cannot be opened.
+        """
+        annotations = load_annotations(job.annotations, job.annotation_format).actions()
+        subsets = [
+            annotations.subset(name) for name in (job.subsets.training, job.subsets.validation)
+        ]
+        if job.modality == "flow":
+            parts, frames, bound, identity = _flow(job, subsets)
+        else:
+            parts, frames, bound, identity = _rgb(job, subsets)
+        if frames.short_side < job.crop:
+            raise UsageError(
+                f"frames of short side {frames.short_side} are smaller than the crop of {job.crop}",
+                remedy="choose a larger --short-side (of the flow, too) or a smaller --crop",
+            )
+        identity["annotations_sha256"] = sha256(job.annotations)
+        return SnippetData(annotations.classes, parts[0], parts[1], frames, bound, identity)
+
+    def reader(self, videos: list[LabelledVideo], job: FinetuneJob) -> SnippetReader:
+        """Return what reads the snippets of these videos."""
+        flow = self.bound is not None
+        return SnippetReader(videos, self.classes, job.snippet.length, job.crop, flow)
+
+
+_Parts = tuple[list[list[LabelledVideo]], FrameSettings, float | None, dict[str, Any]]
+
+
+def _flow(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
+    assert job.cache is not None
+    folder = job.cache / "flow"
+    files = {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*.h5"))
+        if not path.name.startswith(".")
+    }
+    settings: dict[str, Any] | None = None
+    hashes: dict[str, str] = {}
+    parts: list[list[LabelledVideo]] = []
+    first = ""
+    for subset in subsets:
+        parts.append([])
+        for name, video in subset.videos.items():
+            path = find_by_id(
+                name, files, "flow", f"compute it with `vidkd extract-flow ... --cache {job.cache}`"
+            )
+            with CacheFile(path) as file:
+                found = dict(file.provenance.settings)
+                hashes[name] = file.sha256
+                parts[-1].append(LabelledVideo(FlowSource(path, file.pts), video))
+            if settings is None:
+                settings, first = found, str(path)
+            elif found != settings:
+                raise CacheError(
+                    f"this flow was computed with other settings than {first}",
+                    path=path,
+                    remedy="run `vidkd extract-flow` with --overwrite on all videos",
+                )
+    assert settings is not None
+    frames = FrameSettings.model_validate(settings["frames"])
+    identity = {"flow_settings": settings, "flow_sha256": hashes}
+    return parts, frames, float(settings["flow"]["bound"]), identity
+
+
+def _rgb(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
+    assert job.videos is not None
+    files: dict[str, Path] = {item.key: item.path for item in find_videos([job.videos])}
+    frames = FrameSettings(short_side=job.short_side, frame_rate=job.frame_rate)
+    sizes: dict[str, int] = {}
+    parts: list[list[LabelledVideo]] = []
+    for subset in subsets:
+        parts.append([])
+        for name, video in subset.videos.items():
+            path = find_by_id(name, files, "file", "check --videos and the annotations")
+            source = VideoSource.open(path, frames, video.duration)
+            sizes[name] = path.stat().st_size
+            parts[-1].append(LabelledVideo(source, video))
+    return parts, frames, None, {"video_bytes": sizes}

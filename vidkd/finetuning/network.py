@@ -1,0 +1,116 @@
+"""The network in training: head, frozen layers, batch normalisation and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vidkd.errors import UsageError
+from vidkd.finetuning.job import BatchNorm, Precision
+from vidkd.networks.i3d import END_POINTS, FEATURE_DIM, I3D
+
+HEAD_RATE = 10.0
+"""The new classifier learns this much faster than the pretrained layers."""
+
+
+def replace_head(network: I3D, classes: int, dropout: float, seed: int) -> None:
+    """Give the network a new classifier, drawn from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(FEATURE_DIM, classes)
+    with torch.no_grad():
+        head.weight.normal_(0, 0.01, generator=generator)
+        head.bias.zero_()
+    network.classifier = head
+    network.dropout = nn.Dropout(dropout)
+
+
+class Tuned(nn.Module):
+    """An I3D of which some layers, or the statistics of the batch normalisation, stand still.
+
+    Args:
+        network: the I3D.
+        freeze_until: last of the frozen layers; None freezes none.
+        batch_norm: with ``train`` the statistics of the layers that are not frozen are updated.
+    """
+
+    def __init__(self, network: I3D, freeze_until: str | None, batch_norm: BatchNorm) -> None:
+        super().__init__()
+        self.network = network
+        last = -1 if freeze_until is None else END_POINTS.index(freeze_until)
+        self._frozen = [
+            network.layers[name] for name in END_POINTS[: last + 1] if name in network.layers
+        ]
+        self._keeps_statistics = batch_norm != "train"
+        for layer in self._frozen:
+            layer.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Tuned:
+        """Enter training or evaluation mode; what stands still stays in evaluation mode."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        if self._keeps_statistics:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map snippets (B, C, T, S, S) in [-1, 1] to logits (B, K)."""
+        return self.network.logits(x)
+
+    def groups(self, learning_rate: float) -> list[dict[str, object]]:
+        """Return the parameters that learn, for the optimiser; the head at its own rate."""
+        head = list(self.network.classifier.parameters())
+        body = [p for p in self.network.layers.parameters() if p.requires_grad]
+        groups: list[dict[str, object]] = [{"params": head, "lr": HEAD_RATE * learning_rate}]
+        if body:
+            groups.append({"params": body, "lr": learning_rate})
+        return groups
+
+
+@torch.no_grad()
+def recalibrate(network: I3D, batches: Iterable[Tensor]) -> None:
+    """Replace the statistics of every batch normalisation by those of these snippets.
+
+    The plain average of the batches' statistics, each layer normalised by its batch ("precise
+    batch normalisation", Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3). No
+    label is used. A network inflated from RGB carries statistics of RGB, which flow, mostly zero,
+    is far from.
+
+    Args:
+        network: changed in place; left in evaluation mode.
+        batches: snippets (B, C, T, S, S) in [-1, 1], some dozens in all.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+        norm.train()
+    for batch in batches:
+        network.features(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+
+
+def working_type(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type that convolutions are computed in.
+
+    ``auto`` is float32 on a processor, and bfloat16 on a GPU that has it, else float16.
+
+    Raises:
+        UsageError: float16 on a processor, which has no fast form of it.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 needs a GPU", remedy="use --precision bf16 or float32")
+    if precision == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -1,0 +1,305 @@
+"""Labelled snippets: where they lie, which ones an epoch takes, and how they are read.
+
+Which snippets an epoch takes, and how they are cropped and flipped, is drawn beforehand from the
+seed and the number of the epoch, so that neither the number of processes nor that of reading
+workers changes what is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from vidkd.annotations import VideoAnnotation, snippet_targets
+from vidkd.cache import CacheFile
+from vidkd.errors import AnnotationError, UsageError, VideoError
+from vidkd.features.encode import centre_crop
+from vidkd.recipe import FrameSettings
+from vidkd.video import probe, read_frames, snippet_pts
+
+_TIME_HAIR = 1e-4
+
+
+class Clip(NamedTuple):
+    """One snippet to read.
+
+    Attributes:
+        video: number of the video.
+        frame: number of its first frame.
+        across: place of the crop between the left (0) and the right (1); None for the centre.
+        down: the same between top and bottom.
+        flip: mirror it.
+    """
+
+    video: int
+    frame: int
+    across: float | None = None
+    down: float | None = None
+    flip: bool = False
+
+
+class Source(Protocol):
+    """Frames of one video by number."""
+
+    @property
+    def pts(self) -> np.ndarray:
+        """(N, 2) start and end second of every frame, as far as known without decoding."""
+
+    def read(self, frame: int, length: int) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return (length, H, W, C) uint8, the last frame repeated, and true start and end."""
+
+
+@dataclass(frozen=True)
+class FlowSource:
+    """Flow in a cache file; it is opened for every read, as workers cannot share open files."""
+
+    path: Path
+    pts: np.ndarray
+
+    def read(self, frame: int, length: int) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return (length, H, W, 2) uint8 and the start and end second.
+
+        Raises:
+            CacheError: the file is damaged.
+        """
+        with CacheFile(self.path) as file:
+            rows = file.rows(frame, frame + length)
+        end = float(self.pts[min(frame + length, len(self.pts)) - 1, 1])
+        return _filled(rows, length), (float(self.pts[frame, 0]), end)
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """RGB frames of a video, decoded from any second.
+
+    ``pts`` follow from the frame rate, and only choose where to read; the times that labels are
+    looked up with are those of the frames that were decoded.
+    """
+
+    path: Path
+    frames: FrameSettings
+    pts: np.ndarray
+
+    @staticmethod
+    def open(path: Path, frames: FrameSettings, duration: float | None) -> VideoSource:
+        """Describe a video.
+
+        Args:
+            path: the video.
+            frames: resize and sampling.
+            duration: seconds according to the annotations, for containers that do not say.
+
+        Raises:
+            VideoError: it cannot be opened, or nobody knows how long it is.
+        """
+        info = probe(path)
+        rate = frames.frame_rate or float(info.frame_rate)
+        seconds = info.duration or duration
+        if seconds is None and info.frame_count:
+            seconds = info.frame_count / float(info.frame_rate)
+        if not seconds:
+            raise VideoError(
+                "does not say how long it is",
+                path=path,
+                remedy="give durations in the annotations, or remux the file",
+            )
+        starts = np.arange(max(1, int(seconds * rate))) / rate
+        return VideoSource(path, frames, np.stack([starts, starts + 1 / rate], axis=1))
+
+    def read(self, frame: int, length: int) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return (length, H, W, 3) uint8 and the start and end second.
+
+        Raises:
+            VideoError: it cannot be decoded there.
+        """
+        if self.frames.frame_rate is None:
+            # The middle of the frame, so that rounding never takes in the frame before.
+            begin = float(self.pts[frame].mean())
+        else:
+            begin = max(0.0, float(self.pts[frame, 0]) - _TIME_HAIR)
+        images: list[np.ndarray] = []
+        times: list[tuple[float, float]] = []
+        reader = read_frames(
+            self.path,
+            short_side=self.frames.short_side,
+            frame_rate=self.frames.frame_rate,
+            start=begin,
+        )
+        for item in reader:
+            images.append(item.image)
+            times.append((item.start, item.end))
+            if len(images) == length:
+                break
+        if not images:
+            if frame == 0:
+                raise VideoError("has no frames", path=self.path, remedy="check the file")
+            # The container promised more than there is: the snippet before is nearest.
+            return self.read(max(0, frame - length), length)
+        return _filled(np.stack(images), length), (times[0][0], times[-1][1])
+
+
+def _filled(rows: np.ndarray, length: int) -> np.ndarray:
+    if len(rows) == length:
+        return rows
+    return np.concatenate([rows, np.repeat(rows[-1:], length - len(rows), axis=0)])
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """A video with its annotation."""
+
+    source: Source
+    annotation: VideoAnnotation
+
+
+class SnippetReader:
+    """Reads clips of videos; picklable, so that worker processes can do it.
+
+    Args:
+        videos: what :attr:`Clip.video` counts.
+        classes: names of the K classes.
+        length: frames in a snippet.
+        crop: side of the square in pixels.
+        flow: whether the frames are quantised flow, whose horizontal part changes sign when
+            mirrored.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[LabelledVideo],
+        classes: Sequence[str],
+        length: int,
+        crop: int,
+        flow: bool,
+    ) -> None:
+        self._videos = tuple(videos)
+        self._classes = tuple(classes)
+        self._length = length
+        self._crop = crop
+        self._flow = flow
+
+    def __getitem__(self, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+        """Return (length, crop, crop, C) uint8 and the labels (K,) float32."""
+        video = self._videos[clip.video]
+        images, times = video.source.read(clip.frame, self._length)
+        targets = snippet_targets(video.annotation, self._classes, np.array([times]))[0]
+        return augment(images, clip, self._crop, self._flow), targets
+
+
+def augment(images: np.ndarray, clip: Clip, crop: int, flow: bool) -> np.ndarray:
+    """Crop and flip (T, H, W, C) uint8 as the clip says; (T, crop, crop, C).
+
+    Raises:
+        VidkdError: the images are smaller than the crop.
+    """
+    if clip.across is None or clip.down is None:
+        images = np.stack([centre_crop(image, crop) for image in images])
+    else:
+        height, width = images.shape[1:3]
+        centre_crop(images[0], crop)  # refuses what is too small
+        top = min(int(clip.down * (height - crop + 1)), height - crop)
+        left = min(int(clip.across * (width - crop + 1)), width - crop)
+        images = images[:, top : top + crop, left : left + crop]
+    if clip.flip:
+        images = images[:, :, ::-1].copy()
+        if flow:
+            # 128 is zero motion and 1..255 lie around it: 256 - q is the opposite motion.
+            images[..., 0] = 256 - images[..., 0].astype(np.int16)
+    return np.ascontiguousarray(images)
+
+
+class BalancedSampler:
+    """Draws training snippets so that every class, and background, is as frequent as any other.
+
+    Args:
+        videos: the training videos.
+        classes: names of the K classes.
+        length: frames in a snippet.
+
+    Raises:
+        AnnotationError: no snippet has a label.
+    """
+
+    def __init__(self, videos: Sequence[LabelledVideo], classes: Sequence[str], length: int):
+        # A quarter of a snippet apart: fine enough to begin anywhere in an action.
+        step = max(1, length // 4)
+        found: list[list[np.ndarray]] = [[] for _ in range(len(classes) + 1)]
+        for number, video in enumerate(videos):
+            pts = snippet_pts(video.source.pts, length, step)
+            targets = snippet_targets(video.annotation, classes, pts)
+            background = targets.max(axis=1, initial=0.0) == 0
+            for group, column in enumerate([*(targets.T > 0), background]):
+                [windows] = np.nonzero(column)
+                found[group].append(
+                    np.stack([np.full(len(windows), number), windows * step], axis=1)
+                )
+        groups = [np.concatenate(item) for item in found]
+        if not any(len(group) for group in groups[:-1]):
+            raise AnnotationError(
+                "no training snippet carries a label",
+                remedy="check that the annotations belong to these videos, and their units",
+            )
+        self.groups = [group for group in groups if len(group)]
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[Clip]:
+        """Draw ``count`` clips with random crops and flips."""
+        # Every group equally often rather than on average, then in random order.
+        order = rng.permutation(np.arange(count) % len(self.groups))
+        clips = []
+        for group in order:
+            video, frame = self.groups[group][rng.integers(len(self.groups[group]))]
+            across, down, flip = rng.random(3)
+            clips.append(Clip(int(video), int(frame), float(across), float(down), bool(flip < 0.5)))
+        return clips
+
+
+def validation_clips(
+    videos: Sequence[LabelledVideo], length: int, stride: int, limit: int
+) -> list[Clip]:
+    """Return the snippets of the videos, centre-cropped; at most ``limit``, evenly spread."""
+    clips = [
+        Clip(number, int(frame) * stride)
+        for number, video in enumerate(videos)
+        for frame in range(len(snippet_pts(video.source.pts, length, stride)))
+    ]
+    if len(clips) > limit:
+        clips = [clips[i] for i in np.linspace(0, len(clips) - 1, limit).round().astype(int)]
+    return clips
+
+
+class Batches:
+    """Lists of clips that can be set before every pass, while the reading workers stay alive."""
+
+    def __init__(self) -> None:
+        self.lists: list[list[Clip]] = []
+
+    def __iter__(self) -> Iterator[list[Clip]]:
+        return iter(self.lists)
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+
+def collate(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Stack snippets to (B, T, S, S, C) and labels to (B, K)."""
+    images, targets = zip(*items, strict=True)
+    return np.stack(images), np.stack(targets)
+
+
+def find_by_id(name: str, files: dict[str, Path], what: str, remedy: str) -> Path:
+    """Return the file of a video: its key is the id, or ends with ``/`` and the id.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    if name in files:
+        return files[name]
+    matches = [key for key in files if key.rpartition("/")[2] == name]
+    if len(matches) != 1:
+        how = "none" if not matches else ", ".join(matches)
+        raise UsageError(f"the {what} of video {name!r} was not found ({how})", remedy=remedy)
+    return files[matches[0]]
