@@ -152,6 +152,7 @@ class Detector:
     ) -> None:
         place = select_device(device)
         self._filter: TemporalFilter | None = None
+        self._offset = torch.zeros(())
         name = DEFAULT_ENCODER
         if model is not None:
             self._filter, header = load_temporal_filter(model, place)
@@ -180,6 +181,11 @@ class Detector:
             self._frames, self._snippet, self._crop = header.frames, header.snippet, header.crop
             self.settings = header.segments
             self.threshold, self.score_name = STUDENT_THRESHOLD, "probability"
+            if header.thresholds is not None:
+                # Shifts every class so that its best threshold on the validation subset becomes
+                # 0.5; rare classes would hardly ever reach 0.5 by themselves.
+                self._offset = torch.logit(torch.tensor(header.thresholds, dtype=torch.float32))
+                self.score_name = "score (0.5: best F1 on validation)"
             self.name = str(model)
         else:
             if encoder.classes is None:
@@ -301,7 +307,8 @@ class Detector:
                 return torch.softmax(smooth, dim=1).float().numpy()
             x = torch.from_numpy(rows).to(next(self._filter.parameters()).device)[None]
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            return torch.sigmoid(self._filter(x, mask).logits[0].float()).cpu().numpy()
+            logits = self._filter(x, mask).logits[0].float().cpu()
+            return torch.sigmoid(logits - self._offset).numpy()
 
 
 def _smoothed(logits: torch.Tensor) -> torch.Tensor:

@@ -203,7 +203,8 @@ class _Training:
                 remedy="use a smaller --learning-rate or smaller weights, in another --output",
             )
         self.model.eval()
-        score, validation_loss = self.validator(self.model)
+        validation = self.validator(self.model)
+        score = validation.frame_map
         # Without a single class in the validation set the last epoch is as good as any.
         if not np.isfinite(score):
             score = 0.0
@@ -212,7 +213,12 @@ class _Training:
                 name: value.detach().cpu().clone()
                 for name, value in self.model.state_dict().items()
             }
-            self.best = {"epoch": self.epoch, "map": score, "model": state}
+            self.best = {
+                "epoch": self.epoch,
+                "map": score,
+                "thresholds": validation.thresholds(),
+                "model": state,
+            }
         # Progress is that of the training loss. Validation frame mAP is too noisy on a small set:
         # measured there, it brought the rate down within 50 epochs, and long before the
         # distillation losses had begun to show.
@@ -221,7 +227,7 @@ class _Training:
             "epoch": self.epoch,
             "learning_rate": rate,
             **means,
-            "validation_classification": validation_loss,
+            "validation_classification": validation.loss,
             "validation_map": score,
         }
 
@@ -286,6 +292,7 @@ class _Training:
             },
             teachers=tuple(teacher.name for teacher in data.teachers),
             segments=self.job.segments,
+            thresholds=tuple(self.best["thresholds"]),
         )
         with torch.device("meta"):
             best = build_temporal_filter(self.job.filter, header.in_features, len(header.classes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from vidkd.evaluation import DenseScores, evaluate
 from vidkd.networks import TemporalFilter
 
 _BATCH = 16
+_FEW = 10
+_LEAST = 0.02
 
 
 class Validator:
@@ -47,8 +49,8 @@ class Validator:
         self._order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]))
 
     @torch.no_grad()
-    def __call__(self, model: TemporalFilter) -> tuple[float, float]:
-        """Return the frame mAP over the classes present, and the mean cross-entropy.
+    def __call__(self, model: TemporalFilter) -> Validation:
+        """Score the validation videos.
 
         Args:
             model: in evaluation mode.
@@ -75,7 +77,55 @@ class Validator:
         found = evaluate(scores, self._annotations, "frame").map
         if isinstance(found, dict):
             raise TypeError("a frame protocol gives one number")
-        return found, losses / snippets
+        probabilities = np.concatenate([videos[item.id][0] for item in self._sequences])
+        targets = np.concatenate([_targets(item).numpy() > 0.5 for item in self._sequences])
+        return Validation(found, losses / snippets, probabilities, targets)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one validation found.
+
+    Attributes:
+        frame_map: over the classes present, in [0, 1]; NaN when there is none.
+        loss: mean cross-entropy.
+        probabilities: (N, K) of all snippets.
+        targets: (N, K) bool.
+    """
+
+    frame_map: float
+    loss: float
+    probabilities: np.ndarray
+    targets: np.ndarray
+
+    def thresholds(self) -> list[float]:
+        """Return the probability of each class at which F1 is greatest on these snippets.
+
+        A class with few positive snippets takes the threshold that is best for all classes
+        together, since its own would fit those few.
+        """
+        common = _best_threshold(self.probabilities.ravel(), self.targets.ravel())
+        return [
+            _best_threshold(self.probabilities[:, k], self.targets[:, k])
+            if self.targets[:, k].sum() >= _FEW
+            else common
+            for k in range(self.targets.shape[1])
+        ]
+
+
+def _best_threshold(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Return the threshold of the greatest F1, halfway to the next lower score."""
+    if not targets.any():
+        return 0.5
+    order = np.argsort(-probabilities, kind="stable")
+    scores = probabilities[order].astype(np.float64)
+    hits = np.cumsum(targets[order])
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + targets.sum())
+    # Equal scores cannot be separated: only the last of a tie is a place to cut.
+    f1[:-1][scores[:-1] == scores[1:]] = 0
+    best = int(np.argmax(f1))
+    lower = scores[best + 1] if best + 1 < len(scores) else 0.0
+    return float(np.clip((scores[best] + lower) / 2, _LEAST, 1 - _LEAST))
 
 
 def _targets(video: VideoFeatures) -> Tensor:

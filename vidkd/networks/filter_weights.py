@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from vidkd.errors import WeightsError
 from vidkd.networks.temporal import TemporalFilter, build_temporal_filter
@@ -41,6 +41,14 @@ class FilterHeader(Settings):
     training_data: dict[str, Any] = {}  # noqa: RUF012
     teachers: tuple[str, ...] = ()
     segments: SegmentSettings = SegmentSettings()
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    """For each class the probability that separates it best (F1) on the validation subset."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> FilterHeader:
+        if self.thresholds is not None and len(self.thresholds) != len(self.classes):
+            raise ValueError("thresholds must have one number for each class")
+        return self
 
 
 def save_temporal_filter(path: str | Path, module: TemporalFilter, header: FilterHeader) -> None:
