@@ -95,8 +95,8 @@ def train_encoder(
     ] = None,
     batch_norm: Annotated[
         BatchNorm,
-        typer.Option(help="Statistics: train, frozen, or measured anew first and then frozen."),
-    ] = BatchNorm.recalibrate,
+        typer.Option(help="Statistics: updated, frozen, or measured anew first and then frozen."),
+    ] = BatchNorm.frozen,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda[:n].")] = "auto",
     workers: Annotated[

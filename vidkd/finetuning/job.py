@@ -52,7 +52,7 @@ class FinetuneJob(Settings):
     precision: Precision = "auto"
     freeze_until: str | None = None
     """Last layer of those that stay as they are."""
-    batch_norm: BatchNorm = "recalibrate"
+    batch_norm: BatchNorm = "frozen"
     """Statistics of the batch normalisation: ``train`` updates them with every batch; ``frozen``
     keeps them; ``recalibrate`` measures them on training snippets first and then keeps them."""
     snippets_per_epoch: Annotated[int, Field(ge=1)] = 2048
