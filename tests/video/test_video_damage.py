@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from fractions import Fraction
@@ -13,7 +14,9 @@ import pytest
 
 from vidkd.errors import VideoError
 from vidkd.video import probe, read_frames
+from vidkd.video.matroska import matroska_damage
 
+CLUSTER = b"\x1f\x43\xb6\x75"
 ONE_25TH = Fraction(1, 25)
 
 
@@ -111,7 +114,7 @@ def test_sound_alone(tmp_path):
 def test_a_video_stream_without_a_frame(tmp_path, encode, constant):
     path = encode(tmp_path / "v.mkv", constant(50), draw=textured)
     data = path.read_bytes()
-    path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])  # up to the first cluster
+    path.write_bytes(data[: data.index(CLUSTER)])  # up to the first cluster
     for read in (probe, count):
         with pytest.raises(VideoError, match=r"no frame that can be decoded|it ends too early"):
             read(path)
@@ -239,3 +242,136 @@ def test_ffmpeg_says_nothing_of_its_own(tmp_path, encode, constant, capfd):
     probe(path)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+def whole_or_error(path: Path, data: bytes, pictures: int) -> None:
+    """Read damaged data; pictures may be wrong, but none may be missing without an error."""
+    path.write_bytes(data)
+    with contextlib.suppress(VideoError):
+        assert count(path) == pictures
+
+
+EXACT = ("mp4", "mp4-index-first", "mov", "mkv", "mkv-with-sound", "webm", "avi")
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_no_picture_is_lost_in_silence(kind, tmp_path, encode, constant):
+    name, settings = CUT[kind]
+    path = encode(tmp_path / name, constant(50), size=(128, 96), draw=textured, **settings)
+    whole, choose = path.read_bytes(), random.Random(kind)
+    assert count(path) == 50
+    for share in (0.9, 0.97, 0.99):
+        whole_or_error(path, whole[: int(len(whole) * share)], 50)
+    for damage in ("noise", "zeros", "hole") * 4:
+        at, length = choose.randrange(len(whole)), choose.choice([1, 8, 64, 400, 3000])
+        middle = {"noise": choose.randbytes(length), "zeros": bytes(length), "hole": b""}[damage]
+        whole_or_error(path, whole[:at] + middle + whole[at + length :], 50)
+
+
+def test_a_lost_cluster_is_an_error(tmp_path, encode, constant):
+    """FFmpeg goes on with the next cluster, half a second later, and says nothing."""
+    settings = {"options": {"g": "10"}, "container": {"cluster_time_limit": "400"}}
+    path = encode(tmp_path / "v.mkv", constant(100), size=(128, 96), draw=textured, **settings)
+    data = path.read_bytes()
+    starts = [at for at in range(len(data)) if data.startswith(CLUSTER, at)]
+    assert len(starts) == 10
+    lost = data[: starts[4]] + b"\x2f" + data[starts[4] + 1 :]
+    path.write_bytes(lost)
+    with av.open(str(path)) as container:
+        assert 80 <= sum(1 for _ in container.decode(video=0)) < 100
+    with pytest.raises(VideoError, match=f"unknown element at byte {starts[4]}"):
+        count(path)
+
+
+def test_a_cluster_is_held_to_its_checksum(tmp_path, encode, constant):
+    """A wrong time decodes without complaint; nothing but the checksum tells."""
+    path = encode(tmp_path / "v.mkv", constant(50), draw=textured)
+    data = bytearray(path.read_bytes())
+    clock = data.index(b"\xe7\x81\x00", data.index(CLUSTER))
+    data[clock + 2] = 40
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 50
+    with pytest.raises(VideoError, match="contradicts its checksum"):
+        count(path)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {},
+        {"live": "1"},
+        {"write_crc32": "0"},
+        {"cluster_size_limit": "5000"},
+        {"cues_to_front": "1"},
+    ],
+    ids=lambda item: next(iter(item), "plain"),
+)
+@pytest.mark.parametrize("name", ["v.mkv", "v.webm"])
+def test_sound_matroska_has_no_damage(name, container, tmp_path, encode, constant):
+    codec = {"v.mkv": "libx264", "v.webm": "libvpx-vp9"}[name]
+    path = encode(tmp_path / name, constant(60), codec=codec, container=container)
+    assert matroska_damage(path) is None
+    data = path.read_bytes()
+    path.write_bytes(data + b"something that was appended")
+    assert "live" in container or matroska_damage(path) is None
+    path.write_bytes(data[:-5])  # a part of the index or the tags; no picture
+    assert "cues_to_front" in container or matroska_damage(path) is None
+
+
+def test_a_stopped_recording_may_end_anywhere(tmp_path, encode, constant):
+    path = encode(tmp_path / "v.mkv", constant(60), container={"live": "1"})
+    data = path.read_bytes()
+    for end in range(len(data) - 200, len(data), 7):
+        path.write_bytes(data[:end])
+        assert matroska_damage(path) is None
+
+
+def test_pictures_that_the_decoder_drops_are_an_error(tmp_path, encode, constant):
+    """Without a picture that others refer to, H.264 decoders wait for the next key frame."""
+    source = encode(tmp_path / "v.ts", constant(60), options={"g": "20", "bf": "0"}, draw=textured)
+    path = tmp_path / "dropped.ts"
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        stream = container.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        for index, packet in enumerate(container.demux(stream)):
+            if packet.size and index == 20:
+                empty = av.Packet(b"\x00\x00\x00\x01\x09\xf0" + bytes(packet)[-40:])
+                empty.pts, empty.dts = packet.pts, packet.dts
+                empty.time_base, packet = packet.time_base, empty
+            if packet.size:
+                packet.stream = copy
+                output.mux(packet)
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) < 60
+    with pytest.raises(VideoError, match="is damaged at second"):
+        count(path)
+
+
+def test_a_recording_may_begin_between_key_frames(tmp_path, encode, constant):
+    source = encode(tmp_path / "v.ts", constant(60), options={"g": "20", "bf": "2"})
+    path = tmp_path / "late.ts"
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        stream = container.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        for index, packet in enumerate(container.demux(stream)):
+            if packet.size and index >= 12:
+                packet.stream = copy
+                output.mux(packet)
+    assert 40 <= count(path) <= 48
+
+
+@pytest.mark.parametrize("side", [16_000, 65_535])
+def test_huge_pictures_are_refused(side, tmp_path, encode, constant):
+    """A header that claims more than the data holds ends in an error, not in a lack of memory."""
+    path = encode(tmp_path / "v.mkv", constant(3), codec="ffv1", size=(640, 480))
+    data = path.read_bytes()
+    for name, true in ((b"\xb0\x82", 640), (b"\xba\x82", 480)):
+        old, new = (name + number.to_bytes(2, "big") for number in (true, side))
+        assert data.count(old) == 1
+        data = data.replace(old, new)
+    path.write_bytes(data)
+    for read in (probe, count):
+        with pytest.raises(VideoError) as caught:
+            read(path)
+        assert caught.value.remedy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,6 +100,25 @@ def write_to_full_disk(path: Path) -> None:
 def test_a_full_disk_is_one_clear_error(tmp_path):
     with pytest.raises(VidkdError, match=r"v\.mp4: cannot be written \(No space left"):
         write_to_full_disk(tmp_path / "v.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_the_system_refuses(tmp_path):
+    """A limit on the size of files stands in for the disk; FFmpeg's own writing meets it."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 240, 320, 3), np.uint8)
+
+    def write() -> None:
+        with VideoWriter(tmp_path / "v.mp4", 320, 240, 25) as writer:
+            for image in noise:
+                writer.write(image)
+
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, old[1]))
+    try:
+        with pytest.raises(VidkdError, match=r"v\.mp4: cannot be written"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert list(tmp_path.iterdir()) == []
 
 

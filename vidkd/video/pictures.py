@@ -16,6 +16,7 @@ import av.stream
 import av.video.stream
 
 from vidkd.errors import VideoError
+from vidkd.video.matroska import matroska_damage
 from vidkd.video.probe import (
     damaged,
     first_frame,
@@ -40,6 +41,9 @@ _SEARCHABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mpegts
 """Containers whose times after a seek are those of a reading from the start; FFmpeg guesses them
 in MPEG program streams, for one."""
 _LARGEST_JUMP_BACK = 1.0
+_ONE_PACKET_ONE_PICTURE = {"h264", "hevc"}
+"""Codecs whose decoders drop pictures without a word, for want of a lost key frame for one. The
+packets of others may hold nothing to display."""
 _MOST_THREADS = 8
 
 
@@ -61,6 +65,42 @@ class _Progress:
     count: int = 0
     longest_step: float = 0.0
     other_streams: float | None = None
+
+
+class _Pending:
+    """Packets whose pictures have not come out of the decoder yet; holds about a second's."""
+
+    def __init__(self) -> None:
+        self._times: set[int] = set()
+        self._first: int | None = None
+        self._last: int | None = None
+        self._untimed = 0
+        self._key_seen = False
+
+    def sent(self, packet: av.Packet) -> None:
+        self._key_seen = self._key_seen or packet.is_keyframe
+        if packet.size and self._key_seen and not packet.is_discard:
+            if packet.pts is None:
+                self._untimed += 1
+            elif self._last is None or packet.pts > self._last:
+                self._times.add(packet.pts)
+
+    def came(self, frame: av.VideoFrame) -> None:
+        self._untimed -= frame.pts is None
+        if frame.pts is not None:
+            # Pictures that are displayed before the first one cannot be decoded: recordings
+            # and readings begin between key frames.
+            self._first = frame.pts if self._first is None else self._first
+            self._last = frame.pts
+            self._times.discard(frame.pts)
+
+    def lost(self, before: int | None = None) -> int:
+        """Return how many pictures will not come, displayed before ``before`` or at all."""
+        if self._first is None:
+            return max(0, self._untimed) if before is None else 0
+        late = {time for time in self._times if before is None or time < before}
+        self._times -= late
+        return sum(time > self._first for time in late)
 
 
 def read_pictures(path: Path, start: float, end: float | None) -> Iterator[Picture]:
@@ -150,6 +190,14 @@ def _timed(
     usual = statistics.median(steps) if steps else nominal
     waiting = replace(waiting, end=_last_end(waiting, usual, promised))
     _check_complete(container, stream, path, progress, waiting.end, origin or 0.0, sought=sought)
+    if not sought and "matroska" in container.format.name:
+        damage = matroska_damage(path)
+        if damage is not None:
+            raise VideoError(
+                f"is damaged ({damage})",
+                path=path,
+                remedy="copy or download it again, or re-encode the part that plays with ffmpeg",
+            )
     if waiting.end > start:
         yield waiting
 
@@ -196,6 +244,8 @@ def _decoded(
     streams: list[av.stream.Stream] = [stream]
     if stream_duration(container, stream) is None:
         streams = [item for item in container.streams if item.type in ("video", "audio")]
+    pending = _Pending() if stream.codec_context.name in _ONE_PACKET_ONE_PICTURE else None
+    jump = int(_LARGEST_JUMP_BACK / (stream.time_base or 1))
     try:
         for packet in container.demux(*streams):
             if packet.stream.index != stream.index:
@@ -205,6 +255,8 @@ def _decoded(
                 continue
             if packet.is_corrupt and not sought:
                 raise damaged(path, progress.second, "the file breaks off or its data is corrupt")
+            if pending is not None:
+                pending.sent(packet)
             for frame in packet.decode():
                 assert isinstance(frame, av.VideoFrame)
                 # Pictures that precede the key frame in display refer to some before it.
@@ -213,7 +265,15 @@ def _decoded(
                     continue
                 if frame.is_corrupt:
                     raise damaged(path, progress.second, "corrupt data")
+                if frame.interlaced_frame:
+                    pending = None  # a packet may hold a field, half a picture
+                if pending is not None:
+                    pending.came(frame)
+                    if frame.pts is not None and pending.lost(frame.pts - jump):
+                        raise damaged(path, progress.second, "a picture cannot be decoded")
                 yield frame
+        if pending is not None and (lost := pending.lost()):
+            raise damaged(path, progress.second, f"{lost} pictures cannot be decoded")
     except (av.error.FFmpegError, OSError, MemoryError) as error:
         raise damaged(path, progress.second, reason(error)) from error
 
