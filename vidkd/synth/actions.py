@@ -41,7 +41,7 @@ class Style:
 
 
 def sit(controls: Controls, rows: Array, u: Array, build: Build, style: Style) -> None:
-    """Write sitting down (``u`` from 0 to 1) or standing up (from 1 to 0); constant 1 sits still."""
+    """Write sitting down (``u`` 0 to 1) or standing up (1 to 0); constant 1 sits still."""
     drop = SEAT + 0.10 * build.girth - build.hip
     back = -SEAT_BEHIND * 0.98
     lean = 0.62 * style.size + style.lean

@@ -156,9 +156,9 @@ class Workshop:
         """Add a table with a few things on it."""
         wood = self.wood()
         self.block((0, 0, 0.73), (width / 2, 0.35, 0.02), wood)
-        for x in (-1, 1):
-            for y in (-0.28, 0.28):
-                self.block((x * (width / 2 - 0.06), y, 0.355), (0.025, 0.025, 0.355), wood)
+        for side in (-1, 1):
+            for depth in (-0.28, 0.28):
+                self.block((side * (width / 2 - 0.06), depth, 0.355), (0.025, 0.025, 0.355), wood)
         for _ in range(int(self.rng.integers(1, 5))):
             thing = self.paint(materials.PLAIN, (0.1, 0.9), (0.3, 0.95), gloss=0.15)
             x, y = float(self.rng.uniform(-0.4, 0.4)) * width, float(self.rng.uniform(-0.2, 0.2))

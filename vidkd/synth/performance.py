@@ -213,8 +213,8 @@ def _item(
     for number, lies in enumerate(part.item_places):
         start = held[number - 1][1] if number else -np.inf
         end = held[number][0] if number < len(held) else np.inf
-        rows = (times >= start) & (times < end)
-        result[rows] = (lies[0], lies[1], 0.0, lies[2])
+        lying = (times >= start) & (times < end)
+        result[lying] = (lies[0], lies[1], 0.0, lies[2])
     for number, (start, end) in enumerate(held):
         rows = np.flatnonzero((times >= start) & (times < end))
         if not len(rows):

@@ -319,7 +319,7 @@ def shadow(
         strength: darkness in all, 0..1.
     """
     rows, columns = image.shape[0], image.shape[1]
-    left, top = int(round(dx)), int(round(dy))
+    left, top = int(np.rint(dx)), int(np.rint(dy))
     low_x, high_x, low_y, high_y = FAR, -FAR, FAR, -FAR
     for k in range(len(segments)):
         reach = segments[k, 4] + segments[k, 5]

@@ -180,9 +180,9 @@ class Film:
         )
         self._light = shot.setting.light.table(shot.camera)
         height, width = shot.camera.height, shot.camera.width
-        self._noise = grain.standard_normal((height + 64, width + 64, 3), dtype=np.float32)
-        self._noise = cv2.GaussianBlur(self._noise, (3, 3), 0.6)
-        self._noise /= self._noise.std()
+        self._noise: Array = grain.standard_normal((height + 64, width + 64, 3), dtype=np.float32)
+        blurred: Array = cv2.GaussianBlur(self._noise, (3, 3), 0.6)
+        self._noise = blurred / blurred.std()
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         self._vignette = (1 - float(grain.uniform(0.0, 0.16)) * (x**2 + y**2)).astype(np.float32)
         self._sensor = float(grain.uniform(1.0, 5.0))

@@ -180,7 +180,7 @@ def _sky(rng: np.random.Generator, setting: Setting, camera: Camera) -> Array:
     zenith = np.array([0.35, 0.55, 0.9]) * (1 - grey) + np.array([0.72, 0.75, 0.8]) * grey
     horizon = np.array([0.85, 0.9, 0.95])
     image[:] = (horizon + (zenith - horizon) * np.sqrt(high))[:, None, :]
-    clouds = rng.random((6, 8)).astype(np.float32)
+    clouds: Array = rng.random((6, 8)).astype(np.float32)
     clouds = cv2.resize(clouds, (camera.width, camera.height), interpolation=cv2.INTER_CUBIC)
     return image + 0.12 * np.clip(clouds - 0.5, 0, 1)[..., None]
 
@@ -207,13 +207,13 @@ def _room(shop: Workshop, setting: Setting) -> list[int]:
             style, (tone, tone, 0.95 * tone), (other,) * 3, float(rng.uniform(0.25, 0.5)), 1.0
         )
     else:
-        first = np.array(shop.palette.table().size * [0.0] + list(_soft(rng)))[-3:]
+        red, green, blue = _soft(rng)
         floor = Material(
             style,
-            tuple(0.8 * first),
-            tuple(first),
+            (0.8 * red, 0.8 * green, 0.8 * blue),
+            (red, green, blue),
             0.15,
-            float(rng.integers(1000)),  # type: ignore[arg-type]
+            float(rng.integers(1000)),
         )
     builder.box(np.array([0, 0, -0.05]), (12, 12, 0.05), shop.palette.add(floor))
     floors = [0]

@@ -41,7 +41,7 @@ class Clip:
     start: float
     end: float
     place: Place
-    style: Style = Style()
+    style: Style = field(default_factory=Style)
     path: Path | None = None
     gait: Gait | None = None
     turn_to: float = 0.0

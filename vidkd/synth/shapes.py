@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,8 +184,7 @@ def prepare(
     corners = np.stack(
         [
             solids.origin + np.einsum("npij,npj->npi", solids.frame, half * np.array(sign))
-            for sign in np.ndindex(2, 2, 2)
-            for sign in [[2 * s - 1 for s in sign]]
+            for sign in itertools.product((-1, 1), repeat=3)
         ],
         axis=2,
     )

@@ -241,7 +241,7 @@ def two_bones(
     return root + first * (cosine * along + sine * across), root + reach * along
 
 
-def _apply(frame: Array, vector: Array) -> Array:
+def _apply(frame: Array, vector: Array | list[float]) -> Array:
     return np.einsum("...ij,...j->...i", frame, np.broadcast_to(vector, (*frame.shape[:-2], 3)))
 
 

@@ -41,7 +41,7 @@ class Stage:
         result &= (points[..., 0] > least_x) & (points[..., 0] < most_x)
         result &= (points[..., 1] > least_y) & (points[..., 1] < most_y)
         for height, low in ((0.0, 0.46), (1.95, 0.46)):
-            seen = self.camera.to_camera(feet + [0, 0, height])
+            seen = self.camera.to_camera(feet + np.array([0.0, 0.0, height]))
             pixel = self.camera.project(seen) - self.camera.centre
             result &= seen[..., 2] > 1.5
             result &= np.abs(pixel[..., 0]) < spread * self.camera.width
@@ -86,7 +86,7 @@ class Stage:
         return bool(np.all(self.clear(points, near)))
 
     def straight(self, start: Place, goal: tuple[float, float], bulge: float) -> Path:
-        """Return an arc from ``start`` to ``goal`` that leaves the straight line by ``bulge`` rad."""
+        """Return an arc from ``start`` to ``goal``, off the straight line by ``bulge`` rad."""
         dx, dy = goal[0] - start[0], goal[1] - start[1]
         chord = float(np.hypot(dx, dy))
         direction = float(np.arctan2(-dx, dy))
