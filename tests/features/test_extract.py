@@ -54,7 +54,7 @@ def test_flow_holds_a_row_for_each_frame(make_video: MakeVideo, tmp_path: Path) 
     assert found.source.name == "walk.mp4"
     assert found.source.sha256 == sha256(video.path)
     assert found.source.frame_count == 9
-    assert found.settings["frames"] == {"short_side": 48, "frame_rate": None}
+    assert found.settings["frames"] == FrameSettings(short_side=48).model_dump()
     assert found.settings["flow"]["backend"] == "opencv"
     assert {"av", "numpy", "h5py", "vidkd"} <= set(found.versions)
     assert extract_flow(video, tmp_path, FRAMES, OPENCV).skipped

@@ -116,6 +116,10 @@ def render_video(output: Path, settings: SynthSettings, number: int) -> int:
     shot = plan(settings, number)
     film = Film(shot)
     video, poses = _paths(output, settings, number)
+    for path in (video, poses):
+        # What a killed call left of this very video; no other process renders it.
+        for leftover in path.parent.glob(f".{path.stem}.*.partial*"):
+            leftover.unlink(missing_ok=True)
     joints = np.stack([item.posture.joints for item in film.performances], axis=1)
     points = shot.camera.to_camera(joints)
     pixels = shot.camera.project(points, shot.shift[:, None, None, :])

@@ -1,0 +1,64 @@
+"""``vidkd synth`` as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+OPTIONS = ["--videos", "4", "--seconds", "5", "--size", "96x72", "--frame-rate", "10"]
+
+
+def command(output: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "vidkd", "synth", "--output", str(output), *OPTIONS, *options]
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_gives_the_same_files(tmp_path: Path) -> None:
+    whole = subprocess.run(
+        command(tmp_path / "whole", "--json"), capture_output=True, text=True, check=True
+    )
+    facts = json.loads(whole.stdout)
+    assert sum(facts["subsets"].values()) == 4
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(killed, "--workers", "1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(killed.glob("videos/*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "annotations.json").exists()
+    subprocess.run(command(killed), capture_output=True, check=True)
+    files = {path.relative_to(killed) for path in killed.rglob("*") if path.is_file()}
+    expected = {
+        path.relative_to(tmp_path / "whole")
+        for path in (tmp_path / "whole").rglob("*")
+        if path.is_file()
+    }
+    assert files == expected
+    for path in expected:
+        if path.suffix != ".h5":
+            assert (killed / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options", [["--size", "big"], ["--videos", "0"], ["--frame-rate", "-1"], ["--seconds", "1"]]
+)
+def test_wrong_usage_is_one_line(options: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path / "out", *options), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
