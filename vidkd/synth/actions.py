@@ -207,7 +207,7 @@ def kick(controls: Controls, rows: Array, u: Array, build: Build, style: Style) 
             (0.0, (0.0, 0.0, 0.0)),
             (0.28, (0.0, -0.38 * scale, 0.22 * scale)),
             (0.42, (-0.02 * sign, 0.10, 0.16 * scale)),
-            (0.54, (-0.04 * sign, 0.62 * scale, high)),
+            (0.54, (-0.04 * sign, 0.74 * scale, high)),
             (0.70, (-0.02 * sign, 0.34 * scale, 0.25 * scale)),
             (0.90, (0.0, 0.02, 0.02)),
             (1.0, (0.0, 0.0, 0.0)),
@@ -249,6 +249,9 @@ def bow(controls: Controls, rows: Array, u: Array, build: Build, style: Style) -
             )
             controls.hand_blend[rows, side] = deep
         else:
-            # Arms keep close to the body and slide down with it.
-            offset = np.array([0.0, 0.10, 0.01])
-            controls.hand_chest[rows, side] += build.arm * deep[:, None] * offset
+            # The arms hang: they turn back most of what the chest turns forward.
+            way = 0.72 * 1.15 * angle
+            rest = build.rest(side)
+            sine, less = np.sin(way), 1 - np.cos(way)
+            controls.hand_chest[rows, side, 1] -= sine * rest[2] + less * rest[1]
+            controls.hand_chest[rows, side, 2] -= less * rest[2]

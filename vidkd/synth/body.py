@@ -159,9 +159,9 @@ def add_body(builder: Builder, performance: Performance, looks: Looks) -> None:
 
     # Trunk: hips, belly and chest, each broader than deep.
     builder.capsule(
-        posture.pelvis - 0.020 * h * hips_up,
+        posture.pelvis - 0.030 * h * hips_up,
         posture.pelvis + 0.045 * h * hips_up,
-        (0.060 * h * g, 0.062 * h * g),
+        (0.056 * h * g, 0.062 * h * g),
         looks.trousers,
         squeeze=(1.52, 1.05),
         right=hips_right,
@@ -176,27 +176,28 @@ def add_body(builder: Builder, performance: Performance, looks: Looks) -> None:
     )
     builder.capsule(
         posture.waist + 0.02 * h * chest_up,
-        posture.neck - 0.045 * h * chest_up - 0.004 * h * chest_ahead,
+        posture.neck - 0.042 * h * chest_up - 0.004 * h * chest_ahead,
         (0.060 * h * g, 0.066 * h * (0.4 + 0.6 * g)),
         looks.shirt,
         squeeze=(1.55 * (0.3 + 0.7 * breadth), 1.06),
         right=chest_right,
     )
     for side, sign in enumerate(SIDES):
-        outer = joints[:, 10 + side] - 0.012 * h * chest_up
+        # From the neck the shoulders slope down to the arms.
+        shoulder = joints[:, 10 + side] - 0.008 * h * chest_up
         builder.capsule(
-            posture.neck + 0.006 * h * chest_up,
-            outer,
-            (0.036 * h, 0.033 * h * (0.4 + 0.6 * g)),
+            posture.neck + 0.024 * h * chest_up,
+            shoulder + 0.002 * h * chest_up,
+            (0.030 * h, 0.026 * h * (0.4 + 0.6 * g)),
             looks.belt,
-            squeeze=(1.0, 1.0),
+            squeeze=(1.0, 1.15),
+            right=chest_up,
         )
         elbow, wrist, hand = joints[:, 8 + side], joints[:, 6 + side], posture.hands[:, side]
-        shoulder = joints[:, 10 + side]
         middle = shoulder + 0.62 * (elbow - shoulder)
         upper, lower = 0.0295 * h * (0.4 + 0.6 * g), 0.0235 * h * (0.5 + 0.5 * g)
         builder.capsule(shoulder, elbow, (upper * 0.97, lower * 0.98), looks.sleeve)
-        builder.capsule(shoulder, middle, (upper * 1.12, upper * 1.02), looks.belt)
+        builder.capsule(shoulder, middle, (upper * 1.04, upper * 1.0), looks.belt)
         builder.capsule(elbow, wrist, (lower, 0.0165 * h), looks.sleeve)
         fingers = hand + 0.55 * (hand - wrist)
         builder.capsule(
@@ -208,7 +209,7 @@ def add_body(builder: Builder, performance: Performance, looks: Looks) -> None:
             right=chest_right + 0.01 * sign,
         )
         hip, knee, ankle = joints[:, 4 + side], joints[:, 2 + side], joints[:, side]
-        thigh = 0.047 * h * (0.3 + 0.7 * g)
+        thigh = 0.050 * h * (0.3 + 0.7 * g)
         calf = 0.031 * h * (0.5 + 0.5 * g)
         builder.capsule(hip, knee, (thigh, 0.033 * h * (0.5 + 0.5 * g)), looks.trousers)
         bulge = knee + 0.32 * (ankle - knee)

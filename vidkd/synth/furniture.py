@@ -266,6 +266,6 @@ class Workshop:
         self.block((-0.1, 0, 1.02), (1.05, 0.68, 0.24), glass)
         self.block((-0.1, 0, 1.30), (1.0, 0.7, 0.05), body)
         for x in (-1.25, 1.25):
-            for y in (-0.72, 0.72):
-                self.rod((x, y - 0.06, 0.31), (x, y + 0.06, 0.31), (0.30, 0.30), tyre)
+            for y in (-0.74, 0.74):
+                self.blob((x, y, 0.31), (0.31, 0.12, 0.31), tyre)
         self._foot(1.6)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vidkd.synth import actions, arms, gait
 from vidkd.synth.curves import ease, envelope, smooth, sway
-from vidkd.synth.script import Clip, Part
+from vidkd.synth.part import Clip, Part
 from vidkd.synth.skeleton import SIDES, Controls, Posture, solve
 
 Array = np.ndarray

@@ -185,7 +185,7 @@ def _lit(
     up = mx * light[0, 0] + my * light[0, 1] + mz * light[0, 2]
     key = mx * light[1, 0] + my * light[1, 1] + mz * light[1, 2]
     fill = mx * light[2, 0] + my * light[2, 1] + mz * light[2, 2]
-    sky = 0.5 + 0.5 * up
+    sky = 0.68 + 0.32 * up
     key = max(0.0, (key + 0.25) / 1.25)
     fill = max(0.0, fill)
     gloss = table[material[p], 9]

@@ -13,13 +13,15 @@ from vidkd.synth.body import Looks, add_body, dress
 from vidkd.synth.camera import Camera
 from vidkd.synth.curves import sway
 from vidkd.synth.materials import Palette
+from vidkd.synth.part import Item, Part, before_chair
 from vidkd.synth.performance import Performance, perform
+from vidkd.synth.places import Setting, draw_setting
 from vidkd.synth.raster import cast, expose, paint, shadow
-from vidkd.synth.scene import Background, Setting, draw_background, draw_setting
-from vidkd.synth.script import Author, Item, Part
+from vidkd.synth.scene import Background, draw_background
+from vidkd.synth.script import Author
 from vidkd.synth.shapes import Builder, Visible, prepare
 from vidkd.synth.skeleton import Build
-from vidkd.synth.stage import Stage
+from vidkd.synth.stage import Place, Stage
 
 Array = np.ndarray
 
@@ -74,7 +76,7 @@ def plan(settings: SynthSettings, number: int) -> Shot:
 
 def _camera(rng: np.random.Generator, settings: SynthSettings) -> Camera:
     distance = float(rng.uniform(4.2, 6.5))
-    share = float(rng.uniform(0.46, 0.66))
+    share = float(rng.uniform(0.52, 0.72))
     focal = share * settings.height / 1.72 * distance
     azimuth = float(rng.uniform(-0.55, 0.55))
     height = float(rng.choice([rng.uniform(0.9, 1.6), rng.uniform(1.6, 2.4)]))
@@ -109,32 +111,24 @@ def _part(rng: np.random.Generator, stage: Stage, number: int) -> Part | None:
         girth=float(rng.uniform(0.88, 1.28)),
         shoulders=float(rng.uniform(0.9, 1.1)),
     )
-    chair = None
-    if rng.random() < 0.8:
-        spot = stage.spot(rng, 0.26)
-        if spot is not None:
-            towards = stage.towards_camera((*spot, 0.0))
-            chair = (*spot, towards + float(rng.uniform(-1.5, 1.5)))
-            home = np.array([[spot[0] - 0.4 * np.sin(chair[2]), spot[1] + 0.4 * np.cos(chair[2])]])
-            if stage.inside(home, 0.3)[0]:
-                stage.obstacles["chair"] = (spot[0], spot[1], 0.28)
-            else:
-                chair = None
+    chair = _chair(rng, stage) if rng.random() < 0.85 else None
+    home = np.array([np.inf, np.inf, 0.0])
+    if chair is not None:
+        home = before_chair(chair)
+        stage.obstacles["chair"] = (chair[0], chair[1], 0.28)
     spot = stage.spot(rng)
     if spot is None:
         return None
     seated = chair is not None and bool(rng.random() < 0.35)
     start = (*spot, stage.towards_camera((*spot, 0.0)) + float(rng.uniform(-1.2, 1.2)))
-    if seated and chair is not None:
-        start = (
-            chair[0] - 0.4 * float(np.sin(chair[2])),
-            chair[1] + 0.4 * float(np.cos(chair[2])),
-            chair[2],
-        )
+    if seated:
+        start = (float(home[0]), float(home[1]), float(home[2]))
     item, places = None, []
-    if rng.random() < 0.6:
+    if rng.random() < 0.65:
         there = stage.spot(rng, 0.28)
-        if there is not None:
+        if there is not None and np.hypot(*(home[:2] - there)) < 0.75:
+            there = None
+        if there is not None and np.hypot(start[0] - there[0], start[1] - there[1]) > 0.6:
             if rng.random() < 0.6:
                 size = rng.uniform([0.26, 0.22, 0.18], [0.42, 0.34, 0.34])
                 item = Item("box", (float(size[0]), float(size[1]), float(size[2])))
@@ -157,6 +151,18 @@ def _part(rng: np.random.Generator, stage: Stage, number: int) -> Part | None:
         plays=plays,
         side=side,
     )
+
+
+def _chair(rng: np.random.Generator, stage: Stage) -> Place | None:
+    """Return where a chair stands: seen from before, and behind most of what happens."""
+    for _ in range(8):
+        spot = stage.spot(rng, 0.26)
+        if spot is None or spot[1] < -0.2:
+            continue
+        chair = (*spot, stage.towards_camera((*spot, 0.0)) + float(rng.uniform(-1.5, 1.5)))
+        if stage.inside(before_chair(chair)[None, :2], 0.3)[0]:
+            return chair
+    return None
 
 
 class Film:
@@ -186,7 +192,13 @@ class Film:
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
         self._vignette = (1 - float(grain.uniform(0.0, 0.16)) * (x**2 + y**2)).astype(np.float32)
         self._sensor = float(grain.uniform(1.0, 5.0))
-        self._gain = grain.uniform(0.93, 1.07, 3) * float(grain.uniform(0.92, 1.12))
+        # The camera exposes for the whole picture, though never perfectly.
+        mean = float(self._background.image.mean())
+        target = float(grain.uniform(0.34, 0.46))
+        bright = float(shot.setting.light.colours.sum(axis=0).mean())
+        self._gain = grain.uniform(0.94, 1.06, 3) * float(
+            np.clip(target / mean, 0.75, 1.5 / bright)
+        )
         flicker = 0.025 * sway(shot.times, grain, 9.0, 1.0)
         self._exposure = 1 + flicker * float(grain.uniform(0.0, 1.0))
         self._blur = float(grain.uniform(0.0, 0.75))

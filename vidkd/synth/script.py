@@ -2,107 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from vidkd.synth.actions import REACH, SEAT_BEHIND, Style
+from vidkd.synth.actions import REACH, Style
 from vidkd.synth.gait import Gait, Path
-from vidkd.synth.skeleton import Build, to_world
-from vidkd.synth.stage import Place, Stage
-
-CLASSES = (
-    "sit down",
-    "stand up",
-    "pick up",
-    "put down",
-    "walk",
-    "run",
-    "wave",
-    "clap",
-    "throw",
-    "catch",
-    "jump",
-    "drink",
-    "point",
-    "kick",
-    "bow",
-)
-"""The 15 labels, in the order of the annotation file."""
-
-ARM_ACTIONS = frozenset({"wave", "clap", "point", "drink", "throw", "catch", "fidget"})
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One performance: what, when (seconds from the first frame), where, how."""
-
-    kind: str
-    start: float
-    end: float
-    place: Place
-    style: Style = field(default_factory=Style)
-    path: Path | None = None
-    gait: Gait | None = None
-    turn_to: float = 0.0
-
-    @property
-    def label(self) -> str | None:
-        """The class, or None for what is not annotated (turning, fidgeting)."""
-        return self.kind if self.kind in CLASSES else None
-
-
-@dataclass(frozen=True)
-class Item:
-    """What a person can pick up: a box carried in both hands or a bag carried in one."""
-
-    kind: str
-    size: tuple[float, float, float]
-    """Width, depth, height in metres."""
-
-    @property
-    def both(self) -> bool:
-        return self.kind == "box"
-
-    @property
-    def grasp(self) -> tuple[float, float]:
-        """Half the distance between the hands and their height, when it lies on the floor."""
-        if self.both:
-            return self.size[0] / 2 + 0.035, 0.62 * self.size[2]
-        return 0.0, self.size[2] + 0.10
-
-
-@dataclass
-class Part:
-    """One person's part: the body, the clips, and the things used."""
-
-    build: Build
-    start: Place
-    seated: bool
-    chair: Place | None
-    """Place of the chair; its occupant looks along the same heading."""
-    item: Item | None
-    item_places: list[Place] = field(default_factory=list)
-    """Where the item lies at first and after each putting down."""
-    bottle: int | None = None
-    """The side on which the person wears a bottle."""
-    ball: bool = False
-    """Whether the person begins with a ball in the hand."""
-    plays: bool = False
-    side: int = 0
-    body: list[Clip] = field(default_factory=list)
-    arms: list[Clip] = field(default_factory=list)
-
-    def segments(self) -> list[tuple[float, float, str]]:
-        """Return the labelled clips as (start, end, label), in order of time."""
-        clips = [clip for clip in (*self.body, *self.arms) if clip.label]
-        return sorted((clip.start, clip.end, str(clip.label)) for clip in clips)
-
-
-def item_ahead(place: Place) -> Place:
-    """Return where the item lies that a person standing at ``place`` picks up or puts down."""
-    point = to_world(np.array(place), np.array([0.0, REACH, 0.0]))
-    return float(point[0]), float(point[1]), place[2]
+from vidkd.synth.part import ARM_ACTIONS, Clip, Part, before_chair, item_ahead
+from vidkd.synth.skeleton import to_world
+from vidkd.synth.stage import Stage
 
 
 class Author:
@@ -119,7 +25,7 @@ class Author:
         self.seated = part.seated
         self.carrying = False
         self.ball = part.ball
-        self.last = ""
+        self.done = [""]
 
     # -- choosing -------------------------------------------------------------------------------
 
@@ -133,7 +39,7 @@ class Author:
             name = names[int(self.rng.choice(len(names), p=weights / weights.sum()))]
             if getattr(self, f"_{name.replace(' ', '_')}")():
                 misses = 0
-                self.last = name
+                self.done.append(name)
                 self._pause()
             else:
                 misses += 1
@@ -145,33 +51,35 @@ class Author:
         one_hand = free or not (part.item and part.item.both)
         options: dict[str, float] = {}
         if self.seated:
-            options["stand up"] = 2.6
+            options["stand up"] = 3.0
         else:
             options["walk"] = 1.5
-            if free or one_hand:
-                options["run"] = 1.5
+            if one_hand:
+                options["run"] = 4.5
             if free:
                 options |= {"jump": 1.0, "bow": 1.0, "kick": 1.1}
                 if part.chair:
-                    options["sit down"] = 3.2
+                    options["sit down"] = 4.5
             if part.item and not self.ball:
-                options["put down" if self.carrying else "pick up"] = 4.5 if self.carrying else 2.4
+                options["put down" if self.carrying else "pick up"] = 6.0
             if part.plays and free:
-                options["throw" if self.ball else "catch"] = 3.2
+                options["throw" if self.ball else "catch"] = 4.0
         if one_hand:
-            options |= {"wave": 1.0, "point": 1.0}
+            options |= {"wave": 0.8, "point": 0.7}
             if part.bottle is not None:
                 options["drink"] = 2.0
         if free and not self.ball:
-            options["clap"] = 1.2
-        options["fidget"] = 0.35
-        if self.last in options and len(options) > 1:
-            options[self.last] *= 0.25
-        return options
+            options["clap"] = 1.1
+        options["fidget"] = 0.3
+        # Nobody repeats the same thing over and over.
+        return {
+            name: weight * 0.6 ** self.done.count(name) * (0.3 if name == self.done[-1] else 1.0)
+            for name, weight in options.items()
+        }
 
     def _pause(self) -> None:
-        short = self.rng.uniform(0.25, 1.2)
-        self.now += float(short if self.rng.random() < 0.7 else self.rng.uniform(1.2, 2.6)) * (
+        short = self.rng.uniform(0.2, 0.9)
+        self.now += float(short if self.rng.random() < 0.75 else self.rng.uniform(0.9, 2.2)) * (
             self.calm
         )
 
@@ -206,15 +114,15 @@ class Author:
         self.place = (self.place[0], self.place[1], goal)
         return True
 
-    def _face(self, lateral: bool = False) -> bool:
+    def _face(self, lateral: bool = False, widest: float = 1.3) -> bool:
         """Turn to where the camera sees the coming action well, most of the time."""
         if self.seated or self.carrying or self.rng.random() < 0.12:
             return True
         towards = self.stage.towards_camera(self.place)
         away = abs(float(np.mod(self.place[2] - towards + np.pi, 2 * np.pi) - np.pi))
-        if (0.8 < away < 1.9) if lateral else away < 1.7:
+        if (0.8 < away < 1.9) if lateral else away < widest + 0.3:
             return True
-        angle = self.rng.uniform(0.9, 1.7) if lateral else self.rng.uniform(0.0, 1.3)
+        angle = self.rng.uniform(0.9, 1.7) if lateral else self.rng.uniform(0.0, widest)
         return self._turn(towards + float(angle) * (1 if self.rng.random() < 0.5 else -1))
 
     def _follow(self, path: Path, running: bool) -> bool:
@@ -277,7 +185,7 @@ class Author:
         return path is not None and self._follow(path, running=False)
 
     def _run(self) -> bool:
-        path = self.stage.arc(self.rng, self.place, 2.8, 7.5)
+        path = self.stage.arc(self.rng, self.place, 2.6, 7.5)
         return path is not None and self._follow(path, running=True)
 
     # -- with things ----------------------------------------------------------------------------
@@ -286,7 +194,7 @@ class Author:
         chair = self.part.chair
         if chair is None:
             return False
-        home = to_world(np.array(chair), np.array([0.0, SEAT_BEHIND, 0.0]))
+        home = before_chair(chair)
         if np.hypot(home[0] - self.place[0], home[1] - self.place[1]) > 0.1:
             near = np.hypot(home[0] - self.place[0], home[1] - self.place[1]) < 0.6
             if near or not self._approach((float(home[0]), float(home[1]))):
@@ -329,6 +237,9 @@ class Author:
         lies = item_ahead(self.place)
         point = np.array([lies[:2]])
         if not self.stage.inside(point, 0.4)[0] or not self.stage.clear(point)[0]:
+            return False
+        chair = self.part.chair
+        if chair and np.hypot(*(before_chair(chair) - lies)[:2]) < 0.75:
             return False
         if not self._add("put down", float(self.rng.uniform(1.7, 3.0)), self._lift_style()):
             return False
@@ -375,7 +286,7 @@ class Author:
             )
         elif kind == "clap":
             fixed |= {
-                "variant": int(rng.random() < 0.15),
+                "variant": int(rng.random() < 0.1),
                 "lean": float(rng.uniform(-0.3, 0.6)),
                 "beat": float(rng.uniform(1.6, 3.0)),
             }
@@ -391,7 +302,8 @@ class Author:
         return self._style(**fixed)
 
     def _arm(self, kind: str, shortest: float, longest: float) -> bool:
-        if not self._face():
+        # From the side, the swing of a wave or a clap is lost.
+        if not self._face(widest=1.0 if kind in {"wave", "clap"} else 1.3):
             return False
         return self._add(kind, float(self.rng.uniform(shortest, longest)), self._arm_style(kind))
 

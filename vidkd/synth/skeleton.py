@@ -112,7 +112,7 @@ class Build:
     @property
     def neck(self) -> float:
         """Middle between the shoulders to the centre of the head."""
-        return self._part(0.118)
+        return self._part(0.110)
 
     @property
     def foot(self) -> float:
