@@ -23,6 +23,9 @@ from vidkd.video import VideoWriter
 
 Array = np.ndarray
 
+RENDERER = 2
+"""Raised whenever the same settings give other pictures, so that no folder mixes the two."""
+
 _HIDDEN_BEHIND = 0.30
 """Metres by which something may lie before a joint's centre without hiding it: the joint's own
 limb, a sleeve, the trunk beside a hip."""
@@ -48,7 +51,7 @@ def render_dataset(output: Path, settings: SynthSettings, workers: int = 1) -> P
         VidkdError: the folder cannot be written, or a worker was killed.
     """
     manifest = output / "synth.json"
-    wanted = settings.model_dump(mode="json")
+    wanted = {"renderer": RENDERER, **settings.model_dump(mode="json")}
     found = _read_manifest(manifest)
     if found is not None and found != wanted:
         names = [name for name in wanted if found.get(name) != wanted[name]]

@@ -276,6 +276,8 @@ def _ball(part: Part, posture: Posture, controls: Controls, times: Array) -> Arr
         else:
             away = -away
             flight = (away > 0) & (away < 0.8)
+            # It is another ball than one thrown shortly before, which is out of sight by now.
+            result[(away >= 0.8) & (away < 1.0)] = np.nan
         path = hold[row] + forward * (speed * away[:, None])
         path[:, 2] += rise * away - 4.905 * away**2
         path[:, 2] = _bounced(path[:, 2])

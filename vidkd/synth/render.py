@@ -124,7 +124,7 @@ def _part(rng: np.random.Generator, stage: Stage, number: int) -> Part | None:
     if seated:
         start = (float(home[0]), float(home[1]), float(home[2]))
     item, places = None, []
-    if rng.random() < 0.65:
+    if rng.random() < 0.85:
         there = stage.spot(rng, 0.28)
         if there is not None and np.hypot(*(home[:2] - there)) < 0.75:
             there = None
@@ -196,9 +196,8 @@ class Film:
         mean = float(self._background.image.mean())
         target = float(grain.uniform(0.34, 0.46))
         bright = float(shot.setting.light.colours.sum(axis=0).mean())
-        self._gain = grain.uniform(0.94, 1.06, 3) * float(
-            np.clip(target / mean, 0.75, 1.5 / bright)
-        )
+        exposure = float(np.clip(target / mean, 0.75, 1.5 / bright))
+        self._gain = grain.uniform(0.94, 1.06, 3) * exposure
         flicker = 0.025 * sway(shot.times, grain, 9.0, 1.0)
         self._exposure = 1 + flicker * float(grain.uniform(0.0, 1.0))
         self._blur = float(grain.uniform(0.0, 0.75))
