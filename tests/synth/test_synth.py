@@ -123,10 +123,13 @@ def test_an_unfinished_data_set_is_completed(dataset: Path, tmp_path: Path) -> N
     lost = tmp_path / "videos" / f"{names(dataset)[2]}.mp4"
     content = lost.read_bytes()
     lost.unlink()
+    partial = lost.with_name(f".{lost.stem}.abc.partial.mp4")
+    partial.write_bytes(content[:1000])
     kept = tmp_path / "videos" / f"{names(dataset)[0]}.mp4"
     before = kept.stat().st_mtime_ns
     render_dataset(tmp_path, SETTINGS)
     assert lost.read_bytes() == content
+    assert not partial.exists()
     assert kept.stat().st_mtime_ns == before
 
 
