@@ -224,10 +224,13 @@ def _serve(connection: Connection, pickled: bytes, threads: int) -> None:
             _send(connection, ("progress", done))
             done, sent = 0.0, now
 
-    with contextlib.suppress(Cancelled, EOFError):
+    with contextlib.suppress(Cancelled):
         work = pickle.loads(pickled)
         while not stopping:
-            job = connection.recv()
+            try:
+                job = connection.recv()
+            except (EOFError, OSError):
+                return  # the parent is gone
             try:
                 message = ("result", work(job, report, threads))
             except VidkdError as error:
