@@ -210,6 +210,20 @@ def load_yaml(path: str | Path, model: type[Model]) -> Model:
         ) from error
 
 
+def checked_settings(model: type[Model], **values: object) -> Model:
+    """Return the settings of a command's options.
+
+    Raises:
+        UsageError: an option is out of its range; the message names it.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(
+            "an option is out of its range", remedy=f"correct {describe(error)}"
+        ) from error
+
+
 def describe(error: ValidationError) -> str:
     """Put a validation error into one line: which key, and what is wrong with it."""
     return ", ".join(

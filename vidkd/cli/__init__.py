@@ -7,6 +7,7 @@ import sys
 import typer
 
 from vidkd.cli import (
+    bench,
     cache,
     data,
     detect,
@@ -51,6 +52,7 @@ app.command("run")(run.run)
 app.command("demo")(run.demo)
 app.command("plot")(plot.plot)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

@@ -1,0 +1,115 @@
+"""The stage times of ``vidkd bench``: what follows from them, and the command itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidkd.pipeline.speed import Speed, Times
+from vidkd.video import VideoWriter
+
+
+def speed(**stages: tuple[float, float]) -> Speed:
+    times = {name: Times([wall], [processor]) for name, (wall, processor) in stages.items()}
+    return Speed(Path("a.mp4"), "rgb", 100, times, Times([4.0], [6.0]), 2)
+
+
+def test_the_limit_is_the_slowest_stage_while_processors_are_idle() -> None:
+    found = speed(decode=(1.0, 1.0), encode=(3.0, 3.0))
+    assert found.slowest == "encode"
+    assert found.limit == 3.0
+    assert found.to_json()["whole_to_limit"] == pytest.approx(4 / 3)
+    assert found.to_json()["frames_per_second"] == 25.0
+
+
+def test_the_limit_is_all_processor_time_when_one_stage_uses_every_processor() -> None:
+    found = speed(decode=(1.0, 1.0), encode=(3.0, 6.0))
+    assert found.limit == 3.5
+    assert found.to_json()["whole_to_slowest_stage"] == pytest.approx(4 / 3)
+
+
+def test_the_median_ignores_one_disturbed_round() -> None:
+    assert Times([1.0, 9.0, 1.2], [1, 1, 1]).seconds == 1.2
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "noise.mp4"
+    generator = np.random.default_rng(0)
+    with VideoWriter(path, 96, 80, Fraction(25)) as writer:
+        for _ in range(30):
+            writer.write(generator.integers(0, 255, (80, 96, 3), dtype=np.uint8))
+    return path
+
+
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vidkd", "bench", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_times_flow(video: Path) -> None:
+    options = ("--modality", "flow", "--short-side", 48, "--rounds", 2)
+    result = bench(video, *options, "--seconds", 0.6, "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["frames"] == 15
+    assert list(found["stages"]) == ["decode", "flow", "write"]
+    assert all(len(stage["wall"]) == 2 for stage in found["stages"].values())
+    slowest = max(found["stages"].values(), key=lambda stage: sum(stage["wall"]))
+    assert sum(found["whole"]["wall"]) / sum(slowest["wall"]) == pytest.approx(
+        found["whole_to_slowest_stage"]
+    )
+    table = bench(video, *options)
+    assert table.returncode == 0
+    assert "30 frames" in table.stdout
+    assert "slowest stage: " in table.stderr
+
+
+def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    result = bench(text, "--modality", "flow")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert str(text) in result.stderr
+
+
+def test_rgb_stages_and_the_share_of_a_matrix_product(video: Path) -> None:
+    import torch
+
+    from vidkd.pipeline.speed import rgb_speed
+    from vidkd.recipe import FrameSettings, SnippetSettings, model_cards
+
+    class Mean:
+        card = model_cards()["i3d-rgb-kinetics400"]
+        weights_sha256 = "0"
+        device = torch.device("cpu")
+
+        def features(self, x: torch.Tensor, /) -> torch.Tensor:
+            return x.mean(dim=(2, 3, 4)).repeat(1, 2)
+
+    found = rgb_speed(
+        video,
+        Mean(),
+        FrameSettings(short_side=64),
+        SnippetSettings(length=16, stride=8),
+        56,
+        2,
+        seconds=10,
+        rounds=1,
+    )
+    assert list(found.stages) == ["decode", "transform", "encode", "write"]
+    assert found.frames == 30
+    # 1 + ceil((30 - 16) / 8) snippets, each of a quarter of the 13.9 GFLOP of a 112-pixel crop.
+    assert found.gflop == pytest.approx(3 * 13.9 / 4, rel=0.1)

@@ -1,0 +1,106 @@
+"""``vidkd bench``: where the time goes on the user's own video and machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidkd.console import emit_json, emit_table, log
+
+if TYPE_CHECKING:
+    from vidkd.pipeline.speed import Speed
+
+
+class Work(StrEnum):
+    """What can be timed."""
+
+    rgb = "rgb"
+    flow = "flow"
+
+
+def bench(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video as you have them.")],
+    modality: Annotated[
+        Work, typer.Option(help="rgb: decode, transform, encode, write; flow: decode, TV-L1, write")
+    ] = Work.rgb,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As in extract-features.")
+    ] = None,
+    short_side: Annotated[int, typer.Option(help="Pixels of the shorter side.")] = 256,
+    crop: Annotated[int, typer.Option(help="Side of the square the encoder sees.")] = 224,
+    stride: Annotated[int, typer.Option(help="Frames from one snippet to the next.")] = 16,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="How much of the video to use; it is held in memory.")
+    ] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Time every stage of an extraction alone, and all of them together, on one video.
+
+    Nothing is kept. Prints the median of the rounds, what limits the whole, and how far from that
+    limit it is (see docs/performance.md).
+    """
+    from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings, checked_settings
+
+    frames = checked_settings(FrameSettings, short_side=short_side)
+    if modality is Work.flow:
+        from vidkd.pipeline.speed import flow_speed
+
+        speed = flow_speed(video, frames, FlowSettings(), seconds=seconds, rounds=rounds)
+    else:
+        from vidkd.features.extract import check_encoder
+        from vidkd.networks import DEFAULT_ENCODER, ensure_weights, load_encoder, select_device
+        from vidkd.pipeline.speed import rgb_speed
+
+        snippet = checked_settings(SnippetSettings, stride=stride)
+        name = encoder or DEFAULT_ENCODER
+        ensure_weights(name)
+        network = load_encoder(name, select_device(device))
+        check_encoder(network.card, "rgb", frames, crop)
+        size = batch_size or network.batch_size
+        speed = rgb_speed(
+            video, network, frames, snippet, crop, size, seconds=seconds, rounds=rounds
+        )
+    if as_json:
+        emit_json(speed.to_json())
+    else:
+        _print(speed)
+
+
+def _print(speed: Speed) -> None:
+    rows = {**speed.stages, "all together": speed.whole}
+    emit_table(
+        f"{speed.video.name}: {speed.frames} frames, {speed.processors} processors",
+        ("stage", "seconds", "fastest", "slowest", "processor s", "frames/s"),
+        [
+            (
+                name,
+                f"{times.seconds:.3f}",
+                f"{min(times.wall):.3f}",
+                f"{max(times.wall):.3f}",
+                f"{sum(times.processor) / len(times.processor):.3f}",
+                f"{speed.frames / times.seconds:.0f}",
+            )
+            for name, times in rows.items()
+        ],
+    )
+    found = speed.to_json()
+    log(
+        f"slowest stage: {speed.slowest}; the whole takes {found['whole_to_slowest_stage']:.2f}"
+        f" times as long, and {found['whole_to_limit']:.2f} times the limit of"
+        f" {speed.limit:.3f} s, which is the longer of the slowest stage and all processor time"
+        " shared by the processors"
+    )
+    if speed.product is not None:
+        log(
+            f"the network: {found['network_gflops']:.0f} GFLOP/s,"
+            f" {found['share_of_matrix_product']:.0%} of a matrix product"
+            f" ({speed.product:.0f} GFLOP/s)"
+        )
