@@ -14,6 +14,7 @@ from vidkd.cli import (
     doctor,
     evaluate,
     extract,
+    label_poses,
     models,
     plot,
     run,
@@ -41,6 +42,7 @@ def _root() -> None:
 
 app.command("extract-flow")(extract.extract_flow)
 app.command("extract-features")(extract.extract_features)
+app.command("label-poses")(label_poses.label_poses)
 app.command("train-teacher")(train.train_teacher)
 app.command("train-baseline")(train.train_baseline)
 app.command("distill")(train.distill)

@@ -1,0 +1,198 @@
+"""A labeller: another program that finds people in pictures, spoken to over its standard streams.
+
+The protocol, version 1, is one JSON object a line, UTF-8. The labeller first writes
+
+    {"format": "vidkd-labeller", "version": 1, "name": NAME, "joints": SKELETON, "settings": {...}}
+
+with ``SKELETON`` one of :data:`SKELETONS`. Then it reads ``{"image": PATH, "time": SECOND}`` and
+answers each such line, before it reads the next, with
+
+    {"people": [{"joints_2d": [[x, y, score], ...], "joints_3d": [[x, y, z], ...], "box": [...]}]}
+
+where x and y are pixels (the middle of the first pixel is 0, 0), scores lie in [0, 1], and 3D is in
+metres from the middle of the hips: x right, y down, z away from the camera. ``joints_3d`` and
+``box`` (x0, y0, x1, y1) may be left out. It ends when its input ends. Standard error is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from vidkd.errors import VidkdError
+
+SKELETONS = {"blazepose-33": 33, "coco-17": 17, "vidkd-13": 13}
+"""Names of skeletons and their numbers of joints."""
+
+_START_SECONDS = 120.0
+_FRAME_SECONDS = 60.0
+_LAST_LINES = 5
+
+
+class Labeller:
+    """A running labeller; a context manager that ends the program with the block.
+
+    Args:
+        command: the program and its arguments.
+
+    Attributes:
+        hello: the labeller's first line: ``name``, ``joints`` and ``settings``.
+
+    Raises:
+        VidkdError: the program cannot be started, ends, is silent for a minute, or says something
+            that is not the protocol.
+    """
+
+    hello: dict[str, Any]
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+
+    def __enter__(self) -> Self:
+        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                bufsize=1,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise VidkdError(
+                f"the labeller cannot be started ({error.strerror or error})",
+                path=self._command[0],
+                remedy="check the path, or name the interpreter with --python",
+            ) from error
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.hello = self._checked_hello(self._receive(_START_SECONDS))
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def __call__(self, image: Path, time: float) -> list[dict[str, Any]]:
+        """Return the people of one picture as checked JSON values."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(
+                json.dumps({"image": str(image.absolute()), "time": time}) + "\n"
+            )
+            self._process.stdin.flush()
+        except OSError:
+            raise self._failed("ended before its work was done") from None
+        answer = self._receive(_FRAME_SECONDS)
+        people = answer.get("people")
+        if not isinstance(people, list):
+            raise self._failed(f"answered without a list of people for {image.name}")
+        try:
+            return [_checked_person(item, SKELETONS[self.hello["joints"]]) for item in people]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._failed(f"answered with a bad person for {image.name} ({error})") from error
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=seconds)
+        except queue.Empty:
+            raise self._failed(f"was silent for {seconds:.0f} s") from None
+        if not line:
+            raise self._failed("ended before its work was done")
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._failed(f"wrote {line.strip()[:60]!r}, which is not a JSON object")
+        return answer
+
+    def _checked_hello(self, hello: dict[str, Any]) -> dict[str, Any]:
+        if hello.get("format") != "vidkd-labeller" or hello.get("version") != 1:
+            raise self._failed("did not begin with the first line of the protocol, version 1")
+        if hello.get("joints") not in SKELETONS:
+            raise self._failed(f"has joints {hello.get('joints')!r}, not one of {list(SKELETONS)}")
+        return {
+            "name": str(hello.get("name", "")),
+            "joints": hello["joints"],
+            "settings": hello.get("settings", {}),
+        }
+
+    def _failed(self, problem: str) -> VidkdError:
+        self._end()
+        return VidkdError(
+            f"the labeller {problem}{self._last_words}",
+            path=self._command[0],
+            remedy="run the program by itself to see what it lacks",
+        )
+
+    _last_words = ""
+
+    def _end(self) -> None:
+        """Let the program end by itself when its input ends; kill it when it does not."""
+        if self._errors.closed:
+            return
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it may be gone already
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        # A child of the labeller may still hold the other end; the thread is a daemon.
+        self._reader.join(timeout=1)
+        self._errors.seek(0)
+        words = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        if words:
+            self._last_words = " (it said: " + " | ".join(words[-_LAST_LINES:]) + ")"
+        self._errors.close()
+
+
+def _checked_person(person: Any, joints: int) -> dict[str, Any]:
+    """Return what is known of a person, with nothing else in it.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not what the protocol says.
+    """
+    shapes = {"joints_2d": (joints, 3), "joints_3d": (joints, 3), "box": (4,)}
+    checked: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        if name not in person and name != "joints_2d":
+            continue
+        values = np.asarray(person[name], dtype=np.float64)
+        if values.shape != shape:
+            raise ValueError(f"{name} has shape {values.shape}, not {shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} holds a number that is not finite")
+        checked[name] = person[name]
+    return checked
