@@ -80,7 +80,7 @@ def verify(path: Path, *, deep: bool = True) -> list[str]:
     try:
         with CacheFile(path) as file:
             found = file.provenance
-            if found.artefact == "flow" and len(file) != found.source.frame_count:
+            if found.artefact in {"flow", "pose"} and len(file) != found.source.frame_count:
                 problems.append(f"{len(file)} rows for {found.source.frame_count} frames")
             if (file.pts[1:] < file.pts[:-1]).any() or (file.pts[:, 1] < file.pts[:, 0]).any():
                 problems.append("times run backwards")
@@ -89,6 +89,8 @@ def verify(path: Path, *, deep: bool = True) -> list[str]:
                 for block in file.blocks():
                     digest.update(block.tobytes())
                 digest.update(file.pts.tobytes())
+                for name in file.more_names:
+                    digest.update(name.encode() + file.more(name).tobytes())
                 digest.update(canonical(found))
                 if digest.hexdigest() != file.sha256:
                     problems.append("the content does not match its hash")

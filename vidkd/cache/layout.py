@@ -5,7 +5,8 @@ second of every row); root attributes ``schema_version``, ``artefact``, ``source
 ``source_size``, ``source_sha256``, ``frame_rate`` (a fraction such as ``"30000/1001"``),
 ``frame_count``, ``settings`` and ``versions`` (JSON), ``encoder`` and ``weights_sha256`` (empty
 when there is none), and ``sha256``: the hash of the bytes of ``data``, then of ``pts``, then of
-the provenance as JSON.
+name and bytes of each further dataset in the order of names, then of the provenance as JSON.
+Poses have the further dataset ``tracks``; it has as many rows as ``data``.
 """
 
 from __future__ import annotations

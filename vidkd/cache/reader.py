@@ -76,6 +76,26 @@ class CacheFile:
         with _read_errors(self.path):
             return np.asarray(self.data[start:stop])
 
+    @property
+    def more_names(self) -> list[str]:
+        """Names of the further datasets, sorted."""
+        with _read_errors(self.path):
+            return sorted(set(self._file) - {"data", "pts"})
+
+    def more(self, name: str) -> np.ndarray:
+        """Read a further dataset, (T, ...), such as ``tracks`` of poses.
+
+        Raises:
+            CacheError: there is none of that name, it is damaged, or has another number of rows.
+        """
+        with _read_errors(self.path):
+            if name not in self._file:
+                raise _damaged(self.path, f"lacks the dataset {name!r}")
+            dataset = _checked(self.path, self._file, name)
+            if len(dataset) != len(self):
+                raise _damaged(self.path, f"has another number of rows in data and {name}")
+            return np.asarray(dataset[:])
+
     def blocks(self) -> Iterator[np.ndarray]:
         """Read all rows, a chunk of the file at a time, so that memory stays flat."""
         step = self.data.chunks[0]

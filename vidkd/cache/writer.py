@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +39,8 @@ class CacheWriter:
             is the number of rows.
         row_shape: shape of one row, without T.
         dtype: type of ``data`` on disk.
+        more: further datasets with one row for each row of ``data``: the shape of a row and the
+            type, by name. They are kept in memory until the end, as ``pts`` is.
 
     Raises:
         VidkdError: the folder cannot be written, or the disk is full.
@@ -45,18 +48,28 @@ class CacheWriter:
     """
 
     def __init__(
-        self, path: Path, provenance: Provenance, row_shape: tuple[int, ...], dtype: DTypeLike
+        self,
+        path: Path,
+        provenance: Provenance,
+        row_shape: tuple[int, ...],
+        dtype: DTypeLike,
+        more: Mapping[str, tuple[tuple[int, ...], DTypeLike]] | None = None,
     ) -> None:
         self.path = Path(path)
         self.provenance = provenance
         self.row_shape = tuple(row_shape)
         self.dtype = np.dtype(dtype)
-        if self.dtype.name not in DTYPES:
-            raise ValueError(f"{self.dtype} cannot be stored; use one of {sorted(DTYPES)}")
+        self._more = {
+            name: (tuple(shape), np.dtype(kind)) for name, (shape, kind) in (more or {}).items()
+        }
+        for stored in (self.dtype, *(kind for _, kind in self._more.values())):
+            if stored.name not in DTYPES:
+                raise ValueError(f"{stored} cannot be stored; use one of {sorted(DTYPES)}")
         self.frame_count: int | None = None
         self.rows = 0
         self._hash = hashlib.sha256()
         self._pts: list[np.ndarray] = []
+        self._more_rows: dict[str, list[np.ndarray]] = {name: [] for name in self._more}
         self._pending: list[np.ndarray] = []
         row_bytes = max(1, math.prod(self.row_shape) * self.dtype.itemsize)
         self._chunk_rows = max(1, _CHUNK_BYTES // row_bytes)
@@ -89,12 +102,15 @@ class CacheWriter:
             self._stack = stack.pop_all()
         return self
 
-    def append(self, rows: ArrayLike, pts: ArrayLike) -> None:
+    def append(
+        self, rows: ArrayLike, pts: ArrayLike, more: Mapping[str, ArrayLike] | None = None
+    ) -> None:
         """Add rows.
 
         Args:
             rows: (n, \\*row_shape), converted to the file's type.
             pts: (n, 2) start and end second of every row.
+            more: n rows of every further dataset, by name.
         """
         array = np.ascontiguousarray(rows, dtype=self.dtype)
         times = np.ascontiguousarray(pts, dtype=np.float64)
@@ -104,6 +120,15 @@ class CacheWriter:
             )
         if not np.isfinite(times).all() or (times[:, 1] < times[:, 0]).any():
             raise ValueError("pts must be finite, and no row may end before it starts")
+        further = {
+            name: np.ascontiguousarray(values, dtype=self._more[name][1])
+            for name, values in (more or {}).items()
+        }
+        expected = {name: (len(array), *shape) for name, (shape, _) in self._more.items()}
+        if (found := {name: values.shape for name, values in further.items()}) != expected:
+            raise ValueError(f"further rows {found} do not fit {expected}")
+        for name, values in further.items():
+            self._more_rows[name].append(values.copy())
         self._hash.update(array.tobytes())
         self._pts.append(times.copy())
         self.rows += len(array)
@@ -129,13 +154,21 @@ class CacheWriter:
         for pending in self._pending:
             self._write(pending)
         pts = np.concatenate(self._pts)
-        self._file.create_dataset(
-            "pts", data=pts, chunks=(min(len(pts), 4096), 2), fletcher32=True, shuffle=True
-        )
+        further = {name: np.concatenate(rows) for name, rows in self._more_rows.items()}
+        for name, values in {"pts": pts, **further}.items():
+            self._file.create_dataset(
+                name,
+                data=values,
+                chunks=(min(len(values), 4096), *values.shape[1:]),
+                fletcher32=True,
+                shuffle=True,
+            )
         count = self.rows if self.frame_count is None else self.frame_count
         source = replace(self.provenance.source, frame_count=count)
         provenance = replace(self.provenance, source=source)
         self._hash.update(pts.tobytes())
+        for name in sorted(further):
+            self._hash.update(name.encode() + further[name].tobytes())
         self._hash.update(canonical(provenance))
         attributes = self._file.attrs
         for name, value in to_attributes(provenance).items():
