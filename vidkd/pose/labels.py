@@ -1,0 +1,304 @@
+"""Labelled pictures of people: reading and writing the format that ``vidkd train-pose`` learns from.
+
+Two sources give the same thing: a folder of ``vidkd synth`` (``videos/NAME.mp4`` with
+``poses/NAME.h5``), and a ``labels.json``, which names pictures or moments of videos beside it::
+
+    {"format": "vidkd-poses", "joints": "vidkd-13",
+     "frames": [{"image": "a/0001.jpg", "people": [
+         {"box": [x0, y0, x1, y1], "joints_2d": [[x, y, score], ...],
+          "joints_3d": [[x, y, z], ...]}]},
+       {"video": "b.mp4", "time": 3.2, "people": []}]}
+
+``joints`` is ``vidkd-13``, ``coco-17`` or ``blazepose-33``. Pixels count from the middle of the
+first one; a joint is null when it is unknown. ``box`` and ``joints_3d`` (metres; x right, y down,
+z away from the camera) may be left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+
+from vidkd.errors import AnnotationError, VideoError
+from vidkd.files import write_json
+from vidkd.pose.joints import JOINTS, from_blazepose33, from_coco17
+from vidkd.video import read_frames
+
+Array = np.ndarray
+
+FORMAT = "vidkd-poses"
+LABELS_FILE = "labels.json"
+MAPPINGS: dict[str, tuple[int, Callable[[Array], Array]]] = {
+    "vidkd-13": (len(JOINTS), np.asarray),
+    "coco-17": (17, from_coco17),
+    "blazepose-33": (33, from_blazepose33),
+}
+_LEAST_SCORE = 0.05
+"""A joint labelled with less confidence is treated as unknown."""
+
+
+@dataclass(frozen=True)
+class LabelledPerson:
+    """One person in a picture, with the 13 joints of :data:`vidkd.pose.joints.JOINTS`.
+
+    Attributes:
+        joints_2d: (13, 2) pixels, which may lie outside the picture; NaN when unknown.
+        scores: (13,) confidence in [0, 1]; 0 when unknown.
+        joints_3d: (13, 3) metres relative to the middle of the hips, or NaN.
+        box: (4,) x0, y0, x1, y1, or None when it follows from the joints.
+    """
+
+    joints_2d: Array
+    scores: Array
+    joints_3d: Array
+    box: Array | None = None
+
+
+@dataclass(frozen=True)
+class LabelledFrame:
+    """One picture, by its file or by its moment in a video, and all the people in it."""
+
+    source: Path
+    time: float | None = None
+    people: tuple[LabelledPerson, ...] = field(default=())
+
+
+def read_labels(path: str | Path) -> list[LabelledFrame]:
+    """Read the labels of a folder of ``vidkd synth``, a ``labels.json``, or a folder with one.
+
+    Raises:
+        AnnotationError: the path holds neither, or something is wrong with the labels; the message
+            names the place.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / LABELS_FILE).is_file():
+            return read_labels_file(path / LABELS_FILE)
+        if (path / "poses").is_dir():
+            return [f for file in sorted((path / "poses").glob("*.h5")) for f in read_poses(file)]
+    elif path.suffix == ".json" and path.is_file():
+        return read_labels_file(path)
+    raise AnnotationError(
+        "holds no labelled poses",
+        path=path,
+        remedy=f"give a folder of `vidkd synth`, or a {LABELS_FILE}",
+    )
+
+
+def read_poses(path: Path) -> list[LabelledFrame]:
+    """Read one file of exact poses that ``vidkd synth`` wrote; the video lies beside the folder.
+
+    Raises:
+        AnnotationError: the file is damaged or of another kind, or its video is missing.
+    """
+    video = path.parent.parent / "videos" / f"{path.stem}.mp4"
+    try:
+        with h5py.File(path) as file:
+            names = [n if isinstance(n, str) else n.decode() for n in file.attrs["joints"]]
+            points, pixels = file["joints_3d"][:], file["joints_2d"][:]
+            present, visible = file["present"][:], file["visible"][:]
+            starts = file["pts"][:, 0]
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise AnnotationError(
+            f"is not a file of poses ({error})", path=path, remedy="render it again"
+        ) from error
+    shape = (len(starts), pixels.shape[1] if pixels.ndim == 4 else 0, len(JOINTS))
+    if tuple(names) != JOINTS or points.shape != (*shape, 3) or pixels.shape != (*shape, 2):
+        raise AnnotationError("has other joints than expected", path=path, remedy="render it again")
+    if not video.is_file():
+        raise AnnotationError("lacks its video", path=path, remedy=f"restore {video}")
+    # What is hidden can be guessed from the rest of the body, though with less confidence.
+    scores = np.where(visible, 1.0, np.where(present, 0.5, 0.25)).astype(np.float32)
+    roots = points[:, :, 4:6].mean(axis=2, keepdims=True)
+    frames = []
+    for row, start in enumerate(starts):
+        people = tuple(
+            LabelledPerson(pixels[row, p], scores[row, p], (points - roots)[row, p])
+            for p in range(shape[1])
+            if present[row, p].any()
+        )
+        frames.append(LabelledFrame(video, float(start), people))
+    return frames
+
+
+def read_labels_file(path: Path) -> list[LabelledFrame]:
+    """Read a ``labels.json``.
+
+    Raises:
+        AnnotationError: it cannot be read, or breaks the format; the message names the place.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AnnotationError(
+            f"cannot be read ({error})", path=path, remedy="write it again"
+        ) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise _broken(path, f"`format` is not {FORMAT!r}")
+    if data.get("joints") not in MAPPINGS:
+        raise _broken(path, f"`joints` is none of {', '.join(MAPPINGS)}")
+    if not isinstance(data.get("frames"), list):
+        raise _broken(path, "`frames` is not a list")
+    result = []
+    for number, entry in enumerate(data["frames"]):
+        try:
+            result.append(_frame(entry, data["joints"], path.parent))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _broken(path, f"frames[{number}]: {error}") from error
+    return result
+
+
+def write_labels_file(
+    path: Path, frames: Sequence[LabelledFrame], about: dict[str, Any] | None = None
+) -> None:
+    """Write 13-joint labels as a ``labels.json``; sources are written relative to its folder.
+
+    Args:
+        path: the file.
+        frames: what to write.
+        about: further keys of the file, such as what made the labels.
+
+    Raises:
+        VidkdError: the file cannot be written.
+    """
+    entries = []
+    for frame in frames:
+        name = Path(os.path.relpath(frame.source, path.parent)).as_posix()
+        where = {"image": name} if frame.time is None else {"video": name, "time": frame.time}
+        entries.append({**where, "people": [_person_json(person) for person in frame.people]})
+    write_json(path, {"format": FORMAT, "joints": "vidkd-13", **(about or {}), "frames": entries})
+
+
+def _person_json(person: LabelledPerson) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "joints_2d": [
+            None if math.isnan(float(xy.sum())) else [*(round(float(v), 2) for v in (*xy, score))]
+            for xy, score in zip(person.joints_2d, person.scores, strict=True)
+        ]
+    }
+    if person.box is not None:
+        entry["box"] = [round(float(v), 2) for v in person.box]
+    if not np.isnan(person.joints_3d).all():
+        entry["joints_3d"] = [
+            None if math.isnan(float(xyz.sum())) else [round(float(v), 4) for v in xyz]
+            for xyz in person.joints_3d
+        ]
+    return entry
+
+
+def _frame(entry: dict[str, Any], joints: str, folder: Path) -> LabelledFrame:
+    names = [key for key in ("image", "video") if key in entry]
+    if len(names) != 1:
+        raise ValueError("has not exactly one of `image` and `video`")
+    source = folder / str(entry[names[0]])
+    if not source.is_file():
+        raise ValueError(f"there is no {source}")
+    time = float(entry["time"]) if names[0] == "video" else None
+    if time is not None and not (0 <= time < math.inf):
+        raise ValueError("`time` is not a second of the video")
+    people = tuple(
+        _person(person, joints, f"people[{number}]")
+        for number, person in enumerate(entry["people"])
+    )
+    return LabelledFrame(source, time, people)
+
+
+def _person(entry: dict[str, Any], joints: str, where: str) -> LabelledPerson:
+    count, mapped = MAPPINGS[joints]
+    flat = mapped(_rows(entry["joints_2d"], count, 3, f"{where}.joints_2d"))
+    points = np.full((count, 3), np.nan, np.float32)
+    if entry.get("joints_3d") is not None:
+        points = _rows(entry["joints_3d"], count, 3, f"{where}.joints_3d")
+    points = mapped(points)
+    # Relative to the hips whatever the labeller's origin is; without hips there is no 3D pose.
+    points = points - points[4:6].mean(axis=0)
+    pixels, scores = flat[:, :2].copy(), np.nan_to_num(flat[:, 2])
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError(f"{where}: scores lie in [0, 1]")
+    unknown = (scores < _LEAST_SCORE) | np.isnan(pixels).any(axis=1)
+    pixels[unknown], scores[unknown] = np.nan, 0.0
+    box = entry.get("box")
+    if box is not None:
+        box = np.asarray(box, np.float32)
+        if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= box[:2]).any():
+            raise ValueError(f"{where}.box is not x0, y0, x1, y1")
+    return LabelledPerson(pixels, scores, points.astype(np.float32), box)
+
+
+def _rows(values: Any, count: int, width: int, where: str) -> Array:
+    rows = [[math.nan] * width if row is None else row for row in values]
+    if len(rows) != count or any(len(row) != width for row in rows):
+        raise ValueError(f"{where} is not {count} rows of {width} numbers")
+    array = np.asarray(rows, np.float32)
+    if np.isinf(array).any():
+        raise ValueError(f"{where} has values that are not finite")
+    return array
+
+
+def _broken(path: Path, why: str) -> AnnotationError:
+    return AnnotationError(
+        f"breaks the format of labelled poses: {why}", path=path, remedy="see docs/pose.md"
+    )
+
+
+def load_pictures(frames: Iterable[LabelledFrame]) -> Iterator[tuple[LabelledFrame, Array]]:
+    """Yield every frame with its picture (H, W, 3) uint8 RGB, decoding each video once.
+
+    Frames of one video must follow each other, in order of time.
+
+    Raises:
+        VideoError: a video or picture cannot be decoded, or is shorter than its labels say.
+    """
+    waiting: list[LabelledFrame] = []
+    for frame in frames:
+        if waiting and (frame.time is None or frame.source != waiting[0].source):
+            yield from _of_video(waiting)
+            waiting = []
+        if frame.time is None:
+            yield frame, read_picture(frame.source)
+        else:
+            waiting.append(frame)
+    if waiting:
+        yield from _of_video(waiting)
+
+
+def read_picture(path: Path) -> Array:
+    """Read a picture file as (H, W, 3) uint8 RGB.
+
+    Raises:
+        VideoError: it is missing or not a picture.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise VideoError(f"cannot be read ({error.strerror})", path=path) from error
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if picture is None:
+        raise VideoError("is not a picture", path=path, remedy="remove its labels")
+    return np.asarray(picture[:, :, ::-1])
+
+
+def _of_video(frames: list[LabelledFrame]) -> Iterator[tuple[LabelledFrame, Array]]:
+    source = frames[0].source
+    wanted = iter(frames)
+    current = next(wanted, None)
+    for picture in read_frames(source):
+        while (
+            current is not None and current.time is not None and current.time < picture.end - 1e-6
+        ):
+            yield current, picture.image
+            current = next(wanted, None)
+        if current is None:
+            return
+    raise VideoError(
+        "ends before the last moment that is labelled", path=source, remedy="label it again"
+    )
