@@ -199,8 +199,8 @@ def load_yaml(path: str | Path, model: type[Model]) -> Model:
         raise UsageError(
             f"cannot be read ({reason})", path=path, remedy="check the path and the name"
         ) from error
-    except yaml.YAMLError as error:
-        reason = str(error).replace("\n", " ")
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
         raise UsageError("is not valid YAML", path=path, remedy=reason) from error
     try:
         return model.model_validate(data)
@@ -236,6 +236,31 @@ def model_cards() -> dict[str, ModelCard]:
     """Return every model card that travels with the package, by name."""
     cards = (load_yaml(path, ModelCard) for path in sorted(resources("models").glob("*.yaml")))
     return {card.name: card for card in cards}
+
+
+class TrackSettings(Settings):
+    """Poses of single frames linked over time; times are in seconds, whatever the frame rate."""
+
+    max_people: Annotated[int, Field(ge=1, le=32)] = 4
+    """Slots of the cache file; slot 0 is the main person's."""
+    max_gap: Annotated[float, Field(ge=0, le=10)] = 0.5
+    """A person missed for no longer is the same person, and the gap is filled."""
+    min_length: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """Shorter tracks are dropped."""
+    smoothing: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Standard deviation of the Gaussian over time; 0 for none."""
+
+
+class PoseSettings(Settings):
+    """People's poses in video (``vidkd extract-pose``)."""
+
+    backend: Literal["lcrnet", "files"] = "lcrnet"
+    """``files`` takes poses that another program has computed."""
+    every: Annotated[int, Field(ge=1, le=250)] = 1
+    """Frames from one look of the detector to the next; joints between are interpolated."""
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """People with a lower score are ignored."""
+    tracks: TrackSettings = TrackSettings()
 
 
 class SynthSettings(Settings):
