@@ -156,7 +156,7 @@ def _label(
         frames.append(
             {
                 "image": name,
-                "video": video.key,
+                "key": video.key,
                 "time": round(frame.start, 6),
                 "size": [width, height],
                 "people": labeller(output / name, frame.start),
