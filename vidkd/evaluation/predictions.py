@@ -46,12 +46,19 @@ def write_dense_scores(path: str | Path, scores: DenseScores) -> None:
     Raises:
         VidkdError: the file cannot be written.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["classes"] = np.array(scores.classes, dtype=h5py.string_dtype())
+    # v110 and names of one length: all headers then carry check sums. In older layouts, and with
+    # names of varying length, HDF5 may read a damaged file for ever.
+    with (
+        atomic_path(path) as temporary,
+        h5py.File(temporary, "w", libver=("v110", "v110")) as file,
+    ):
+        file.attrs["classes"] = np.array([name.encode() for name in scores.classes], dtype="S")
         for video, (rows, pts) in scores.videos.items():
             group = file.create_group(video)
             # gzip, unlike the cache's zstd, is in every build of HDF5: these files are exchanged.
-            options = {"compression": "gzip", "shuffle": True} if rows.size else {}
+            options = (
+                {"compression": "gzip", "shuffle": True, "fletcher32": True} if rows.size else {}
+            )
             group.create_dataset("scores", data=rows, **options)
             group.create_dataset("pts", data=np.asarray(pts, dtype=np.float64))
 
