@@ -4,14 +4,14 @@ The protocol, version 1, is one JSON object a line, UTF-8. The labeller first wr
 
     {"format": "vidkd-labeller", "version": 1, "name": NAME, "joints": SKELETON, "settings": {...}}
 
-with ``SKELETON`` one of :data:`SKELETONS`. Then it reads ``{"image": PATH, "time": SECOND}`` and
-answers each such line, before it reads the next, with
+with ``SKELETON`` a key of :data:`vidkd.pose.labels.MAPPINGS`. Then it reads lines such as
+``{"image": PATH, "time": SECOND}`` and answers each, before it reads the next, with
 
     {"people": [{"joints_2d": [[x, y, score], ...], "joints_3d": [[x, y, z], ...], "box": [...]}]}
 
 where x and y are pixels (the middle of the first pixel is 0, 0), scores lie in [0, 1], and 3D is in
-metres from the middle of the hips: x right, y down, z away from the camera. ``joints_3d`` and
-``box`` (x0, y0, x1, y1) may be left out. It ends when its input ends. Standard error is free.
+metres: x right, y down, z away from the camera. A joint is null when it is unknown; ``joints_3d``
+and ``box`` (x0, y0, x1, y1) may be left out. It ends when its input ends. Standard error is free.
 """
 
 from __future__ import annotations
@@ -27,12 +27,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import numpy as np
-
 from vidkd.errors import VidkdError
-
-SKELETONS = {"blazepose-33": 33, "coco-17": 17, "vidkd-13": 13}
-"""Names of skeletons and their numbers of joints."""
+from vidkd.pose.labels import MAPPINGS, read_person
 
 _START_SECONDS = 120.0
 _FRAME_SECONDS = 60.0
@@ -111,9 +107,11 @@ class Labeller:
         if not isinstance(people, list):
             raise self._failed(f"answered without a list of people for {image.name}")
         try:
-            return [_checked_person(item, SKELETONS[self.hello["joints"]]) for item in people]
-        except (KeyError, TypeError, ValueError) as error:
+            for number, person in enumerate(people):
+                read_person(person, self.hello["joints"], f"people[{number}]")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._failed(f"answered with a bad person for {image.name} ({error})") from error
+        return people
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -139,8 +137,8 @@ class Labeller:
     def _checked_hello(self, hello: dict[str, Any]) -> dict[str, Any]:
         if hello.get("format") != "vidkd-labeller" or hello.get("version") != 1:
             raise self._failed("did not begin with the first line of the protocol, version 1")
-        if hello.get("joints") not in SKELETONS:
-            raise self._failed(f"has joints {hello.get('joints')!r}, not one of {list(SKELETONS)}")
+        if hello.get("joints") not in MAPPINGS:
+            raise self._failed(f"has joints {hello.get('joints')!r}, not one of {list(MAPPINGS)}")
         return {
             "name": str(hello.get("name", "")),
             "joints": hello["joints"],
@@ -176,23 +174,3 @@ class Labeller:
         if words:
             self._last_words = " (it said: " + " | ".join(words[-_LAST_LINES:]) + ")"
         self._errors.close()
-
-
-def _checked_person(person: Any, joints: int) -> dict[str, Any]:
-    """Return what is known of a person, with nothing else in it.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is not what the protocol says.
-    """
-    shapes = {"joints_2d": (joints, 3), "joints_3d": (joints, 3), "box": (4,)}
-    checked: dict[str, Any] = {}
-    for name, shape in shapes.items():
-        if name not in person and name != "joints_2d":
-            continue
-        values = np.asarray(person[name], dtype=np.float64)
-        if values.shape != shape:
-            raise ValueError(f"{name} has shape {values.shape}, not {shape}")
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} holds a number that is not finite")
-        checked[name] = person[name]
-    return checked

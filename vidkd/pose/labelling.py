@@ -1,8 +1,9 @@
 """Training labels from real video: frames, and what a labeller says of them (``label-poses``).
 
 ``OUTPUT/labels.json`` is the file of labels that ``vidkd train-pose`` reads; the pictures lie in
-``OUTPUT/images/KEY/``. ``OUTPUT/videos/KEY.json`` holds the labels of each finished video, so that
-an interrupted call goes on where it was.
+``OUTPUT/images/KEY/``. ``OUTPUT/videos/KEY.json`` holds the same for each finished video, with the
+frames in which nobody was found: an interrupted call goes on from there, and ``extract-pose`` takes
+that folder as ``--poses``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from PIL import Image
 from vidkd.cache import describe_source
 from vidkd.console import log, progress
 from vidkd.errors import VidkdError
-from vidkd.files import atomic_path, write_json
+from vidkd.files import atomic_path, write_text
 from vidkd.pose.labeller import Labeller
+from vidkd.pose.labels import FORMAT
 from vidkd.video import VideoFile, probe, read_frames
 
 LABELLERS = {"blazepose": Path(__file__).resolve().parent / "labellers" / "blazepose.py"}
@@ -103,16 +105,7 @@ def label_videos(
                 status = "skipped" if skipped else "done"
                 results.append(Labelled(video.key, status, len(frames), people))
                 labelled += [frame for frame in frames if frame["people"] or keep_empty]
-    write_json(
-        output / "labels.json",
-        {
-            "format": "vidkd-poses",
-            "version": 1,
-            "joints": labeller.hello["joints"],
-            "settings": settings,
-            "frames": labelled,
-        },
-    )
+    _write(output / "labels.json", {**_document(labeller, labelled), "made_of": settings})
     return results
 
 
@@ -163,11 +156,18 @@ def _label(
             }
         )
         advance(1)
-    part = {"made_of": made_of, "frames": frames}
-    # Compact: indented joints would be ten times as long.
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(part), encoding="utf-8")
+    part = {**_document(labeller, frames), "made_of": made_of}
+    _write(path, part)
     return part, False
+
+
+def _document(labeller: Labeller, frames: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"format": FORMAT, "joints": labeller.hello["joints"], "frames": frames}
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    # Compact: indented joints would take several times the space.
+    write_text(path, json.dumps(document, allow_nan=False) + "\n")
 
 
 def _read_part(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Labelled pictures of people: reading and writing the format that ``vidkd train-pose`` learns from.
+"""Labelled pictures of people: reading and writing what ``vidkd train-pose`` learns from.
 
 Two sources give the same thing: a folder of ``vidkd synth`` (``videos/NAME.mp4`` with
 ``poses/NAME.h5``), and a ``labels.json``, which names pictures or moments of videos beside it::
@@ -206,26 +206,39 @@ def _frame(entry: dict[str, Any], joints: str, folder: Path) -> LabelledFrame:
     if time is not None and not (0 <= time < math.inf):
         raise ValueError("`time` is not a second of the video")
     people = tuple(
-        _person(person, joints, f"people[{number}]")
+        read_person(person, joints, f"people[{number}]")
         for number, person in enumerate(entry["people"])
     )
     return LabelledFrame(source, time, people)
 
 
-def _person(entry: dict[str, Any], joints: str, where: str) -> LabelledPerson:
+def read_person(entry: dict[str, Any], joints: str, where: str) -> LabelledPerson:
+    """Read one person of the format above.
+
+    Args:
+        entry: the person.
+        joints: the skeleton, a key of ``MAPPINGS``.
+        where: the entry's place, for messages.
+
+    Raises:
+        KeyError, TypeError, ValueError: the entry breaks the format.
+    """
     count, mapped = MAPPINGS[joints]
-    flat = mapped(_rows(entry["joints_2d"], count, 3, f"{where}.joints_2d"))
+    rows = _rows(entry["joints_2d"], count, 3, f"{where}.joints_2d")
+    if np.nanmin(rows[:, 2], initial=0) < 0 or np.nanmax(rows[:, 2], initial=0) > 1:
+        raise ValueError(f"{where}: scores lie in [0, 1]")
+    # Before the mapping, so that an ear at (0, 0) that nobody saw does not move the head.
+    rows[~(rows[:, 2] >= _LEAST_SCORE)] = np.nan
+    flat = mapped(rows)
+    unknown = np.isnan(flat).any(axis=1)
+    pixels, scores = flat[:, :2].copy(), np.where(unknown, 0.0, flat[:, 2])
+    pixels[unknown] = np.nan
     points = np.full((count, 3), np.nan, np.float32)
     if entry.get("joints_3d") is not None:
         points = _rows(entry["joints_3d"], count, 3, f"{where}.joints_3d")
     points = mapped(points)
     # Relative to the hips whatever the labeller's origin is; without hips there is no 3D pose.
     points = points - points[4:6].mean(axis=0)
-    pixels, scores = flat[:, :2].copy(), np.nan_to_num(flat[:, 2])
-    if scores.min() < 0 or scores.max() > 1:
-        raise ValueError(f"{where}: scores lie in [0, 1]")
-    unknown = (scores < _LEAST_SCORE) | np.isnan(pixels).any(axis=1)
-    pixels[unknown], scores[unknown] = np.nan, 0.0
     box = entry.get("box")
     if box is not None:
         box = np.asarray(box, np.float32)

@@ -119,45 +119,82 @@ class Tracker:
                 self._alive.append(track)
 
 
-def arrange(tracker: Tracker, pts: Array, settings: TrackSettings) -> tuple[Array, Array]:
-    """Fill the gaps of all tracks, and give every track a slot.
+@dataclass(frozen=True)
+class _Placed:
+    """A track in its slot, from frame ``first`` to ``last`` (inclusive)."""
+
+    number: int
+    slot: int
+    first: int
+    last: int
+    times: Array
+    joints: Array
+
+
+class Arrangement:
+    """All tracks of a video in their slots; made when the last frame has been looked at.
 
     Tracks shorter than ``min_length`` (or than half the video, if that is less) are dropped. The
     rest are numbered by weight: 0 is the main person, whose score times area, summed over the
-    video, is largest. In that order each takes the first slot that is free for all its time;
+    looks, is largest. In that order each takes the first slot that is free for all its time;
     those for which there is none are dropped.
 
     Args:
         tracker: after the last look.
         pts: (T, 2) start and end second of all frames.
         settings: see :class:`vidkd.recipe.TrackSettings`.
-
-    Returns:
-        (T, M, 13, 6) float32 joints, NaN where nobody is, and (T, M) int32 numbers of tracks, -1
-        where nobody is; M is ``max_people``.
     """
-    count, slots = len(pts), settings.max_people
-    data = np.full((count, slots, len(JOINTS), len(CHANNELS)), np.nan, np.float32)
-    numbers = np.full((count, slots), -1, np.int32)
-    if not count:
+
+    def __init__(self, tracker: Tracker, pts: Array, settings: TrackSettings) -> None:
+        self._pts = pts
+        self._settings = settings
+        self._longest_gap = max(settings.max_gap, tracker.longest_step) + 1e-6
+        self._placed: list[_Placed] = []
+        shortest = min(settings.min_length, (pts[-1, 1] - pts[0, 0]) / 2) if len(pts) else 0.0
+        for track in sorted(tracker.tracks, key=lambda item: -item.weight):
+            first, last = track.frames[0], track.frames[-1]
+            if last == tracker.last_look:
+                # After the last look nobody was searched for: who was there then is there still.
+                end = track.times[-1] + self._longest_gap
+                last = int(np.searchsorted(pts[:, 0], end, side="right")) - 1
+            if pts[last, 1] - pts[first, 0] < shortest:
+                continue
+            taken = {
+                item.slot for item in self._placed if item.first <= last and first <= item.last
+            }
+            free = [slot for slot in range(settings.max_people) if slot not in taken]
+            if free:
+                times, joints = np.array(track.times), np.stack(track.joints)
+                self._placed.append(_Placed(len(self._placed), free[0], first, last, times, joints))
+
+    def __len__(self) -> int:
+        return len(self._placed)
+
+    def rows(self, start: int, stop: int) -> tuple[Array, Array]:
+        """Return the joints and track numbers of frames ``start`` to ``stop`` (exclusive).
+
+        Returns:
+            (n, M, 13, 6) float32, NaN where nobody is, and (n, M) int32, -1 where nobody is; M is
+            ``max_people``.
+        """
+        count, slots = stop - start, self._settings.max_people
+        data = np.full((count, slots, len(JOINTS), len(CHANNELS)), np.nan, np.float32)
+        numbers = np.full((count, slots), -1, np.int32)
+        margin = 3 * self._settings.smoothing
+        for item in self._placed:
+            first, last = max(item.first, start), min(item.last, stop - 1)
+            if first > last:
+                continue
+            # Smoothing reaches over the ends of the block, so that blocks do not show.
+            starts = self._pts[:, 0]
+            low = int(np.searchsorted(starts, starts[first] - margin - 1e-6))
+            high = int(np.searchsorted(starts, starts[last] + margin + 1e-6))
+            low, high = max(low, item.first), min(high, item.last + 1)
+            joints = fill(item.times, item.joints, starts[low:high], self._longest_gap)
+            joints = smooth(joints, starts[low:high], self._settings.smoothing)
+            data[first - start : last + 1 - start, item.slot] = joints[first - low : last + 1 - low]
+            numbers[first - start : last + 1 - start, item.slot] = item.number
         return data, numbers
-    shortest = min(settings.min_length, (pts[-1, 1] - pts[0, 0]) / 2)
-    longest_gap = max(settings.max_gap, tracker.longest_step) + 1e-6
-    kept = 0
-    for track in sorted(tracker.tracks, key=lambda item: -item.weight):
-        # After the last look nobody was searched for: who was there then is there to the end.
-        last = count - 1 if track.frames[-1] == tracker.last_look else track.frames[-1]
-        part = slice(track.frames[0], last + 1)
-        if pts[last, 1] - pts[part.start, 0] < shortest:
-            continue
-        free = [slot for slot in range(slots) if (numbers[part, slot] < 0).all()]
-        if not free:
-            continue
-        rows = fill(np.array(track.times), np.stack(track.joints), pts[part, 0], longest_gap)
-        data[part, free[0]] = smooth(rows, pts[part, 0], settings.smoothing)
-        numbers[part, free[0]] = kept
-        kept += 1
-    return data, numbers
 
 
 def fill(times: Array, joints: Array, wanted: Array, longest_gap: float) -> Array:
@@ -200,22 +237,24 @@ def smooth(joints: Array, times: Array, deviation: float) -> Array:
     Args:
         joints: (n, J, 6) float32.
         times: (n,) rising seconds.
-        deviation: standard deviation in seconds; 0 returns ``joints`` as they are.
+        deviation: standard deviation in seconds; 0 returns ``joints`` as they are. The Gaussian
+            ends at three deviations.
     """
-    if deviation <= 0 or len(times) < 2:
+    if deviation <= 0:
         return joints
-    reach = int(np.ceil(3 * deviation / np.median(np.diff(times))))
     coordinates = joints[..., :-1].astype(np.float64)
     known = np.isfinite(coordinates)
-    total, weights = np.zeros_like(coordinates), np.zeros_like(coordinates)
-    for offset in range(-min(reach, len(times) - 1), min(reach, len(times) - 1) + 1):
-        here = slice(max(0, -offset), len(times) - max(0, offset))
-        there = slice(max(0, offset), len(times) - max(0, -offset))
-        weight = np.exp(-0.5 * ((times[there] - times[here]) / deviation) ** 2)[:, None, None]
-        total[here] += np.where(known[there], weight * coordinates[there], 0)
-        weights[here] += weight * known[there]
+    coordinates[~known] = 0
     result = joints.copy()
-    result[..., :-1] = np.where(known, total / np.where(known, weights, 1), np.nan)
+    for row, time in enumerate(times):
+        near = slice(
+            int(np.searchsorted(times, time - 3 * deviation)),
+            int(np.searchsorted(times, time + 3 * deviation, side="right")),
+        )
+        weights = np.exp(-0.5 * ((times[near] - time) / deviation) ** 2)
+        total = np.tensordot(weights, coordinates[near], 1)
+        weight = np.tensordot(weights, known[near].astype(np.float64), 1)
+        result[row, :, :-1] = np.where(known[row], total / np.maximum(weight, 1e-12), np.nan)
     return result
 
 

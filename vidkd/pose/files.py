@@ -1,0 +1,250 @@
+"""Poses that another program has computed, read from files and laid on a video's frames.
+
+For the video with key KEY, in a folder given as ``--poses``:
+
+- ``KEY.json``, a document of :mod:`vidkd.pose.labels` (``vidkd-13``, ``coco-17`` or
+  ``blazepose-33``) whose frames have a ``time`` in seconds, or a ``frame`` counted from 0; what
+  they say of ``image`` and ``video`` is passed over. ``size`` of a frame or of the document is
+  the [width, height] that its pixels refer to, the video's displayed size otherwise.
+- ``KEY.json``, a list of COCO results: ``image_id`` (the frame's number from 0, or a file name
+  that ends in it), ``keypoints`` (17 times x, y, score) and ``score``, one entry a person.
+- ``KEY.h5``, the exact poses of ``vidkd synth``.
+
+Or a file: one of these for one video, or a document whose frames name their videos by ``key``.
+
+A listed frame without people was searched in vain. So were frames between listed ones that lie
+further apart than is usual in the file: programs that list people list no frame without them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidkd.errors import AnnotationError, UsageError, VidkdError
+from vidkd.pose.detector import PersonPose
+from vidkd.pose.labels import FORMAT, LabelledPerson, read_person, read_poses
+
+Array = np.ndarray
+
+_MARGIN = 0.1
+"""Joints lie inside a person: boxes made from them are enlarged by this share of their size."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a file says of one frame.
+
+    Attributes:
+        at: second, or number of the frame.
+        people: their poses.
+        size: width and height that pixels refer to; None for the video's own.
+    """
+
+    at: float
+    people: tuple[LabelledPerson, ...]
+    size: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class PoseTable:
+    """The poses of one video, sorted by time.
+
+    Attributes:
+        path: the file.
+        by_number: whether entries are at numbers of frames instead of seconds.
+        entries: sorted by ``at``.
+    """
+
+    path: Path
+    by_number: bool
+    entries: tuple[Entry, ...]
+
+
+def find_poses(poses: Path, key: str) -> Path:
+    """Return the file that holds the poses of the video ``key``.
+
+    Raises:
+        VidkdError: there is none.
+    """
+    if poses.is_file():
+        return poses
+    for ending in (".json", ".h5"):
+        if (path := poses / f"{key}{ending}").is_file():
+            return path
+    raise VidkdError(
+        f"there are no poses {key}.json or {key}.h5",
+        path=poses,
+        remedy="check --poses and --root: names are relative to them",
+    )
+
+
+def read_table(poses: Path, key: str) -> PoseTable:
+    """Read the poses of the video ``key``.
+
+    Args:
+        poses: a folder or a file, see the module.
+        key: the video's key.
+
+    Raises:
+        VidkdError: there are none, or they cannot be read.
+    """
+    path = find_poses(poses, key)
+    if path.suffix == ".h5":
+        frames = read_poses(path)
+        found = [Entry(frame.time or 0.0, frame.people) for frame in frames]
+        return PoseTable(path, False, tuple(sorted(found, key=lambda item: item.at)))
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _broken(path, f"cannot be read ({error})") from error
+    try:
+        if isinstance(data, list):
+            entries, by_number = _coco_results(data), True
+        elif isinstance(data, dict) and data.get("format") == FORMAT:
+            entries, by_number = _document(data, key)
+        else:
+            raise ValueError(f"is neither {FORMAT} nor a list of COCO results")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        text = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise _broken(path, text) from error
+    if not entries:
+        raise _broken(path, f"holds no frame of the video {key!r}")
+    return PoseTable(path, by_number, tuple(sorted(entries, key=lambda item: item.at)))
+
+
+def _document(data: dict[str, Any], key: str) -> tuple[list[Entry], bool]:
+    frames = [frame for frame in data["frames"] if frame.get("key", key) == key]
+    by_number = bool(frames) and "frame" in frames[0]
+    entries = []
+    for number, frame in enumerate(frames):
+        at = float(frame["frame" if by_number else "time"])
+        if not 0 <= at < math.inf:
+            raise ValueError(f"frames[{number}] is at {at}")
+        size = frame.get("size", data.get("size"))
+        people = tuple(
+            read_person(person, data["joints"], f"frames[{number}].people[{index}]")
+            for index, person in enumerate(frame["people"])
+        )
+        entries.append(Entry(at, people, None if size is None else _size(size)))
+    return entries, by_number
+
+
+def _size(size: Any) -> tuple[float, float]:
+    width, height = (float(side) for side in size)
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError(f"the size {size} makes no sense")
+    return width, height
+
+
+def _coco_results(data: list[Any]) -> list[Entry]:
+    people: dict[int, list[LabelledPerson]] = {}
+    for number, item in enumerate(data):
+        keypoints = np.asarray(item["keypoints"], dtype=np.float64).reshape(17, 3)
+        if not np.isfinite(keypoints).all():
+            raise ValueError(f"[{number}].keypoints has values that are not finite")
+        # Some programs write heat map peaks, which exceed 1 by a hair or more.
+        keypoints[:, 2] = keypoints[:, 2].clip(0, 1)
+        person = read_person({"joints_2d": keypoints.tolist()}, "coco-17", f"[{number}]")
+        people.setdefault(_frame_number(item["image_id"]), []).append(person)
+    return [Entry(number, tuple(found)) for number, found in people.items()]
+
+
+def _frame_number(image_id: Any) -> int:
+    if isinstance(image_id, int):
+        return image_id
+    digits = re.search(r"(\d+)(?:\.\w+)?$", str(image_id))
+    if digits is None:
+        raise ValueError(f"image_id {image_id!r} does not end in the number of a frame")
+    return int(digits[1])
+
+
+def look_up(
+    table: PoseTable,
+    frames: Iterable[tuple[int, float, float]],
+    video_size: tuple[int, int],
+    size: tuple[int, int],
+) -> Iterator[tuple[int, float, list[PersonPose]]]:
+    """Lay the entries of a table on the frames of its video.
+
+    A frame has the entry of its number, or the first whose time lies between its start and its end.
+
+    Args:
+        table: the poses.
+        frames: index, start and end second of all frames, in order.
+        video_size: width and height of the video as displayed.
+        size: width and height of the resized frames.
+
+    Yields:
+        Index, start, and people in pixels of the resized frame, for the frames that were searched.
+
+    Raises:
+        UsageError: poses go on after the video's end: they are another video's.
+    """
+    entries = _with_empty(table)
+    positions = [entry.at for entry in entries]
+    last_end, last_index = 0.0, -1
+    for index, start, end in frames:
+        # Times are rounded in files: a millisecond of patience on either side.
+        low, high = (index, index + 1) if table.by_number else (start - 1e-3, end - 1e-3)
+        place = bisect.bisect_left(positions, low)
+        last_end, last_index = end, index
+        if place < len(entries) and positions[place] < high:
+            entry = entries[place]
+            width, height = entry.size or video_size
+            scale = np.array([size[0] / width, size[1] / height])
+            yield index, start, [_person(person, scale) for person in entry.people]
+    after = positions[-1] > last_index if table.by_number else positions[-1] > last_end + 0.5
+    if after:
+        length = f"{last_index + 1} frames" if table.by_number else f"{last_end:.2f} s"
+        raise UsageError(
+            f"has poses at {positions[-1]:g}, but the video has {length}",
+            path=table.path,
+            remedy="give the poses of this video",
+        )
+
+
+def _with_empty(table: PoseTable) -> list[Entry]:
+    """Add entries without people where listed ones lie further apart than is usual."""
+    entries = list(table.entries)
+    if len(entries) < 3:
+        return entries
+    step = float(np.median(np.diff([entry.at for entry in entries])))
+    if step <= 0:
+        return entries
+    filled = [entries[0]]
+    for before, entry in itertools.pairwise(entries):
+        missing = round((entry.at - before.at) / step) - 1
+        filled += [Entry(before.at + (number + 1) * step, ()) for number in range(missing)]
+        filled.append(entry)
+    return filled
+
+
+def _person(person: LabelledPerson, scale: Array) -> PersonPose:
+    """Convert a person to pixels of the resized frame, with a box if there was none."""
+    # The middle of the first pixel is (0, 0), its corner (-0.5, -0.5), whatever the size.
+    joints = (person.joints_2d + 0.5) * scale - 0.5
+    known = joints[np.isfinite(joints).all(axis=1)]
+    if person.box is not None:
+        box = (np.asarray(person.box) + 0.5) * np.tile(scale, 2) - 0.5
+    elif len(known):
+        low, high = known.min(axis=0), known.max(axis=0)
+        margin = _MARGIN * float((high - low).max()) + 1.0
+        box = np.concatenate([low - margin, high + margin])
+    else:
+        box = np.zeros(4)
+    score = float(person.scores.mean())
+    return PersonPose(box, joints, np.asarray(person.joints_3d), np.asarray(person.scores), score)
+
+
+def _broken(path: Path, problem: str) -> AnnotationError:
+    return AnnotationError(problem, path=path, remedy="see the formats in docs/pose.md")
