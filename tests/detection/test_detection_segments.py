@@ -194,6 +194,42 @@ class TestProposals:
         assert len(found) == 500
 
 
+class TestHysteresisProposals:
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.integers(0, 2**32 - 1),
+        st.integers(1, 40),
+        st.sampled_from([0.3, 0.6, 0.9]),
+        st.sampled_from([0.0, 0.5, 1.0]),
+    )
+    def test_a_proposal_is_a_run_at_the_release_that_reaches_the_threshold(
+        self, seed, count, threshold, release
+    ):
+        scores = np.random.default_rng(seed).random((count, 1))
+        chosen = SegmentSettings(
+            method="hysteresis",
+            thresholds=(threshold,),
+            release=release,
+            nms_tiou=1.0,
+            maximum_per_video=10**6,
+        )
+        found = scores_to_segments(scores, regular(count), ("a",), chosen)
+        runs = itertools.groupby(enumerate(scores[:, 0]), lambda x: x[1] >= release * threshold)
+        members = [list(run) for active, run in runs if active]
+        expected = {
+            (run[0][0], run[-1][0] + 1) for run in members if max(x[1] for x in run) >= threshold
+        }
+        assert {(item.start, item.end) for item in found} == expected
+
+    def test_a_release_of_one_is_the_watershed_without_tolerance(self):
+        scores = np.random.default_rng(5).random((60, 3))
+        watershed = SegmentSettings(tolerances=(0.0,))
+        hysteresis = SegmentSettings(method="hysteresis", release=1.0)
+        assert scores_to_segments(scores, regular(60), CLASSES, hysteresis) == scores_to_segments(
+            scores, regular(60), CLASSES, watershed
+        )
+
+
 class TestClearSegments:
     def test_hysteresis_bridges_a_dip_and_ignores_what_never_reaches_the_threshold(self):
         column = [0.1, 0.4, 0.8, 0.4, 0.7, 0.2, 0.4, 0.4, 0.1]

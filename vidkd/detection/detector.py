@@ -245,6 +245,7 @@ class Detector:
             pts,
             self.classes,
             threshold=threshold,
+            release=self.settings.release * threshold,
             minimum_seconds=self.settings.minimum_seconds,
         )
         return DetectionResult(

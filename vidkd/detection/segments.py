@@ -1,10 +1,11 @@
 """From class scores per snippet to segments in seconds.
 
-Two answers for two readers. `scores_to_segments` is the ranked list an evaluation wants: temporal
-actionness grouping (a watershed) over several thresholds and tolerances, then temporal
-non-maximum suppression per class (Xiong et al. 2017, "A Pursuit of Temporal Accuracy in General
-Activity Detection"; Zhao et al. 2017, "Temporal Action Detection with Structured Segment
-Networks"). `clear_segments` is what a person wants: segments that do not overlap within a class.
+Two answers for two readers. `scores_to_segments` is the ranked list an evaluation wants: proposals
+at several thresholds, then temporal non-maximum suppression per class (`suppression`). Proposals
+come from temporal actionness grouping, a watershed (Xiong et al. 2017, "A Pursuit of Temporal
+Accuracy in General Activity Detection"; Zhao et al. 2017, "Temporal Action Detection with
+Structured Segment Networks"), or from hysteresis. `clear_segments` is what a person wants:
+segments that do not overlap within a class.
 
 Every snippet owns a cell of the time axis, and a segment is a run of cells. See `cell_borders`.
 """
@@ -12,11 +13,12 @@ Every snippet owns a cell of the time axis, and a segment is a run of cells. See
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
 
+from vidkd.detection.suppression import suppressed
 from vidkd.evaluation import Detection
 from vidkd.recipe import SegmentSettings
 
@@ -56,12 +58,16 @@ def scores_to_segments(
 ) -> list[Detection]:
     """Group the scores of every class into ranked, possibly overlapping segments.
 
-    At every threshold the runs of snippets at or above it are basins. From each basin a region
-    grows over the basins that follow it as long as no more than a tolerated share of the region's
-    duration lies below the threshold; the tolerance is 1 - tau of Xiong et al. The regions of
-    all thresholds and tolerances are pooled. A region scores as `_rank` says. Greedy temporal
-    NMS per class keeps a region unless its tIoU with a better kept one exceeds
-    ``settings.nms_tiou``.
+    ``settings.method`` says how one threshold makes proposals; those of all thresholds are pooled.
+
+    - ``watershed``: the runs of snippets at or above the threshold are basins. From each basin a
+      region grows over the basins that follow it as long as no more than a tolerated share of the
+      region's duration lies below the threshold; the tolerance is 1 - tau of Xiong et al.
+    - ``hysteresis``: a run of snippets at or above ``settings.release`` times the threshold that
+      reaches the threshold somewhere.
+
+    A region scores as `_rank` says. ``settings.nms`` then drops regions that overlap a better one
+    of their class, or lowers their scores.
 
     Args:
         scores: (T, K) in [0, 1]; NaN counts as 0.
@@ -75,11 +81,17 @@ def scores_to_segments(
     scores, borders = _checked(scores, pts, classes)
     if scores.size == 0:
         return []
-    proposals = [
-        _grow(*_basins(scores >= threshold), borders, tolerance)
-        for threshold in settings.thresholds
-        for tolerance in settings.tolerances
-    ]
+    if settings.method == "hysteresis":
+        proposals = [
+            np.stack(_hysteresis(scores, threshold, settings.release * threshold))
+            for threshold in settings.thresholds
+        ]
+    else:
+        proposals = [
+            _grow(*_basins(scores >= threshold), borders, tolerance)
+            for threshold in settings.thresholds
+            for tolerance in settings.tolerances
+        ]
     label, first, last = np.unique(np.concatenate(proposals, axis=1), axis=1)
     long_enough = borders[last] - borders[first] >= settings.minimum_seconds - 1e-9
     label, first, last = label[long_enough], first[long_enough], last[long_enough]
@@ -89,7 +101,7 @@ def scores_to_segments(
     # lists lazily stops all of them once the video's list is full.
     ranked = heapq.merge(
         *(
-            _suppressed(
+            suppressed(
                 start[of_class], end[of_class], rank[of_class], int(label[of_class[0]]), settings
             )
             for of_class in _groups(label)
@@ -133,10 +145,8 @@ def clear_segments(
     scores, borders = _checked(scores, pts, classes)
     if scores.size == 0:
         return []
-    label, first, last = _basins(scores >= release)
-    reached = np.concatenate([np.zeros((1, len(classes))), np.cumsum(scores >= threshold, axis=0)])
-    keep = reached[last, label] > reached[first, label]
-    keep &= borders[last] - borders[first] >= minimum_seconds - 1e-9
+    label, first, last = _hysteresis(scores, threshold, release)
+    keep = borders[last] - borders[first] >= minimum_seconds - 1e-9
     label, first, last = label[keep], first[keep], last[keep]
     means = _mean_inside(scores, borders, label, first, last)
     found = [
@@ -166,6 +176,16 @@ def _basins(active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     label, first = np.nonzero(steps == 1)
     last = np.nonzero(steps == -1)[1]
     return label, first, last
+
+
+def _hysteresis(
+    scores: np.ndarray, threshold: float, release: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return label, first and last border of the runs at ``release`` that reach ``threshold``."""
+    label, first, last = _basins(scores >= release)
+    reached = np.cumsum(np.pad(scores >= threshold, ((1, 0), (0, 0))), axis=0)
+    keep = reached[last, label] > reached[first, label]
+    return label[keep], first[keep], last[keep]
 
 
 def _grow(
@@ -264,22 +284,3 @@ def _groups(label: np.ndarray) -> list[np.ndarray]:
     if len(label) == 0:
         return []
     return np.split(np.arange(len(label)), np.nonzero(np.diff(label))[0] + 1)
-
-
-def _suppressed(
-    start: np.ndarray,
-    end: np.ndarray,
-    rank: np.ndarray,
-    label: int,
-    settings: SegmentSettings,
-) -> Iterator[tuple[float, int, float, float]]:
-    """Yield (score, label, start, end) of the segments that survive NMS, best first."""
-    order = np.argsort(-rank, kind="stable")
-    start, end, rank = start[order], end[order], rank[order]
-    while len(start):
-        yield float(rank[0]), label, float(start[0]), float(end[0])
-        overlap = np.minimum(end, end[0]) - np.maximum(start, start[0])
-        union = (end - start) + (end[0] - start[0]) - overlap
-        keep = overlap <= settings.nms_tiou * union
-        keep[0] = False
-        start, end, rank = start[keep], end[keep], rank[keep]
