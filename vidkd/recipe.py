@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from vidkd.errors import UsageError
 from vidkd.files import resources
@@ -171,11 +178,80 @@ class ReferenceOutput(Settings):
     """Largest error, relative to the largest of the features above."""
 
 
+class PoseInputSettings(Settings):
+    """What of a pose the network sees (``vidkd.pose.normalise``)."""
+
+    people: Annotated[int, Field(ge=1, le=8)] = 2
+    """The main person and others, up to so many."""
+    dimensions: Literal["3d", "2d"] = "3d"
+    scale: Literal["bones", "torso", "none"] = "bones"
+    """What becomes 1: the mean length of the bones, or that of the trunk."""
+    view: bool = True
+    """Turn everybody about the vertical axis until they face the camera."""
+    trajectory: bool = True
+    """Add the movement of the hips in the image plane to the joints relative to them."""
+
+
+class PoseNetworkSettings(Settings):
+    """2s-AGCN (METHOD section 4): two streams of adaptive graph convolutions."""
+
+    skeleton: Literal["lcrnet-13", "ntu-25", "coco-17"] = "lcrnet-13"
+    channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256)
+    """Width of the three stages; the last is the width of a stream's feature."""
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt] = (4, 3, 3)
+    """Blocks of the three stages; the first of the second and of the third halves time."""
+
+    @model_validator(mode="after")
+    def _embeddable(self) -> PoseNetworkSettings:
+        if any(width % 4 for width in self.channels):
+            raise ValueError("channels must be multiples of 4")
+        return self
+
+
+class PoseAugmentation(Settings):
+    """How training poses are varied."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 30.0
+    """Degrees about the vertical axis, at most, to either side."""
+    flip: bool = True
+    """Mirror half of the snippets."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Sizes from 1 minus this to 1 plus this."""
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Standard deviation of what is added to every joint, in units of the mean bone."""
+    tempo: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    """Temporal crop: windows of 1 minus this to 1 plus this times the length of a snippet,
+    beginning anywhere near it, resampled to its length."""
+
+
+class PoseEncoderSettings(Settings):
+    """The 2s-AGCN of a recipe: network, input and training (``vidkd train-encoder``)."""
+
+    name: str = "2s-agcn"
+    network: PoseNetworkSettings = PoseNetworkSettings()
+    inputs: PoseInputSettings = PoseInputSettings()
+    augmentation: PoseAugmentation = PoseAugmentation()
+    epochs: Annotated[int, Field(ge=1)] = 30
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Of AdamW at the start; it falls to zero along a half cosine."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    snippets_per_epoch: Annotated[int, Field(ge=1)] = 2048
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> PoseEncoderSettings:
+        if self.snippets_per_epoch < self.batch_size:
+            raise ValueError("an epoch must hold at least one batch")
+        return self
+
+
 class ModelCard(Settings):
     """One network of the model zoo: architecture, preprocessing, weights, licence, reference."""
 
     name: str
-    network: Literal["i3d"]
+    network: Literal["i3d", "2s-agcn"]
     modality: Modality
     description: str
     feature_dim: int
@@ -185,6 +261,10 @@ class ModelCard(Settings):
     frames: FrameSettings = FrameSettings()
     snippet: SnippetSettings = SnippetSettings()
     crop: int = 224
+    pose_network: PoseNetworkSettings | None = None
+    """For 2s-agcn: its size."""
+    pose_inputs: PoseInputSettings | None = None
+    """For 2s-agcn: what it sees of a pose."""
     weights: tuple[WeightsSource, ...]
     licence: str
     source: str
