@@ -1,0 +1,222 @@
+"""What the pose detector learns from: regions and their anchor poses, and the losses on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import box_iou
+
+from vidkd.networks.lcrnet import JOINTS, LCRNet, covered, encode
+from vidkd.pose.anchors import AnchorPoses, nearest_anchors, person_box
+from vidkd.pose.labels import LabelledPerson
+from vidkd.pose.proposals import MODE_RADIUS
+
+REGIONS = 32
+"""Regions of each picture that the loss is computed on."""
+FOREGROUND = 0.5
+"""Largest share of them on people, and the least overlap of those with a person's box."""
+BACKGROUND = 0.4
+"""Largest overlap of a region that counts as background."""
+_BETA = 0.1
+"""Where the smooth L1 loss turns from square to absolute: 2 percent of a box, or 2 cm."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The people of one picture, as tensors.
+
+    Attributes:
+        boxes: (P, 4) in pixels of the network's input.
+        classes: (P,) anchor pose of each, counted from 1; 0 is the background.
+        taught: (P, K) bool, the anchor poses whose regression learns from the person: its own and
+            all others within the radius in which poses are averaged afterwards.
+        joints_2d: (P, 13, 2) pixels; zero where unknown.
+        joints_3d: (P, 13, 3) metres; zero where unknown.
+        weights: (P, 13, 5) of the five numbers of each joint; zero where unknown.
+        ignored: (I, 4) boxes of people of whom too little is seen to learn from.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    taught: Tensor
+    joints_2d: Tensor
+    joints_3d: Tensor
+    weights: Tensor
+    ignored: Tensor
+
+
+def make_targets(
+    people: Sequence[LabelledPerson], size: tuple[int, int], anchors: AnchorPoses
+) -> Targets:
+    """Prepare the people of a picture (height, width) for the losses."""
+    found = [person_box(person.joints_2d, person.scores, size) for person in people]
+    own = [p for p, box in zip(people, found, strict=True) if box is not None]
+    boxes = np.array([box[0] for box in found if box is not None], np.float32).reshape(-1, 4)
+    full = np.array([box[1] for box in found if box is not None], bool)
+    rest = [p for p, box in zip(people, found, strict=True) if box is None]
+    pixels = np.array([p.joints_2d for p in own], np.float32).reshape(-1, JOINTS, 2)
+    points = np.array([p.joints_3d for p in own], np.float32).reshape(-1, JOINTS, 3)
+    scores = np.array([p.scores for p in own], np.float32).reshape(-1, JOINTS, 1)
+    relative = (pixels - boxes[:, None, :2]) / (boxes[:, 2:] - boxes[:, :2])[:, None]
+    classes, apart = nearest_anchors(relative, points, full, anchors)
+    taught = apart <= MODE_RADIUS
+    taught[np.arange(len(own)), classes] = True
+    known_2d, known_3d = ~np.isnan(pixels).any(-1), ~np.isnan(points).any(-1)
+    weights = np.concatenate(
+        [
+            np.repeat(scores * known_2d[..., None], 2, axis=-1),
+            np.repeat(np.maximum(scores, 0.3) * known_3d[..., None], 3, axis=-1),
+        ],
+        axis=-1,
+    )
+    return Targets(
+        torch.from_numpy(boxes),
+        torch.from_numpy(classes.astype(np.int64) + 1),
+        torch.from_numpy(taught),
+        torch.from_numpy(np.nan_to_num(pixels)),
+        torch.from_numpy(np.nan_to_num(points)),
+        torch.from_numpy(weights.astype(np.float32)),
+        torch.from_numpy(_extents(rest, size)),
+    )
+
+
+def _extents(people: Sequence[LabelledPerson], size: tuple[int, int]) -> np.ndarray:
+    rows = []
+    for person in people:
+        known = person.joints_2d[~np.isnan(person.joints_2d).any(axis=1)]
+        if not len(known):
+            continue
+        low, high = known.min(axis=0), known.max(axis=0)
+        margin = 0.15 * (high - low).max()
+        first = np.clip(low - margin, 0, size[::-1])
+        last = np.clip(high + margin, 0, size[::-1])
+        if (last > first).all():
+            rows.append([*first, *last])
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def sample_regions(
+    proposals: Tensor, targets: Targets, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Choose the regions of one picture to learn from.
+
+    Args:
+        proposals: (R, 4) of the region proposal network.
+        targets: of the picture.
+        generator: draws.
+
+    Returns:
+        boxes (S, 4), and (S,) the person each is of, -1 for the background.
+    """
+    boxes = torch.cat([proposals, targets.boxes.to(proposals)])
+    if len(targets.boxes):
+        best, person = box_iou(boxes, targets.boxes.to(boxes)).max(dim=1)
+    else:
+        best = boxes.new_zeros(len(boxes))
+        person = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
+    positive = torch.nonzero(best >= FOREGROUND).squeeze(1)
+    free = covered(boxes, targets.ignored.to(boxes)) <= 0.5
+    negative = torch.nonzero((best < BACKGROUND) & free).squeeze(1)
+    positive = _some(positive, round(FOREGROUND * REGIONS), generator)
+    negative = _some(negative, REGIONS - len(positive), generator)
+    rows = torch.cat([positive, negative])
+    return boxes[rows], torch.cat([person[positive], torch.full_like(negative, -1)])
+
+
+def _some(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    if len(rows) <= count:
+        return rows
+    return rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)]
+
+
+def losses(
+    network: LCRNet,
+    images: Tensor,
+    targets: Sequence[Targets],
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """Return the four losses of a batch: ``objectness``, ``box``, ``anchor`` and ``pose``.
+
+    Args:
+        network: in training mode.
+        images: (N, 3, H, W) RGB in [0, 255].
+        targets: of each picture.
+        generator: draws regions.
+        dtype: convolutions are computed in; losses are in float32.
+    """
+    device = images.device
+    mixed = dtype is not torch.float32
+    sizes = [tuple(images.shape[-2:])] * len(images)
+    with torch.autocast(device.type, dtype=dtype if mixed else None, enabled=mixed):
+        maps = network.features(images)
+    maps = {name: value.float() for name, value in maps.items()}
+    network.rpn.ignored = [target.ignored.to(device) for target in targets]
+    boxes, found = network.propose(
+        images, sizes, maps, [{"boxes": target.boxes.to(device)} for target in targets]
+    )
+    chosen = [
+        sample_regions(own.detach(), target, generator)
+        for own, target in zip(boxes, targets, strict=True)
+    ]
+    with torch.autocast(device.type, dtype=dtype if mixed else None, enabled=mixed):
+        logits, raw = network.regions(maps, [regions for regions, _ in chosen], sizes)
+    anchor, pose = region_losses(network, logits.float(), raw.float(), chosen, targets)
+    return {
+        "objectness": found["loss_objectness"],
+        "box": found["loss_rpn_box_reg"],
+        "anchor": anchor,
+        "pose": pose,
+    }
+
+
+def region_losses(
+    network: LCRNet,
+    logits: Tensor,
+    raw: Tensor,
+    chosen: Sequence[tuple[Tensor, Tensor]],
+    targets: Sequence[Targets],
+) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy over anchor poses, and the smooth L1 loss of the joints.
+
+    The second is the mean over the joints of all people in the chosen regions, 2D and 3D added.
+
+    Args:
+        network: whose anchor poses are meant.
+        logits: (S, K + 1) of all regions.
+        raw: (S, K, 13, 5).
+        chosen: of each picture, from :func:`sample_regions`.
+        targets: of each picture.
+    """
+    device = logits.device
+    person = torch.cat([rows for _, rows in chosen])
+    positive = person >= 0
+    parts: dict[str, list[Tensor]] = {}
+    for (regions, rows), target in zip(chosen, targets, strict=True):
+        own = rows[rows >= 0].cpu()
+        parts.setdefault("boxes", []).append(regions[rows >= 0])
+        for name in ("classes", "taught", "joints_2d", "joints_3d", "weights"):
+            parts.setdefault(name, []).append(getattr(target, name)[own].to(device))
+    values = {name: torch.cat(items) for name, items in parts.items()}
+    classes = torch.zeros(len(person), dtype=torch.long, device=device)
+    classes[positive] = values["classes"]
+    anchor = functional.cross_entropy(logits, classes)
+    wanted = encode(
+        values["boxes"],
+        values["joints_2d"],
+        values["joints_3d"],
+        network.anchors_2d,
+        network.anchors_3d,
+    )
+    # Joints far outside of a small region must not decide what is learnt.
+    errors = functional.smooth_l1_loss(
+        raw[positive], wanted.clamp(-10, 10), reduction="none", beta=_BETA
+    )
+    weights = values["taught"][:, :, None, None] * values["weights"][:, None]
+    pose = (errors * weights).sum() / weights.sum().clamp(min=1.0) * 5.0
+    return anchor, pose

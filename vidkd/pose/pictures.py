@@ -1,0 +1,239 @@
+"""Labelled pictures in memory, compressed, and the batches that are drawn from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidkd.console import progress
+from vidkd.errors import AnnotationError, VidkdError
+from vidkd.pose.anchors import AnchorPoses, make_anchors, person_box, upper_box
+from vidkd.pose.augment import augment, moved
+from vidkd.pose.labels import LabelledFrame, LabelledPerson, load_pictures, read_labels
+from vidkd.pose.losses import Targets, make_targets
+
+Array = np.ndarray
+
+_QUALITY = 95
+_SHORT_SIDE = 1.5
+"""Pictures are kept at this multiple of the network's short side, since some get enlarged."""
+_SAMPLE = 20_000
+"""Most poses that are clustered."""
+_AHEAD = 3
+"""Batches prepared before they are asked for."""
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """One picture as JPEG, with its people in its own pixels."""
+
+    data: bytes
+    people: tuple[LabelledPerson, ...]
+
+    def decode(self) -> Array:
+        """Return the picture (H, W, 3) uint8 RGB."""
+        bgr = cv2.imdecode(np.frombuffer(self.data, np.uint8), cv2.IMREAD_COLOR)
+        return np.ascontiguousarray(bgr[:, :, ::-1])
+
+
+@dataclass(frozen=True)
+class PoseData:
+    """What to train and to validate on.
+
+    Attributes:
+        sources: the training pictures of each source.
+        validation: pictures to validate on.
+        identity: hash of all labels, which tells runs on other data apart.
+    """
+
+    sources: tuple[tuple[LabelledPicture, ...], ...]
+    validation: tuple[LabelledPicture, ...]
+    identity: str
+
+    @classmethod
+    def load(
+        cls, data: Sequence[Path], validation: Sequence[Path], short_side: int, most: int
+    ) -> PoseData:
+        """Read labels and pictures into memory.
+
+        Args:
+            data: sources to train on.
+            validation: sources to validate on; without any, every tenth video or picture.
+            short_side: of what the network sees.
+            most: pictures to validate on, spread evenly.
+
+        Raises:
+            AnnotationError: a source has no labels, broken ones, or none of people.
+            VideoError: a video or picture cannot be read.
+        """
+        training = [read_labels(path) for path in data]
+        held = [frame for path in validation for frame in read_labels(path)]
+        if not validation:
+            parts = [_divide(frames) for frames in training]
+            training = [part for part, _ in parts]
+            held = [frame for _, part in parts for frame in part]
+        for path, frames in zip(data, training, strict=True):
+            if not any(frame.people for frame in frames):
+                raise AnnotationError("labels nobody", path=path, remedy="give other --data")
+        if not any(frame.people for frame in held):
+            raise AnnotationError(
+                "leaves nobody to validate on", path=data[0], remedy="give --validation"
+            )
+        rows = np.unique(np.linspace(0, len(held) - 1, min(most, len(held))).round().astype(int))
+        held = [held[row] for row in rows]
+        digest = hashlib.sha256()
+        for frame in [frame for part in (*training, held) for frame in part]:
+            digest.update(f"{frame.source.name} {frame.time}\n".encode())
+            for person in frame.people:
+                digest.update(np.round(person.joints_2d, 1).tobytes())
+                digest.update(np.round(person.joints_3d, 3).tobytes())
+        total = len(held) + sum(map(len, training))
+        with progress("read pictures", total, "pictures") as advance:
+            side = round(short_side * _SHORT_SIDE)
+            kept = []
+            for part in (*training, held):
+                pictures = []
+                for frame, image in load_pictures(part):
+                    pictures.append(_compressed(frame, image, side))
+                    advance(1)
+                kept.append(tuple(pictures))
+        return cls(tuple(kept[:-1]), kept[-1], digest.hexdigest())
+
+    def anchors(self, counts: tuple[int, int], size: tuple[int, int], seed: int) -> AnchorPoses:
+        """Cluster the poses of the training pictures, and their mirror images.
+
+        Raises:
+            VidkdError: there are too few of them.
+        """
+        whole: list[tuple[Array, Array]] = []
+        upper: list[tuple[Array, Array]] = []
+        people = [
+            (person, picture)
+            for source in self.sources
+            for picture in source
+            for person in picture.people
+            if not np.isnan(person.joints_3d).any()
+        ]
+        order = np.random.default_rng([seed, 7]).permutation(len(people))[:_SAMPLE]
+        sizes: dict[int, tuple[int, int]] = {}
+        for row in order:
+            person, picture = people[row]
+            if id(picture) not in sizes:
+                height, width = picture.decode().shape[:2]
+                sizes[id(picture)] = height, width
+            own = sizes[id(picture)]
+            mirror = np.array([[-1.0, 0, own[1] - 1], [0, 1, 0]])
+            for item in (person, moved(person, mirror, 0.0, True, own)):
+                box = person_box(item.joints_2d, item.scores, own)
+                if box is not None and box[1]:
+                    whole.append((_relative(item, box[0]), item.joints_3d))
+                part = upper_box(item.joints_2d, item.scores, own)
+                if part is not None:
+                    upper.append((_relative(item, part), item.joints_3d))
+        return make_anchors(_stack(whole), _stack(upper), counts, seed)
+
+
+class Batches:
+    """Draws varied batches; the same for a seed and an epoch, whatever the number of threads.
+
+    Args:
+        data: to draw from.
+        anchors: of the network.
+        size: height and width of the pictures.
+        batch_size: of each batch.
+        seed: of everything.
+        workers: threads that prepare pictures.
+    """
+
+    def __init__(
+        self,
+        data: PoseData,
+        anchors: AnchorPoses,
+        size: tuple[int, int],
+        batch_size: int,
+        seed: int,
+        workers: int,
+    ) -> None:
+        self.data, self.anchors, self.size = data, anchors, size
+        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+
+    def epoch(self, number: int, steps: int) -> Iterator[tuple[Tensor, list[Targets]]]:
+        """Yield pictures (B, 3, H, W) float32 in [0, 255] and their targets, ``steps`` times."""
+        rng = np.random.default_rng([self.seed, number])
+        count = steps * self.batch_size
+        sources = rng.permutation(np.arange(count) % len(self.data.sources))
+        rows = [int(rng.integers(len(self.data.sources[s]))) for s in sources]
+        picks = [(int(s), row, i) for i, (s, row) in enumerate(zip(sources, rows, strict=True))]
+
+        def sample(pick: tuple[int, int, int]) -> tuple[Array, Targets]:
+            source, row, place = pick
+            own = np.random.default_rng([self.seed, number, place])
+            picture = self.data.sources[source][row]
+            image, people = augment(picture.decode(), picture.people, self.size, own)
+            return image, make_targets(people, self.size, self.anchors)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting = []
+            ahead = _AHEAD * self.batch_size
+            for place in range(0, count + ahead, self.batch_size):
+                waiting += [pool.submit(sample, p) for p in picks[place : place + self.batch_size]]
+                if place < ahead:
+                    continue
+                ready = [item.result() for item in waiting[: self.batch_size]]
+                del waiting[: self.batch_size]
+                images = np.stack([image for image, _ in ready])
+                yield (
+                    torch.from_numpy(images).permute(0, 3, 1, 2).float(),
+                    [target for _, target in ready],
+                )
+
+
+def _divide(frames: list[LabelledFrame]) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
+    """Set a tenth aside: every tenth video whole, or every tenth picture when there are none."""
+    units = list(dict.fromkeys(str(f.source) for f in frames))
+    held = set(units[9::10]) or set(units[-1:] if len(units) > 1 else ())
+    return (
+        [f for f in frames if str(f.source) not in held],
+        [f for f in frames if str(f.source) in held],
+    )
+
+
+def _compressed(frame: LabelledFrame, image: Array, side: int) -> LabelledPicture:
+    people = frame.people
+    scale = side / min(image.shape[:2])
+    if scale < 1:
+        size = round(image.shape[0] * scale), round(image.shape[1] * scale)
+        sx, sy = size[1] / image.shape[1], size[0] / image.shape[0]
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        matrix = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2]])
+        people = tuple(
+            LabelledPerson(
+                (person.joints_2d @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32),
+                person.scores,
+                person.joints_3d,
+            )
+            for person in people
+        )
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return LabelledPicture(data.tobytes(), people)
+
+
+def _relative(person: LabelledPerson, box: Array) -> Array:
+    return np.asarray((person.joints_2d - box[:2]) / (box[2:] - box[:2]))
+
+
+def _stack(pairs: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+    if not pairs:
+        raise VidkdError(
+            "no training pose is whole enough to make anchor poses from",
+            remedy="give labels with 3D joints",
+        )
+    return np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs])

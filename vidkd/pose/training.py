@@ -1,0 +1,251 @@
+"""Training of the pose detector on rendered people and on labelled pictures.
+
+A run that is killed and started again ends with the same weights as an undisturbed one on the same
+processor: what is random in an epoch follows from the seed and the number of the epoch, and the
+state is saved after every epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidkd.console import log, progress
+from vidkd.distillation.run_folder import RunFolder
+from vidkd.errors import VidkdError
+from vidkd.finetuning.network import working_type
+from vidkd.networks.device import select_device
+from vidkd.networks.lcrnet import LCRNet, PoseNetSettings
+from vidkd.networks.weights import state_sha256
+from vidkd.pose.anchors import AnchorPoses
+from vidkd.pose.job import PoseTrainingJob, PoseTrainingResult
+from vidkd.pose.lcrnet_detector import LCRNetDetector, load_network, save_network
+from vidkd.pose.losses import losses
+from vidkd.pose.metrics import PoseEvaluation, PoseScores
+from vidkd.pose.pictures import Batches, LabelledPicture, PoseData
+
+DETECTOR_FILE = "detector.safetensors"
+ASPECT = 4 / 3
+"""Width / height of training pictures."""
+_WARM_UP = 0.03
+"""Share of the steps in which the learning rate rises."""
+_LARGEST_GRADIENT = 5.0
+_BATCH = 8
+
+
+def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
+    """Train a pose detector and leave a finished run folder.
+
+    A finished run with the same settings on the same data is left alone, an unfinished one goes on
+    after its last whole epoch.
+
+    Raises:
+        UsageError: the settings do not fit each other, or the run in the folder.
+        AnnotationError: labels cannot be read, or label nobody.
+        VideoError: a picture or video cannot be read.
+        WeightsError: the detector to start from is missing or damaged.
+        VidkdError: the training diverged, or the run folder cannot be written.
+    """
+    device = select_device(job.device)
+    start = None if job.start is None else load_network(job.start)[0]
+    data = PoseData.load(job.data, job.validation, job.short_side, job.validation_pictures)
+    recipe = {**job.recipe(), "data_sha256": data.identity}
+    if start is not None:
+        recipe["start_sha256"] = state_sha256(start.state_dict())
+    folder = RunFolder(job.output, DETECTOR_FILE)
+    with folder.lock():
+        folder.remove_leftovers()
+        if folder.begin(recipe, overwrite=job.overwrite):
+            log(f"{job.output}: done before")
+            fields = folder.read_result()
+            return PoseTrainingResult(**{**fields, "output": job.output, "skipped": True})
+        folder.write_environment(device, job.seed)
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(job.seed)
+            return _Run(job, data, start, folder, device).run()
+
+
+def evaluate_detector(
+    detector: LCRNetDetector, pictures: tuple[LabelledPicture, ...]
+) -> PoseScores:
+    """Compare a detector with labelled pictures."""
+    evaluation = PoseEvaluation()
+    for first in range(0, len(pictures), _BATCH):
+        batch = pictures[first : first + _BATCH]
+        images = [picture.decode() for picture in batch]
+        for picture, image, found in zip(batch, images, detector(images), strict=True):
+            evaluation.add(picture.people, found, image.shape[:2])
+    return evaluation.result()
+
+
+class _Run:
+    """One run."""
+
+    def __init__(
+        self,
+        job: PoseTrainingJob,
+        data: PoseData,
+        start: LCRNet | None,
+        folder: RunFolder,
+        device: torch.device,
+    ) -> None:
+        self.job, self.data, self.folder, self.device = job, data, folder, device
+        self.dtype = working_type(job.precision, device)
+        size = job.short_side, round(job.short_side * ASPECT / 32) * 32
+        if start is None:
+            counts = job.full, job.upper
+            settings = PoseNetSettings(
+                backbone=job.backbone,
+                full=job.full,
+                upper=job.upper,
+                short_side=job.short_side,
+                long_side=2 * job.short_side,
+            )
+            anchors = data.anchors(counts, size, job.seed)
+            start = LCRNet(settings)
+            start.anchors_2d.copy_(torch.from_numpy(anchors.poses_2d))
+            start.anchors_3d.copy_(torch.from_numpy(anchors.poses_3d))
+        self.network = start.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        anchors = AnchorPoses(
+            start.anchors_2d.cpu().numpy(), start.anchors_3d.cpu().numpy(), start.settings.full
+        )
+        self.batches = Batches(data, anchors, size, job.batch_size, job.seed, job.workers)
+        self.steps = job.pictures_per_epoch // job.batch_size
+        flat = [p for p in self.network.parameters() if p.ndim < 2]
+        rest = [p for p in self.network.parameters() if p.ndim >= 2]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": flat, "weight_decay": 0.0}, {"params": rest}],
+            lr=job.learning_rate,
+            weight_decay=job.weight_decay,
+        )
+        self.epoch = 0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Any] = {"epoch": 0, "score": -math.inf, "sha256": "", "scores": {}}
+        self.seconds = 0.0
+        state = folder.load_state()
+        if state is not None:
+            self.network.load_state_dict(state["network"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.epoch, self.best = state["epoch"], state["best"]
+            self.history, self.seconds = state["history"], state["seconds"]
+            log(f"{job.output}: going on after epoch {self.epoch}")
+
+    def run(self) -> PoseTrainingResult:
+        """Train to the end."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        job = self.job
+        started, before = time.monotonic(), self.seconds
+        with contextlib.ExitStack() as stack:
+            left = (job.epochs - self.epoch) * self.steps * job.batch_size
+            advance = stack.enter_context(progress("train-pose", left, "pictures"))
+            board = SummaryWriter(str(self.folder.tensorboard), purge_step=self.epoch + 1)
+            stack.callback(board.close)
+            while self.epoch < job.epochs:
+                self.epoch += 1
+                row, scores = self._epoch(advance)
+                self.history.append(row)
+                self.seconds = before + time.monotonic() - started
+                for name in list(row)[1:]:
+                    board.add_scalar(name.replace("_", "/", 1), row[name], self.epoch)
+                board.flush()
+                self._save(scores)
+        result = PoseTrainingResult(
+            output=job.output,
+            name=job.detector_name,
+            weights_sha256=self.best["sha256"],
+            best_epoch=self.best["epoch"],
+            epochs=job.epochs,
+            validation=self.best["scores"],
+            training_pictures=sum(map(len, self.data.sources)),
+            validation_pictures=len(self.data.validation),
+            seconds=round(self.seconds, 2),
+        )
+        fields = asdict(result)
+        del fields["output"], fields["skipped"]
+        self.folder.finish(fields)
+        return result
+
+    def _epoch(self, advance: Callable[[float], None]) -> tuple[dict[str, float], PoseScores]:
+        torch.manual_seed(self.job.seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + self.epoch)
+        self.network.train()
+        sums: dict[str, float] = {}
+        for step, (images, targets) in enumerate(self.batches.epoch(self.epoch, self.steps)):
+            rate = self._rate((self.epoch - 1) * self.steps + step)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            terms = losses(self.network, images.to(self.device), targets, generator, self.dtype)
+            loss = torch.stack(list(terms.values())).sum()
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
+            self.optimiser.step()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.item() / self.steps
+            advance(len(images))
+        if not all(map(math.isfinite, sums.values())):
+            raise VidkdError(
+                f"the training diverged in epoch {self.epoch}",
+                path=self.folder.path,
+                remedy="use a smaller --learning-rate, in another --output",
+            )
+        scores = evaluate_detector(self._detector(), self.data.validation)
+        row = {"epoch": self.epoch, "learning_rate": rate}
+        row |= {f"loss_{name}": value for name, value in sums.items()}
+        row |= {f"validation_{name}": value for name, value in scores.to_json().items()}
+        log(
+            f"epoch {self.epoch}: loss {sum(sums.values()):.3f}, recall {scores.recall:.3f}, "
+            f"precision {scores.precision:.3f}, MPJPE {scores.mpjpe:.0f} mm, "
+            f"PCK {scores.pck_head:.3f} (head) {scores.pck_torso:.3f} (torso)"
+        )
+        return row, scores
+
+    def _rate(self, step: int) -> float:
+        total = self.job.epochs * self.steps
+        warm = max(1, round(_WARM_UP * total))
+        if step < warm:
+            return self.job.learning_rate * (step + 1) / warm
+        return (
+            self.job.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+        )
+
+    def _detector(self) -> LCRNetDetector:
+        return LCRNetDetector(self.network, self.job.detector_name, "", self.device)
+
+    def _save(self, scores: PoseScores) -> None:
+        """Keep the best weights and the state; ``last.pt`` comes last, for it tells the rest."""
+        # Wrong joints of people who were missed count as well, so that this sees both.
+        score = float(np.nan_to_num(scores.pck_head))
+        if score >= self.best["score"]:
+            known = {k: v for k, v in scores.to_json().items() if not math.isnan(v)}
+            about = {
+                "training_data": {
+                    "data_sha256": self.data.identity,
+                    "pictures": [len(source) for source in self.data.sources],
+                    "start": None if self.job.start is None else self.job.start.name,
+                    "epoch": self.epoch,
+                    "validation": known,
+                }
+            }
+            digest = save_network(self.folder.weights, self.network, self.job.detector_name, about)
+            self.best = {"epoch": self.epoch, "score": score, "sha256": digest, "scores": known}
+        self.folder.write_metrics(self.history)
+        self.folder.save_state(
+            {
+                "epoch": self.epoch,
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "best": self.best,
+                "history": self.history,
+                "seconds": self.seconds,
+            }
+        )
