@@ -14,6 +14,7 @@ from vidkd.cli import (
     doctor,
     evaluate,
     extract,
+    extract_pose,
     label_poses,
     models,
     plot,
@@ -41,6 +42,7 @@ def _root() -> None:
 
 
 app.command("extract-flow")(extract.extract_flow)
+app.command("extract-pose")(extract_pose.extract_pose)
 app.command("extract-features")(extract.extract_features)
 app.command("label-poses")(label_poses.label_poses)
 app.command("train-teacher")(train.train_teacher)

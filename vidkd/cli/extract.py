@@ -95,10 +95,10 @@ def extract_flow(
     videos = find_videos(inputs, root)
     task = FlowTask(cache, frames, flow, overwrite)
     if dry_run:
-        _print_plans(plan_jobs(videos, task), as_json)
+        print_plans(plan_jobs(videos, task), as_json)
     else:
         number = workers or cores()
-        _print_results(run_jobs(videos, task, workers=number, overwrite=overwrite), as_json)
+        print_results(run_jobs(videos, task, workers=number, overwrite=overwrite), as_json)
 
 
 def extract_features(
@@ -158,9 +158,9 @@ def extract_features(
         overwrite=overwrite,
     )
     if dry_run:
-        _print_plans(plan_jobs(videos, task), as_json)
+        print_plans(plan_jobs(videos, task), as_json)
     else:
-        _print_results(run_jobs(videos, task, workers=workers, overwrite=overwrite), as_json)
+        print_results(run_jobs(videos, task, workers=workers, overwrite=overwrite), as_json)
 
 
 def _default_encoder(modality: Stream) -> str:
@@ -193,7 +193,8 @@ def _settings(model: type[Chosen], **values: object) -> Chosen:
         ) from error
 
 
-def _print_results(results: Sequence[JobResult], as_json: bool) -> None:
+def print_results(results: Sequence[JobResult], as_json: bool) -> None:
+    """Print what became of every video; exit with 1 if one failed."""
     if as_json:
         emit_json(
             [
@@ -219,7 +220,8 @@ def _print_results(results: Sequence[JobResult], as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _print_plans(plans: Sequence[Plan], as_json: bool) -> None:
+def print_plans(plans: Sequence[Plan], as_json: bool) -> None:
+    """Print what is done and what is to be done; exit with 1 if an input is no good."""
     if as_json:
         emit_json(
             [

@@ -1,0 +1,277 @@
+"""People's poses in a video: one cache file, one row for each frame (``vidkd extract-pose``)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidkd.cache import (
+    CacheWriter,
+    Provenance,
+    cache_path,
+    describe_source,
+    library_versions,
+    remove_leftovers,
+)
+from vidkd.errors import UsageError, VideoError
+from vidkd.features.extract import Extraction, finished_rows
+from vidkd.features.pool import Report
+from vidkd.files import sha256
+from vidkd.pose.files import find_poses, look_up, read_table
+from vidkd.pose.joints import JOINTS
+from vidkd.pose.poses import CHANNELS
+from vidkd.pose.tracks import Arrangement, Tracker
+from vidkd.recipe import FrameSettings, PoseSettings
+from vidkd.video import Frame, VideoFile, probe, read_frames
+
+if TYPE_CHECKING:
+    from vidkd.pose.detector import PersonPose, PoseDetector
+
+LoadDetector = Callable[[str, str], "PoseDetector"]
+"""Takes a name or file and a device, like ``vidkd.pose.detector.load_pose_detector``."""
+
+Look = tuple[int, float, list["PersonPose"]]
+"""A frame's index and start second, and who was found in it."""
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class PoseTask:
+    """``extract-pose`` with its settings; picklable. Each process loads the detector once.
+
+    Attributes:
+        cache: the cache folder.
+        frames: resize and sampling; rows are the frames of ``extract-flow`` with the same sampling.
+        pose: what is detected, and how it is linked.
+        detector: what to load: a name or a file; empty for the backend ``files``.
+        detector_name: what the detector calls itself.
+        weights_sha256: hash of the detector's weights.
+        load: loads the detector; None for the backend ``files``.
+        poses: folder or file of poses, for the backend ``files``.
+        device: where the detector works.
+        batch_size: frames detected at once; None for what suits the device.
+        overwrite: compute again what is stale or damaged.
+    """
+
+    cache: Path
+    frames: FrameSettings
+    pose: PoseSettings
+    detector: str = ""
+    detector_name: str = ""
+    weights_sha256: str = ""
+    load: LoadDetector | None = None
+    poses: Path | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    overwrite: bool = False
+    name: str = "extract-pose"
+
+    def path(self, video: VideoFile) -> Path:
+        """Return the cache file of a video."""
+        return cache_path(self.cache, "pose", video.key)
+
+    def check_inputs(self, video: VideoFile) -> None:
+        """Raise VidkdError when poses are to be read from files, and the video has none."""
+        if self.poses is not None:
+            find_poses(self.poses, video.key)
+
+    def provenance(self, video: VideoFile) -> Provenance:
+        """Return what the cache file of a video is expected to say; reads the whole video.
+
+        Raises:
+            VidkdError: the video cannot be opened, or its poses are missing.
+        """
+        if self.poses is not None:
+            encoder, weights = "files", sha256(find_poses(self.poses, video.key))
+        else:
+            encoder, weights = self.detector_name, self.weights_sha256
+        return Provenance(
+            artefact="pose",
+            source=describe_source(video.path, probe(video.path)),
+            settings={
+                "frames": self.frames.model_dump(),
+                "pose": self.pose.model_dump(),
+                "size": list(self._size(video)),
+            },
+            encoder=encoder,
+            weights_sha256=weights,
+            versions=library_versions("av", "h5py", "numpy", "torch"),
+        )
+
+    def _size(self, video: VideoFile) -> tuple[int, int]:
+        """Return width and height of the resized frames, as the first of them has it."""
+        settings = self.frames
+        first = next(iter(read_frames(video.path, short_side=settings.short_side)), None)
+        if first is None:
+            raise VideoError("has no frames", path=video.path, remedy="check the file")
+        height, width = first.image.shape[:2]
+        return width, height
+
+    def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
+        """Extract one video.
+
+        Raises:
+            VideoError: the video cannot be decoded.
+            VidkdError: there are no poses for it, or the cache cannot be written.
+        """
+        path = self.path(video)
+        provenance = self.provenance(video)
+        rows = finished_rows(path, provenance, overwrite=self.overwrite)
+        if rows is not None:
+            return Extraction(path, rows, True)
+        timed = _Timed(
+            read_frames(
+                video.path,
+                short_side=self.frames.short_side,
+                frame_rate=self.frames.frame_rate,
+            ),
+            report,
+        )
+        width, height = provenance.settings["size"]
+        tracker = Tracker(self.pose.tracks)
+        for index, start, people in self._looks(video, timed, (width, height), threads):
+            sure = [person for person in people if person.score >= self.pose.min_score]
+            tracker.look(index, start, sure)
+        _write(path, provenance, Arrangement(tracker, timed.pts, self.pose.tracks), timed.pts)
+        return Extraction(path, len(timed.pts), False)
+
+    def _looks(
+        self, video: VideoFile, frames: Iterable[Frame], size: tuple[int, int], threads: int
+    ) -> Iterator[Look]:
+        if self.poses is not None:
+            table = read_table(self.poses, video.key)
+            if table.by_number and self.frames.frame_rate is not None:
+                raise UsageError(
+                    "names frames by number, which --frame-rate makes other frames",
+                    path=table.path,
+                    remedy="leave out --frame-rate",
+                )
+            info = probe(video.path)
+            steps = ((frame.index, frame.start, frame.end) for frame in frames)
+            return look_up(table, steps, (info.width, info.height), size)
+        import torch
+
+        assert self.load is not None
+        torch.set_num_threads(threads)
+        detector = _loaded(self.load, self.detector, self.device)
+        return detect_every(frames, detector, self.pose.every, self.batch_size or 4)
+
+
+@functools.cache
+def _loaded(load: LoadDetector, name: str, device: str) -> PoseDetector:
+    return load(name, device)
+
+
+def detect_every(
+    frames: Iterable[Frame], detector: PoseDetector, every: int, batch_size: int
+) -> Iterator[Look]:
+    """Detect people in the first and then every ``every``-th frame, ``batch_size`` at once."""
+    chosen = (frame for frame in frames if frame.index % every == 0)
+    while batch := list(itertools.islice(chosen, batch_size)):
+        found = detector([frame.image for frame in batch])
+        for frame, people in zip(batch, found, strict=True):
+            yield frame.index, frame.start, people
+
+
+class _Timed:
+    """Passes frames on, reports each, and keeps their times."""
+
+    def __init__(self, frames: Iterable[Frame], report: Report) -> None:
+        self._frames = frames
+        self._report = report
+        self._pts: list[tuple[float, float]] = []
+
+    @property
+    def pts(self) -> np.ndarray:
+        """(T, 2) start and end second of the frames so far."""
+        return np.array(self._pts, dtype=np.float64).reshape(-1, 2)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._frames:
+            self._pts.append((frame.start, frame.end))
+            self._report(1)
+            yield frame
+
+
+def _write(path: Path, provenance: Provenance, arranged: Arrangement, pts: np.ndarray) -> None:
+    remove_leftovers(path)
+    slots = int(provenance.settings["pose"]["tracks"]["max_people"])
+    shape = (slots, len(JOINTS), len(CHANNELS))
+    with CacheWriter(path, provenance, shape, "float32", {"tracks": ((slots,), "int32")}) as writer:
+        for start in range(0, len(pts), _BLOCK):
+            stop = min(start + _BLOCK, len(pts))
+            joints, tracks = arranged.rows(start, stop)
+            writer.append(joints, pts[start:stop], {"tracks": tracks})
+
+
+def pose_task(
+    cache: Path,
+    frames: FrameSettings,
+    pose: PoseSettings,
+    *,
+    detector: str | None = None,
+    poses: Path | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    overwrite: bool = False,
+    load: LoadDetector | None = None,
+) -> PoseTask:
+    """Check what the backend needs and return the task.
+
+    Args:
+        cache: the cache folder.
+        frames: resize and sampling.
+        pose: backend, steps and tracks.
+        detector: name or file of the detector; None takes the one that ships with vidkd.
+        poses: folder or file of poses, for the backend ``files``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        batch_size: frames detected at once.
+        overwrite: compute again what is stale or damaged.
+        load: replaces ``vidkd.pose.detector.load_pose_detector``; picklable.
+
+    Raises:
+        UsageError: the backend and the rest do not fit each other.
+        WeightsError: the detector's weights are missing or damaged.
+    """
+    if pose.backend == "files":
+        if poses is None:
+            raise UsageError("--backend files needs --poses", remedy="say where the poses are")
+        if detector is not None:
+            raise UsageError("--backend files uses no detector", remedy="leave out --detector")
+        if not poses.exists():
+            raise UsageError("does not exist", path=poses, remedy="check --poses")
+        return PoseTask(cache, frames, pose, poses=poses, overwrite=overwrite)
+    if poses is not None:
+        raise UsageError("--poses needs --backend files", remedy="add it, or leave out --poses")
+    if load is None:
+        from vidkd.networks import select_device
+        from vidkd.pose.detector import load_pose_detector
+
+        load = load_pose_detector
+        select_device(device)  # a wrong name is told once, not for every video
+    name = detector or DEFAULT_DETECTOR
+    # On the processor: the workers use the device, this process only needs the weights' hash.
+    found = load(name, "cpu")
+    return PoseTask(
+        cache,
+        frames,
+        pose,
+        name,
+        found.name,
+        found.weights_sha256,
+        load,
+        device=device,
+        batch_size=batch_size,
+        overwrite=overwrite,
+    )
+
+
+DEFAULT_DETECTOR = "lcrnet-small"
+"""The detector that ships with the package."""
