@@ -177,6 +177,7 @@ def _stream_of(cache: Path, encoder: str, file: CacheFile) -> Stream:
     if file.provenance.artefact != "features" or file.data.ndim != 2:
         raise CacheError("does not hold features", path=file.path, remedy="recompute it")
     settings = dict(file.provenance.settings)
+    settings.pop("inputs", None)  # which files these features were made of: another for each video
     return Stream(
         cache=cache,
         encoder=encoder,

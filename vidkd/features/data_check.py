@@ -115,8 +115,8 @@ class _Features:
 
     @property
     def identity(self) -> str:
-        values = [self.weights, self.width, dict(self.settings)]
-        return json.dumps(values, sort_keys=True)
+        alike = {name: value for name, value in self.settings.items() if name != "inputs"}
+        return json.dumps([self.weights, self.width, alike], sort_keys=True)
 
 
 def _check_classes(truth: Annotations, report: DataReport) -> None:

@@ -144,7 +144,7 @@ def extract_features(
         bound = None
         images = _Counted(_decode(video, frames), report)
     blocks = (
-        (_stored(features, dtype), pts)
+        (stored(features, dtype), pts)
         for features, pts in encode(images, encoder, snippet, crop, batch_size, bound)
     )
     return Extraction(path, _write(path, provenance, blocks, dtype, images), False)
@@ -345,7 +345,12 @@ def _decode(video: VideoFile, frames: FrameSettings) -> Iterator[Frame]:
     return read_frames(video.path, short_side=frames.short_side, frame_rate=frames.frame_rate)
 
 
-def _stored(features: np.ndarray, dtype: FeatureType) -> np.ndarray:
+def stored(features: np.ndarray, dtype: FeatureType) -> np.ndarray:
+    """Return features in the type they are stored in.
+
+    Raises:
+        VidkdError: one of them does not fit the type, or is not finite.
+    """
     with np.errstate(over="ignore"):  # reported below, with a remedy
         stored = features.astype(dtype)
     if not np.isfinite(stored).all():

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 
 from vidkd.files import write_text
 from vidkd.finetuning.data import SnippetData
 from vidkd.finetuning.job import FinetuneJob
 from vidkd.networks import save_weights
-from vidkd.networks.i3d import FEATURE_DIM, I3D
+from vidkd.networks.i3d import FEATURE_DIM
 from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard
 
@@ -37,7 +38,7 @@ def trained_card(job: FinetuneJob, start: ModelCard, data: SnippetData) -> Model
 
 def save_encoder(
     path: Path,
-    network: I3D,
+    network: nn.Module,
     card: ModelCard,
     classes: tuple[str, ...],
     training_data: dict[str, Any],
