@@ -332,7 +332,7 @@ def _parts(
         bg_iou_thresh=0.3,
         batch_size_per_image=64 if small else 256,
         positive_fraction=0.5,
-        pre_nms_top_n={"training": 400 if small else 2000, "testing": 100 if small else 1000},
+        pre_nms_top_n={"training": 250 if small else 2000, "testing": 100 if small else 1000},
         post_nms_top_n={"training": 60 if small else 1000, "testing": settings.proposals},
         nms_thresh=0.7,
     )

@@ -10,8 +10,12 @@ from vidkd.pose.labels import LabelledPerson
 
 Array = np.ndarray
 
-SCALES = (0.6, 2.0)
-"""Size of a person relative to the picture that just fits."""
+EXTENTS = (0.35, 1.3)
+"""Longer side of a person's extent relative to the height of the picture."""
+_SCALES = (0.6, 1.6)
+"""Size of a picture without people relative to one that just fits."""
+_NOISE = np.random.default_rng(0).standard_normal((257, 1024, 3), np.float32)
+"""Rows of noise; drawing new noise for every picture would take longer than all the rest."""
 _OUTSIDE = 0.5
 """What the weight of a joint outside the picture is multiplied by."""
 
@@ -103,21 +107,26 @@ def _geometry(
     rng: np.random.Generator,
 ) -> tuple[Array, float, bool]:
     """Draw a matrix (2, 3) from old to new pixels, its rotation, and whether it mirrors."""
-    scale = min(size[0] / source[0], size[1] / source[1])
-    scale *= float(np.exp(rng.uniform(*np.log(SCALES))))
+    centre = np.array([source[1], source[0]]) / 2
+    scale = min(size[0] / source[0], size[1] / source[1]) * _log_uniform(rng, _SCALES)
+    if people:
+        known = people[rng.integers(len(people))].joints_2d
+        known = known[~np.isnan(known).any(axis=1)]
+        if len(known) > 1:
+            low, high = known.min(axis=0), known.max(axis=0)
+            centre = (low + high) / 2
+            scale = _log_uniform(rng, EXTENTS) * size[0] / max(1.0, float((high - low).max()))
     angle = float(rng.normal(0.0, 0.08))
     stretch = np.exp(rng.normal(0.0, 0.04, 2)) * scale
     mirrored = bool(rng.random() < 0.5)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn @ np.diag(stretch) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
-    centre = np.array([source[1], source[0]]) / 2
-    if people:
-        known = people[rng.integers(len(people))].joints_2d
-        known = known[~np.isnan(known).any(axis=1)]
-        if len(known):
-            centre = (known.min(axis=0) + known.max(axis=0)) / 2
     target = np.array([size[1], size[0]]) * rng.uniform(0.2, 0.8, 2)
     return np.column_stack([linear, target - linear @ centre]), angle, mirrored
+
+
+def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    return float(np.exp(rng.uniform(*np.log(limits))))
 
 
 def _blocks(image: Array, rng: np.random.Generator) -> Array:
@@ -161,8 +170,9 @@ def _damage(image: Array, rng: np.random.Generator) -> Array:
         less = cv2.resize(image, (round(width * share), round(height * share)))
         image = cv2.resize(less, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.4:
-        noise = rng.normal(0.0, rng.uniform(1.0, 12.0), image.shape)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        rows = rng.integers(0, len(_NOISE), image.shape[0])
+        noise = _NOISE[rows, : image.shape[1]] * np.float32(rng.uniform(1.0, 12.0))
+        image = cv2.add(image, noise, dtype=cv2.CV_8U)
     if rng.random() < 0.2:
         quality = int(rng.integers(20, 70))
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -49,6 +49,21 @@ class Targets:
     weights: Tensor
     ignored: Tensor
 
+    def beside(self, other: Targets, offset: float) -> Targets:
+        """Return the targets of two pictures side by side, the other ``offset`` pixels right."""
+        shift = torch.tensor([offset, 0.0])
+        moved = {
+            "boxes": other.boxes + shift.repeat(2),
+            "joints_2d": other.joints_2d + shift,
+            "ignored": other.ignored + shift.repeat(2),
+        }
+        return Targets(
+            **{
+                name: torch.cat([value, moved.get(name, getattr(other, name))])
+                for name, value in vars(self).items()
+            }
+        )
+
 
 def make_targets(
     people: Sequence[LabelledPerson], size: tuple[int, int], anchors: AnchorPoses

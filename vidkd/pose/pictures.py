@@ -27,6 +27,8 @@ _SHORT_SIDE = 1.5
 """Pictures are kept at this multiple of the network's short side, since some get enlarged."""
 _SAMPLE = 20_000
 """Most poses that are clustered."""
+_PAIRS = 0.5
+"""Share of the training pictures that are two half pictures side by side."""
 _AHEAD = 3
 """Batches prepared before they are asked for."""
 
@@ -170,21 +172,23 @@ class Batches:
         rng = np.random.default_rng([self.seed, number])
         count = steps * self.batch_size
         sources = rng.permutation(np.arange(count) % len(self.data.sources))
-        rows = [int(rng.integers(len(self.data.sources[s]))) for s in sources]
-        picks = [(int(s), row, i) for i, (s, row) in enumerate(zip(sources, rows, strict=True))]
 
-        def sample(pick: tuple[int, int, int]) -> tuple[Array, Targets]:
-            source, row, place = pick
+        def sample(place: int) -> tuple[Array, Targets]:
             own = np.random.default_rng([self.seed, number, place])
-            picture = self.data.sources[source][row]
-            image, people = augment(picture.decode(), picture.people, self.size, own)
-            return image, make_targets(people, self.size, self.anchors)
+            if own.random() > _PAIRS:
+                return self._varied(int(sources[place]), self.size, own)
+            # Two half pictures: twice the people for the same computation.
+            half = self.size[0], self.size[1] // 2
+            image, targets = self._varied(int(sources[place]), half, own)
+            second, others = self._varied(int(own.integers(len(self.data.sources))), half, own)
+            return np.concatenate([image, second], axis=1), targets.beside(others, half[1])
 
         with ThreadPoolExecutor(self.workers) as pool:
             waiting = []
             ahead = _AHEAD * self.batch_size
             for place in range(0, count + ahead, self.batch_size):
-                waiting += [pool.submit(sample, p) for p in picks[place : place + self.batch_size]]
+                last = min(count, place + self.batch_size)
+                waiting += [pool.submit(sample, p) for p in range(place, last)]
                 if place < ahead:
                     continue
                 ready = [item.result() for item in waiting[: self.batch_size]]
@@ -194,6 +198,14 @@ class Batches:
                     torch.from_numpy(images).permute(0, 3, 1, 2).float(),
                     [target for _, target in ready],
                 )
+
+    def _varied(
+        self, source: int, size: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[Array, Targets]:
+        pictures = self.data.sources[source]
+        picture = pictures[rng.integers(len(pictures))]
+        image, people = augment(picture.decode(), picture.people, size, rng)
+        return image, make_targets(people, size, self.anchors)
 
 
 def _divide(frames: list[LabelledFrame]) -> tuple[list[LabelledFrame], list[LabelledFrame]]:
