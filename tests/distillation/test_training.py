@@ -20,6 +20,7 @@ import yaml
 from vidkd.cache import CacheFile
 from vidkd.distillation import train
 from vidkd.distillation.data import find_stream, load_sequences
+from vidkd.distillation.storage import MemoryBudget
 from vidkd.distillation.teachers import TeacherMaps, load_teachers
 from vidkd.errors import AnnotationError, CacheError, UsageError, VidkdError, WeightsError
 from vidkd.networks import load_temporal_filter
@@ -178,7 +179,7 @@ def test_the_student_comes_nearer_to_its_teacher(job, teacher):
         assert rows[-1][name] < 0.8 * rows[0][name]
 
 
-def test_the_teacher_is_frozen(job, teacher, data):
+def test_the_teacher_is_frozen(job, teacher, data, tmp_path):
     before = (teacher / "weights.safetensors").read_bytes()
     train(job(teachers=(teacher,)))
     assert (teacher / "weights.safetensors").read_bytes() == before
@@ -191,16 +192,22 @@ def test_the_teacher_is_frozen(job, teacher, data):
     stream = find_stream(data / "cache", "flow")
     annotations = load_annotations(data / "annotations.json").subset("training")
     sequences = load_sequences([stream], annotations)
-    kept = TeacherMaps(loaded, sequences, 0, torch.device("cpu"))
-    computed = TeacherMaps(loaded, sequences, 0, torch.device("cpu"), limit=0)
+    kept, written = (
+        TeacherMaps(loaded, sequences, 0, torch.device("cpu"), MemoryBudget(limit), tmp_path)
+        for limit in (1 << 30, 0)
+    )
+    assert kept.storage.in_memory
+    assert not written.storage.in_memory
     rows = []
     for number, item in enumerate(sequences):
-        assert not kept[number].features.requires_grad
-        assert kept[number].features.shape == (len(item), 8)
-        assert torch.equal(kept[number].features, computed[number].features)
-        rows.append(kept[number].features.numpy())
+        found = kept.read(number)
+        assert not found.features.requires_grad
+        assert found.features.shape == (len(item), 8)
+        assert torch.equal(found.features, written.read(number).features)
+        assert torch.equal(found.logits, written.read(number).logits)
+        rows.append(found.features.numpy())
     deviation = np.sqrt(np.concatenate(rows).astype(float).var(axis=0).mean())
-    assert kept.scale() == pytest.approx(deviation, rel=1e-6)
+    assert kept.scale == pytest.approx(deviation, rel=1e-6)
 
 
 def test_several_teachers_have_one_set_of_losses_each(job, teacher):

@@ -17,6 +17,7 @@ from vidkd.distillation.data import (
     load_sequences,
     load_unlabelled,
 )
+from vidkd.distillation.storage import MemoryBudget
 from vidkd.errors import CacheError, UsageError
 
 
@@ -77,15 +78,18 @@ def test_sequences_hold_what_was_written(data):
 
 
 @pytest.mark.parametrize("limit", [0, 1 << 30])
-def test_features_are_the_same_from_memory_and_from_disk(data, limit):
+def test_features_are_the_same_from_memory_and_from_disk(data, tmp_path, limit):
     streams = streams_of(data)
     sequences = load_sequences(streams, training_of(data))
-    features = Features(sequences, 1, streams[1].width, limit=limit)
-    assert len(features) == 8
+    features = Features(sequences, 1, streams[1].width, MemoryBudget(limit), tmp_path)
+    assert features.storage.in_memory == (limit > 0)
     for number, item in enumerate(sequences):
         with CacheFile(item.paths[1]) as file:
             expected = torch.from_numpy(file.rows())
-        assert torch.equal(features[number], expected)
+        assert torch.equal(features.read(number), expected)
+        assert torch.equal(features.read(number, slice(2, 5)), expected[2:5])
+        assert torch.equal(features.read(number, slice(2, 500)), expected[2:])
+    assert not list(tmp_path.iterdir())  # The scratch file has no name that could be left behind.
 
 
 def test_videos_are_found_in_folders(own_data):
@@ -160,7 +164,7 @@ def test_numbers_that_are_not_finite_are_refused(own_data):
     streams = streams_of(own_data)
     sequences = load_sequences(streams, training_of(own_data))
     with pytest.raises(CacheError, match="not finite") as error:
-        Features(sequences, 0, streams[0].width)
+        Features(sequences, 0, streams[0].width, MemoryBudget(0), own_data)
     assert error.value.path == str(path)
 
 

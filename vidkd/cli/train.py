@@ -52,6 +52,14 @@ Layers = Annotated[int | None, typer.Option(help="Depth. Default: the filter's o
 Dropout = Annotated[float, typer.Option(help="Of the filter.")]
 Seed = Annotated[int, typer.Option(help="Decides everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:n].")]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="GiB of features to keep in memory; the rest goes to a scratch file. "
+        "Default: a quarter of what is free.",
+    ),
+]
 SkipMissing = Annotated[
     bool, typer.Option("--skip-missing", help="Leave out videos that have no features.")
 ]
@@ -83,6 +91,7 @@ def train_teacher(
     seed: Seed = 0,
     annotation_format: Format = "auto",
     device: Device = "auto",
+    memory: Memory = None,
     skip_missing: SkipMissing = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -113,6 +122,7 @@ def train_baseline(
     seed: Seed = 0,
     annotation_format: Format = "auto",
     device: Device = "auto",
+    memory: Memory = None,
     skip_missing: SkipMissing = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -166,6 +176,7 @@ def distill(
     seed: Seed = 0,
     annotation_format: Format = "auto",
     device: Device = "auto",
+    memory: Memory = None,
     skip_missing: SkipMissing = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -204,6 +215,7 @@ def _common(options: dict[str, Any]) -> dict[str, Any]:
         "encoder",
         "skip_missing",
         "device",
+        "memory",
         "overwrite",
     )
     optimiser = (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidkd.distillation.data import Features, VideoFeatures
+from vidkd.distillation.prefetch import batches_ahead, prefetched, readers_for
 from vidkd.distillation.sampling import (
     BatchPlan,
     contrastive_batches,
@@ -31,6 +33,18 @@ class TeacherBatch:
     negative_mask: Tensor
     phi: float
 
+    def to(self, device: torch.device) -> TeacherBatch:
+        """Return the same on a device."""
+        return replace(
+            self,
+            output=TemporalOutput(
+                self.output.features.to(device, non_blocking=True),
+                self.output.logits.to(device, non_blocking=True),
+            ),
+            negatives=self.negatives.to(device, non_blocking=True),
+            negative_mask=self.negative_mask.to(device, non_blocking=True),
+        )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -39,7 +53,7 @@ class Batch:
     Attributes:
         inputs: (B, T, D) float32.
         mask: (B, T) bool.
-        targets: (B, T, K), zero where nothing is known.
+        targets: (B, T, K) float32, zero where nothing is known.
         labelled: (B, T) bool: the mask, without the videos that have no labels.
         anchors: (P,) rows that are positives of the atomic loss.
         teachers: one entry per teacher.
@@ -52,9 +66,24 @@ class Batch:
     anchors: Tensor
     teachers: tuple[TeacherBatch, ...]
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the same on a device; what came as float16 or bool is widened there."""
+        return Batch(
+            inputs=self.inputs.to(device, non_blocking=True).float(),
+            mask=self.mask.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True).float(),
+            labelled=self.labelled.to(device, non_blocking=True),
+            anchors=self.anchors.to(device, non_blocking=True),
+            teachers=tuple(item.to(device) for item in self.teachers),
+        )
+
 
 class TrainingSet:
     """The training videos, cut into batches anew in every epoch.
+
+    Batches are read and put together by background threads. What they hold does not depend on
+    where the features are kept, nor on the number of threads: everything random is drawn before
+    an epoch begins.
 
     Args:
         sequences: the videos.
@@ -64,6 +93,10 @@ class TrainingSet:
         optimiser: batch size, longest sequence and seed.
         distillation: number of negatives.
         device: where the batches are put.
+        readers: number of threads; None chooses by where the features are kept.
+
+    Attributes:
+        contrast: whether at least two videos have different labels.
     """
 
     def __init__(
@@ -75,6 +108,7 @@ class TrainingSet:
         optimiser: OptimiserSettings,
         distillation: DistillationSettings,
         device: torch.device,
+        readers: int | None = None,
     ) -> None:
         self._sequences = sequences
         self._features = features
@@ -83,51 +117,78 @@ class TrainingSet:
         self._optimiser = optimiser
         self._settings = distillation
         self._device = device
+        self._on_gpu = device.type == "cuda"
         # A video without labels is taken to differ from every other one.
         self._labels = [
             ("unlabelled", item.id) if item.labels is None else item.labels for item in sequences
         ]
         self.contrast = has_contrast(self._labels)
         self._snippets = sum(len(item) for item in sequences)
+        stores = [features.storage, *(maps.storage for maps in teachers)]
+        self._readers = readers_for(stores) if readers is None else readers
+        longest = max(len(item) for item in sequences)
+        steps = min(longest, optimiser.max_snippets or longest)
+        # The batch's own rows, and as many negatives as positives and more at the most.
+        width = sum(item.width for item in stores) * (1 + distillation.negatives) + classes
+        self._ahead = batches_ahead(4 * optimiser.batch_size * steps * width)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Yield the batches of one epoch; ``rng`` alone decides what they are."""
+        """Yield the batches of one epoch; ``rng`` alone decides what they are.
+
+        Raises:
+            VidkdError: the features cannot be read any more.
+        """
         size = self._optimiser.batch_size
         if self._teachers and self._settings.atomic > 0:
             plans = contrastive_batches(self._labels, size, self._settings.negatives, rng)
         else:
             plans = plain_batches(len(self._sequences), size, rng)
-        for plan in plans:
-            yield self._assemble(plan, rng)
+        work = [(plan, self._cuts(plan, rng)) for plan in plans]
+        made = prefetched(self.assemble, work, self._readers, self._ahead)
+        with contextlib.closing(made):
+            for batch in made:
+                yield batch.to(self._device)
 
-    def _assemble(self, plan: BatchPlan, rng: np.random.Generator) -> Batch:
-        chosen = [self._sequences[video] for video in plan.videos]
+    def _cuts(self, plan: BatchPlan, rng: np.random.Generator) -> list[slice]:
+        lengths = [len(self._sequences[video]) for video in plan.videos]
         longest = self._optimiser.max_snippets
-        starts = list(crop_starts([len(item) for item in chosen], longest, rng))
-        cuts = [
-            slice(start, len(item) if longest is None else min(len(item), start + longest))
-            for start, item in zip(starts, chosen, strict=True)
+        return [
+            slice(start, length if longest is None else min(length, start + longest))
+            for start, length in zip(crop_starts(lengths, longest, rng), lengths, strict=True)
         ]
-        inputs = [self._features[video][cut] for video, cut in zip(plan.videos, cuts, strict=True)]
+
+    def assemble(self, work: tuple[BatchPlan, list[slice]]) -> Batch:
+        """Put one batch together in main memory, from its videos and the part of each."""
+        plan, cuts = work
+        chosen = [self._sequences[video] for video in plan.videos]
+        inputs = [
+            self._features.read(video, cut) for video, cut in zip(plan.videos, cuts, strict=True)
+        ]
         steps = max(len(rows) for rows in inputs)
         lengths = torch.tensor([len(rows) for rows in inputs])
         mask = torch.arange(steps) < lengths[:, None]
         unknown = [item.targets is None for item in chosen]
         targets = [
-            torch.zeros(len(rows), self._classes) if item.targets is None else item.targets[cut]
+            torch.zeros(len(rows), self._classes, dtype=torch.bool)
+            if item.targets is None
+            else item.targets[cut]
             for item, cut, rows in zip(chosen, cuts, inputs, strict=True)
         ]
-        teachers = tuple(
-            self._teacher_batch(maps, plan, cuts, mask, steps) for maps in self._teachers
-        )
-        to = self._device
         return Batch(
-            inputs=padded(inputs, steps).to(to),
-            mask=mask.to(to),
-            targets=padded(targets, steps).to(to),
-            labelled=(mask & ~torch.tensor(unknown)[:, None]).to(to),
-            anchors=torch.tensor(plan.anchors, dtype=torch.long).to(to),
-            teachers=teachers,
+            inputs=self._padded(inputs, steps),
+            mask=mask,
+            targets=self._padded(targets, steps),
+            labelled=mask & ~torch.tensor(unknown)[:, None],
+            anchors=torch.tensor(plan.anchors, dtype=torch.long),
+            teachers=tuple(
+                self._teacher_batch(maps, plan, cuts, mask, steps) for maps in self._teachers
+            ),
+        )
+
+    def _padded(self, rows: Sequence[Tensor], steps: int) -> Tensor:
+        # A GPU widens numbers itself, so that fewer bytes have to get there.
+        return padded(
+            rows, steps, dtype=None if self._on_gpu else torch.float32, pinned=self._on_gpu
         )
 
     def _teacher_batch(
@@ -138,18 +199,18 @@ class TrainingSet:
         mask: Tensor,
         steps: int,
     ) -> TeacherBatch:
-        outputs = [maps[video] for video in plan.videos]
-        features = padded(
-            [out.features[cut] for out, cut in zip(outputs, cuts, strict=True)], steps
-        )
-        logits = padded([out.logits[cut] for out, cut in zip(outputs, cuts, strict=True)], steps)
+        outputs = [maps.read(video, cut) for video, cut in zip(plan.videos, cuts, strict=True)]
+        features = self._padded([out.features for out in outputs], steps)
+        logits = self._padded([out.logits for out in outputs], steps)
         count = self._settings.negatives
-        negatives = features.new_zeros(len(plan.anchors), count, steps, features.shape[-1])
+        negatives = torch.zeros(
+            (len(plan.anchors), count, steps, features.shape[-1]), pin_memory=self._on_gpu
+        )
         negative_mask = torch.zeros(len(plan.anchors), count, steps, dtype=torch.bool)
         for row, (anchor, partners) in enumerate(zip(plan.anchors, plan.negatives, strict=True)):
             for column, partner in enumerate(partners):
                 # "The same t" is counted from the start of the video, not of the part cut out.
-                rows = maps[partner].features[cuts[anchor]]
+                rows = maps.read(partner, cuts[anchor]).features
                 negatives[row, column, : len(rows)] = rows
                 negative_mask[row, column, : len(rows)] = self._contrasting(
                     plan.videos[anchor], partner, cuts[anchor], len(rows)
@@ -158,13 +219,7 @@ class TrainingSet:
             negative_mask &= mask[list(plan.anchors)][:, None]
         # At least one, so that the critic stays defined in a batch without any negative.
         phi = max(1, int(negative_mask.sum())) / self._snippets
-        to = self._device
-        return TeacherBatch(
-            TemporalOutput(features.to(to), logits.to(to)),
-            negatives.to(to),
-            negative_mask.to(to),
-            phi,
-        )
+        return TeacherBatch(TemporalOutput(features, logits), negatives, negative_mask, phi)
 
     def _contrasting(self, anchor: int, partner: int, cut: slice, count: int) -> Tensor:
         """Say which snippets of a negative may be contrasted with the positive, (count,)."""

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from vidkd.annotations import Annotations, snippet_targets
 from vidkd.cache import CacheFile, cache_path
-from vidkd.console import log
+from vidkd.console import log, progress
+from vidkd.distillation.storage import MemoryBudget, RowStorage
 from vidkd.errors import CacheError, UsageError
 from vidkd.recipe import FrameSettings, Modality, SnippetSettings
 
-# Feature sets up to this size are read once and kept; larger ones are read as they are needed.
-IN_MEMORY_BYTES = 4 << 30
 # Two streams cut from the same frames carry the same times, to the rounding of a float.
 _SAME_TIME = 1e-6
 
@@ -68,14 +67,16 @@ class VideoFeatures:
         id: the video's name in the annotation file, or its cache key when it is not in there.
         paths: one feature file per stream.
         hashes: content hash of each.
+        half: whether all of them store float16.
         pts: (T, 2) start and end second of every snippet.
-        targets: (T, K) float32 in {0, 1}; None for a video without labels.
+        targets: (T, K) bool; None for a video without labels.
         labels: classes that occur in the video; None for a video without labels.
     """
 
     id: str
     paths: tuple[Path, ...]
     hashes: tuple[str, ...]
+    half: bool
     pts: np.ndarray
     targets: Tensor | None
     labels: frozenset[int] | None
@@ -207,6 +208,7 @@ def load_sequences(
             streams of one video do not have the same snippets.
     """
     indices = [FeatureIndex(stream.cache, stream.encoder) for stream in streams]
+    numbers = {name: number for number, name in enumerate(annotations.classes)}
     sequences, missing = [], []
     for video in annotations.videos.values():
         keys = [index.key(video.id) for index in indices]
@@ -215,10 +217,10 @@ def load_sequences(
             missing.append((video.id, lacking))
             continue
         paths = [index.keys[key] for index, key in zip(indices, keys, strict=True) if key]
-        pts, hashes = _aligned(streams, paths)
-        targets = torch.from_numpy(snippet_targets(video, annotations.classes, pts))
-        labels = frozenset(annotations.classes.index(segment.label) for segment in video.segments)
-        sequences.append(VideoFeatures(video.id, tuple(paths), hashes, pts, targets, labels))
+        pts, hashes, half = _aligned(streams, paths)
+        targets = torch.from_numpy(snippet_targets(video, annotations.classes, pts)).bool()
+        labels = frozenset(numbers[segment.label] for segment in video.segments)
+        sequences.append(VideoFeatures(video.id, tuple(paths), hashes, half, pts, targets, labels))
     if missing:
         _report_missing(streams[0].cache, missing, skip_missing)
     return sequences
@@ -239,8 +241,8 @@ def load_unlabelled(streams: Sequence[Stream], annotations: Annotations) -> list
         if key in named or any(key not in index.keys for index in indices):
             continue
         paths = [index.keys[key] for index in indices]
-        pts, hashes = _aligned(streams, paths)
-        sequences.append(VideoFeatures(key, tuple(paths), hashes, pts, None, None))
+        pts, hashes, half = _aligned(streams, paths)
+        sequences.append(VideoFeatures(key, tuple(paths), hashes, half, pts, None, None))
     return sequences
 
 
@@ -258,10 +260,15 @@ def _report_missing(cache: Path, missing: list[tuple[str, list[str]]], skip: boo
 
 def _aligned(
     streams: Sequence[Stream], paths: Sequence[Path]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Check one video's files against their streams and each other; return times and hashes."""
+) -> tuple[np.ndarray, tuple[str, ...], bool]:
+    """Check one video's files against their streams and each other.
+
+    Returns:
+        Times, content hashes, and whether all rows are float16.
+    """
     first: np.ndarray | None = None
     hashes = []
+    half = True
     for stream, path in zip(streams, paths, strict=True):
         with CacheFile(path) as file:
             found = _stream_of(stream.cache, stream.encoder, file)
@@ -287,9 +294,10 @@ def _aligned(
                     remedy="extract both with the same frame and snippet settings",
                 )
             hashes.append(file.sha256)
+            half &= file.data.dtype == np.float16
     if first is None:
         raise ValueError("at least one stream is needed")
-    return first, tuple(hashes)
+    return first, tuple(hashes), half
 
 
 def _difference(found: Stream, expected: Stream) -> str:
@@ -313,18 +321,52 @@ def fingerprint(sequences: Iterable[VideoFeatures]) -> str:
     digest = hashlib.sha256()
     for item in sequences:
         digest.update(repr((item.id, item.hashes)).encode())
-        digest.update(b"unlabelled" if item.targets is None else item.targets.numpy().tobytes())
+        labels = item.targets
+        digest.update(b"unlabelled" if labels is None else labels.float().numpy().tobytes())
     return digest.hexdigest()
 
 
+def read_rows(video: VideoFeatures, stream: int) -> Tensor:
+    """Return the features (T, D) of one video: float16 when stored so, else float32.
+
+    Args:
+        video: the video.
+        stream: number of the stream among its ``paths``.
+
+    Raises:
+        CacheError: the file is damaged, holds numbers that are not finite, or is not the one that
+            was found before.
+    """
+    path = video.paths[stream]
+    with CacheFile(path) as file:
+        if file.sha256 != video.hashes[stream]:
+            raise CacheError(
+                "was written again in the meantime", path=path, remedy="start the training again"
+            )
+        rows = file.rows()
+    if rows.dtype != np.float16:
+        rows = rows.astype(np.float32, copy=False)
+    if not np.isfinite(rows).all():
+        raise CacheError(
+            "holds numbers that are not finite",
+            path=path,
+            remedy="compute the features again, as float32 if they overflow float16",
+        )
+    return torch.from_numpy(rows)
+
+
 class Features:
-    """The features of one stream for a list of sequences, kept in memory when they fit.
+    """The features of one stream for a list of sequences, each file read once.
 
     Args:
         sequences: the videos.
         stream: number of the stream among the sequences' ``paths``.
         width: D.
-        limit: bytes up to which all features are read once and kept.
+        budget: decides whether the features are kept in memory.
+        folder: where they are kept otherwise.
+
+    Attributes:
+        storage: where they are.
     """
 
     def __init__(
@@ -332,32 +374,19 @@ class Features:
         sequences: Sequence[VideoFeatures],
         stream: int,
         width: int,
-        limit: int = IN_MEMORY_BYTES,
+        budget: MemoryBudget,
+        folder: Path,
     ) -> None:
-        self._paths = [item.paths[stream] for item in sequences]
-        total = sum(len(item) for item in sequences) * width * 4
-        self._kept: list[Tensor] | None = None
-        if total <= limit:
-            self._kept = [self._read(number) for number in range(len(self._paths))]
+        lengths = [len(item) for item in sequences]
+        half = all(item.half for item in sequences)
+        self.storage = RowStorage(
+            lengths, width, torch.float16 if half else torch.float32, budget, folder
+        )
+        with progress("reading features", len(lengths), "videos") as advance:
+            for number, item in enumerate(sequences):
+                self.storage.write(number, read_rows(item, stream))
+                advance(1)
 
-    def _read(self, number: int) -> Tensor:
-        with CacheFile(self._paths[number]) as file:
-            rows = torch.from_numpy(file.rows().astype(np.float32))
-        if not torch.isfinite(rows).all():
-            raise CacheError(
-                "holds numbers that are not finite",
-                path=self._paths[number],
-                remedy="compute the features again, as float32 if they overflow float16",
-            )
-        return rows
-
-    def __getitem__(self, number: int) -> Tensor:
-        """Return (T, D) float32.
-
-        Raises:
-            CacheError: the file is damaged.
-        """
-        return self._read(number) if self._kept is None else self._kept[number]
-
-    def __len__(self) -> int:
-        return len(self._paths)
+    def read(self, number: int, part: slice = slice(None)) -> Tensor:
+        """Return a part of the features of one video, (T, D), float16 or float32 as stored."""
+        return self.storage.read(number, part)

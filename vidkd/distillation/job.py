@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from vidkd.recipe import (
     DistillationSettings,
@@ -47,6 +47,9 @@ class TrainingJob(Settings):
     skip_missing: bool = False
     """Leave out annotated videos without features instead of refusing."""
     device: str = "auto"
+    memory: Annotated[float, Field(ge=0)] | None = None
+    """GiB of features to keep in memory; the rest goes to a scratch file in the run folder. None
+    takes a quarter of what is free. It does not change the result."""
     overwrite: bool = False
     """Train again when the folder holds a run with other settings, instead of refusing."""
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidkd.distillation.data import IN_MEMORY_BYTES, Features, Stream, VideoFeatures, find_stream
+from vidkd.console import progress
+from vidkd.distillation.data import Stream, VideoFeatures, find_stream, read_rows
+from vidkd.distillation.storage import MemoryBudget, RowStorage
 from vidkd.errors import CacheError, UsageError
 from vidkd.files import sha256
 from vidkd.networks import FilterHeader, TemporalFilter, TemporalOutput, load_temporal_filter
@@ -98,7 +100,7 @@ def _names(classes: Sequence[str]) -> str:
 
 
 class TeacherMaps:
-    """What one teacher makes of every training video, computed once when it fits in memory.
+    """What one teacher makes of every training video, computed once.
 
     A frozen teacher in evaluation mode gives the same feature map in every epoch, so that
     training a student costs little more than training without a teacher. The maps are those of
@@ -108,8 +110,14 @@ class TeacherMaps:
         teacher: the teacher.
         sequences: the training videos.
         stream: number of the teacher's stream among the sequences' ``paths``.
-        device: where the teacher runs; the maps are kept in main memory.
-        limit: bytes up to which the maps are kept.
+        device: where the teacher runs.
+        budget: decides whether the maps are kept in main memory.
+        folder: where they are kept otherwise.
+
+    Attributes:
+        scale: the standard deviation of the feature map over the training videos: the root of the
+            mean over channels of their variance, and 1 for a constant map.
+        storage: where the maps are, logits after features.
     """
 
     def __init__(
@@ -118,49 +126,76 @@ class TeacherMaps:
         sequences: Sequence[VideoFeatures],
         stream: int,
         device: torch.device,
-        limit: int = IN_MEMORY_BYTES,
+        budget: MemoryBudget,
+        folder: Path,
     ) -> None:
         self._teacher = teacher
         self._device = device
-        width = teacher.header.filter.channels + len(teacher.header.classes)
-        keep = sum(len(item) for item in sequences) * width * 4 <= limit
-        # Each file is read once when the maps are kept, so its features need not be.
-        self._features = Features(
-            sequences, stream, teacher.header.in_features, limit=0 if keep else limit
-        )
-        self._kept = [self._compute(number) for number in range(len(sequences))] if keep else None
+        self._channels = teacher.header.filter.channels
+        lengths = [len(item) for item in sequences]
+        width = self._channels + len(teacher.header.classes)
+        self.storage = RowStorage(lengths, width, torch.float32, budget, folder)
+        moments = _Moments(self._channels)
+        with progress(f"feature maps of the {teacher.label} teacher", len(lengths), "videos") as go:
+            for number, item in enumerate(sequences):
+                features, logits = self._compute(read_rows(item, stream))
+                self.storage.write(number, torch.cat([features, logits], dim=1))
+                moments.add(features)
+                go(1)
+        self.scale = moments.deviation()
 
     @torch.no_grad()
-    def _compute(self, number: int) -> TemporalOutput:
-        rows = self._features[number].to(self._device)[None]
-        mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=self._device)
-        output = self._teacher.module(rows, mask)
-        return TemporalOutput(output.features[0].cpu(), output.logits[0].cpu())
+    def _compute(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        inputs = rows.to(self._device).float()[None]
+        mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=self._device)
+        output = self._teacher.module(inputs, mask)
+        return output.features[0].cpu(), output.logits[0].cpu()
 
-    def __getitem__(self, number: int) -> TemporalOutput:
-        """Return the feature map (T, C) and the logits (T, K) of one training video."""
-        return self._compute(number) if self._kept is None else self._kept[number]
+    def read(self, number: int, part: slice = slice(None)) -> TemporalOutput:
+        """Return the feature map (T, C) and the logits (T, K) of a part of one training video."""
+        rows = self.storage.read(number, part)
+        return TemporalOutput(rows[:, : self._channels], rows[:, self._channels :])
 
-    def scale(self) -> float:
-        """Return the standard deviation of the feature map over the training videos.
 
-        It is the root of the mean over channels of their variance, and 1 for a constant map.
-        """
-        count, total, squares = 0, 0.0, 0.0
-        mean = torch.zeros(self._teacher.header.filter.channels, dtype=torch.float64)
-        for number in range(len(self._features)):
-            rows = self[number].features.double()
-            count += len(rows)
-            mean += rows.sum(dim=0)
-            squares += float(rows.square().sum())
-        mean /= count
-        total = squares / count - float(mean.square().sum())
+class _Moments:
+    """Sums over the rows of a feature map, (T, C) at a time."""
+
+    def __init__(self, channels: int) -> None:
+        self._count = 0
+        self._sum = torch.zeros(channels, dtype=torch.float64)
+        self._squares = 0.0
+
+    def add(self, features: Tensor) -> None:
+        rows = features.double()
+        self._count += len(rows)
+        self._sum += rows.sum(dim=0)
+        self._squares += float(rows.square().sum())
+
+    def deviation(self) -> float:
+        """Return the root of the mean variance of the channels, and 1 for constant ones."""
+        mean = self._sum / self._count
+        total = self._squares / self._count - float(mean.square().sum())
         return math.sqrt(total / len(mean)) if total > 0 else 1.0
 
 
-def padded(rows: Sequence[Tensor], longest: int) -> Tensor:
-    """Stack (T_i, D) tensors into (B, ``longest``, D), zero after the end of each."""
-    stacked = rows[0].new_zeros(len(rows), longest, rows[0].shape[-1])
+def padded(
+    rows: Sequence[Tensor],
+    longest: int,
+    *,
+    dtype: torch.dtype | None = None,
+    pinned: bool = False,
+) -> Tensor:
+    """Stack (T_i, D) tensors into (B, ``longest``, D), zero after the end of each.
+
+    Args:
+        rows: of one type.
+        longest: at least the longest T_i.
+        dtype: of the result; None keeps that of the rows.
+        pinned: in memory from which a GPU copies while the processor works on.
+    """
+    shape = (len(rows), longest, rows[0].shape[-1])
+    stacked = torch.empty(shape, dtype=dtype or rows[0].dtype, pin_memory=pinned)
     for number, item in enumerate(rows):
         stacked[number, : len(item)] = item
+        stacked[number, len(item) :] = 0
     return stacked

@@ -20,13 +20,12 @@ from torch import Tensor
 
 from vidkd.console import log, progress
 from vidkd.distillation.batches import Batch, TrainingSet
-from vidkd.distillation.data import (
-    Features,
-)
+from vidkd.distillation.data import Features
 from vidkd.distillation.job import TrainingJob, TrainResult
 from vidkd.distillation.losses import classification_loss
 from vidkd.distillation.prepare import TrainingData, recipe_as_run
 from vidkd.distillation.run_folder import RunFolder
+from vidkd.distillation.storage import MemoryBudget
 from vidkd.distillation.teachers import TeacherMaps
 from vidkd.distillation.terms import TERMS, Comparison, weights
 from vidkd.distillation.validation import Validator
@@ -93,12 +92,14 @@ class _Training:
         self.folder = folder
         classes = len(data.annotations.classes)
         self.weights = weights(job.distillation) if data.teachers else {}
-        features = Features(data.training, 0, data.stream.width)
+        # What every step reads comes first in memory, what every epoch reads after it.
+        memory = MemoryBudget(None if job.memory is None else int(job.memory * 2**30))
+        features = Features(data.training, 0, data.stream.width, memory, folder.path)
         maps = [
-            TeacherMaps(teacher, data.training, number, data.device)
+            TeacherMaps(teacher, data.training, number, data.device, memory, folder.path)
             for number, teacher in enumerate(data.teachers, start=1)
         ]
-        self.scales = [item.scale() for item in maps]
+        self.scales = [item.scale for item in maps]
         self.training = TrainingSet(
             data.training,
             features,
@@ -110,7 +111,7 @@ class _Training:
         )
         self.validator = Validator(
             data.validation,
-            Features(data.validation, 0, data.stream.width),
+            Features(data.validation, 0, data.stream.width, memory, folder.path),
             data.annotations.subset(job.subsets.validation),
             data.device,
         )

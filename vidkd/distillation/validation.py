@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from vidkd.annotations import Annotations
 from vidkd.distillation.data import Features, VideoFeatures
+from vidkd.distillation.frame_map import FrameMap
 from vidkd.distillation.losses import classification_loss
+from vidkd.distillation.prefetch import batches_ahead, prefetched, readers_for
 from vidkd.distillation.teachers import padded
-from vidkd.evaluation import DenseScores, evaluate
 from vidkd.networks import TemporalFilter
 
 _BATCH = 16
@@ -41,12 +43,17 @@ class Validator:
         self._sequences = sequences
         self._features = features
         # Videos that were left out for want of features would count as missed.
-        names = {item.id for item in sequences}
-        videos = {name: video for name, video in annotations.videos.items() if name in names}
-        self._annotations = replace(annotations, videos=videos)
+        pts = {item.id: item.pts for item in sequences}
+        videos = {name: video for name, video in annotations.videos.items() if name in pts}
+        self._frame_map = FrameMap(replace(annotations, videos=videos), pts)
+        self._targets = np.concatenate([_targets(item).numpy() for item in sequences])
         self._device = device
         # Videos of similar length share a batch, so that little is computed on padding.
-        self._order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]))
+        order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]))
+        self._batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+        self._readers = readers_for([features.storage])
+        longest = len(sequences[order[-1]])
+        self._ahead = batches_ahead(4 * _BATCH * longest * features.storage.width)
 
     @torch.no_grad()
     def __call__(self, model: TemporalFilter) -> Validation:
@@ -55,31 +62,35 @@ class Validator:
         Args:
             model: in evaluation mode.
         """
-        videos: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        scores: dict[str, np.ndarray] = {}
         losses, snippets = 0.0, 0
-        for start in range(0, len(self._order), _BATCH):
-            numbers = self._order[start : start + _BATCH]
-            chosen = [self._sequences[number] for number in numbers]
-            rows = [self._features[number] for number in numbers]
-            steps = max(len(item) for item in rows)
-            lengths = torch.tensor([len(item) for item in rows])
-            mask = torch.arange(steps) < lengths[:, None]
-            inputs = padded(rows, steps).to(self._device)
-            logits = model(inputs, mask.to(self._device)).logits.cpu()
-            count = int(lengths.sum())
-            loss = classification_loss(logits, padded([_targets(v) for v in chosen], steps), mask)
-            losses += float(loss) * count
-            snippets += count
-            probabilities = logits.sigmoid().numpy()
-            for row, video in enumerate(chosen):
-                videos[video.id] = (probabilities[row, : len(video)], video.pts)
-        scores = DenseScores(self._annotations.classes, videos)
-        found = evaluate(scores, self._annotations, "frame").map
-        if isinstance(found, dict):
-            raise TypeError("a frame protocol gives one number")
-        probabilities = np.concatenate([videos[item.id][0] for item in self._sequences])
-        targets = np.concatenate([_targets(item).numpy() > 0.5 for item in self._sequences])
-        return Validation(found, losses / snippets, probabilities, targets)
+        made = prefetched(self._assemble, self._batches, self._readers, self._ahead)
+        with contextlib.closing(made):
+            for numbers, (inputs, mask, targets) in zip(self._batches, made, strict=True):
+                rows = inputs.to(self._device, non_blocking=True).float()
+                logits = model(rows, mask.to(self._device)).logits.cpu()
+                count = int(mask.sum())
+                losses += float(classification_loss(logits, targets.float(), mask)) * count
+                snippets += count
+                probabilities = logits.sigmoid().numpy()
+                for row, number in enumerate(numbers):
+                    video = self._sequences[number]
+                    scores[video.id] = probabilities[row, : len(video)]
+        return Validation(
+            self._frame_map(scores),
+            losses / snippets,
+            np.concatenate([scores[item.id] for item in self._sequences]),
+            self._targets,
+        )
+
+    def _assemble(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return inputs (B, T, D), mask (B, T) and targets (B, T, K) of some videos."""
+        rows = [self._features.read(number) for number in numbers]
+        steps = max(len(item) for item in rows)
+        lengths = torch.tensor([len(item) for item in rows])
+        mask = torch.arange(steps) < lengths[:, None]
+        targets = padded([_targets(self._sequences[number]) for number in numbers], steps)
+        return padded(rows, steps, pinned=self._device.type == "cuda"), mask, targets
 
 
 @dataclass(frozen=True)
@@ -117,15 +128,23 @@ def _best_threshold(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """Return the threshold of the greatest F1, halfway to the next lower score."""
     if not targets.any():
         return 0.5
-    order = np.argsort(-probabilities, kind="stable")
-    scores = probabilities[order].astype(np.float64)
-    hits = np.cumsum(targets[order])
-    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + targets.sum())
-    # Equal scores cannot be separated: only the last of a tie is a place to cut.
-    f1[:-1][scores[:-1] == scores[1:]] = 0
-    best = int(np.argmax(f1))
-    lower = scores[best + 1] if best + 1 < len(scores) else 0.0
-    return float(np.clip((scores[best] + lower) / 2, _LEAST, 1 - _LEAST))
+    # F1 only rises where a positive is added: the scores of the positives are the places to cut,
+    # each with all that have the same score. Few are positive, and plain sorting of the others is
+    # far quicker than ranking everything.
+    wanted = np.sort(probabilities[targets])
+    others = np.sort(probabilities[~targets])
+    cuts = np.unique(wanted)
+    hits = len(wanted) - np.searchsorted(wanted, cuts)
+    taken = hits + len(others) - np.searchsorted(others, cuts)
+    f1 = 2 * hits / (taken + len(wanted))
+    # The highest of equally good cuts.
+    best = len(cuts) - 1 - int(np.argmax(f1[::-1]))
+    score = cuts[best]
+    below = [cuts[best - 1]] if best else []
+    place = np.searchsorted(others, score)
+    below += [others[place - 1]] if place else []
+    lower = max(map(float, below), default=0.0)
+    return float(np.clip((float(score) + lower) / 2, _LEAST, 1 - _LEAST))
 
 
 def _targets(video: VideoFeatures) -> Tensor:
