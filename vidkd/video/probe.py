@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.container
@@ -29,6 +30,10 @@ _NO_VIDEO = {
 }
 _TAGGED_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 """Matroska keeps the duration of each stream in a tag, such as 00:01:02.500000000."""
+# Tags in any old encoding are no reason to refuse a video; from PyAV 19 on they never are.
+_LENIENT: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,7 @@ def _open(path: Path) -> av.container.InputContainer:
         # A playlist under the name of a video must not make it wait for the network.
         # PyAV keeps FFmpeg's own log silent unless told otherwise, so an error stays one line.
         container = av.open(
-            f"file:{os.fspath(path)}",
-            metadata_errors="replace",
-            options={"protocol_whitelist": "file"},
+            f"file:{os.fspath(path)}", options={"protocol_whitelist": "file"}, **_LENIENT
         )
     except FileNotFoundError as error:
         raise VideoError("does not exist", path=path, remedy="check the path") from error
