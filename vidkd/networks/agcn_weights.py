@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from vidkd.networks.weights import load_state, load_weights, state_sha256
 from vidkd.networks.zoo import trained_card, trained_file
 from vidkd.recipe import ModelCard, PoseInputSettings
 
-NETWORK = "2s-agcn"
+NETWORK: Final = "2s-agcn"
 
 
 class PoseEncoder(nn.Module):
