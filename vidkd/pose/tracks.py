@@ -24,6 +24,8 @@ SAME_POSTURE = 0.5
 boxes that do not overlap."""
 LEAST_OVERLAP = 0.1
 """Intersection over union below which two boxes are never one person's."""
+SPEED = 3.0
+"""How far people may get, in their own heights per second: about 5 m/s."""
 _FORBIDDEN = 1e3
 
 
@@ -61,13 +63,18 @@ class Track:
         One minus the overlap of the boxes, plus the mean distance of the 3D joints in units of
         ``SAME_POSTURE``, at most 1; where there is no 3D, the first counts twice. Infinite when
         the boxes do not overlap. The box is compared where it was, and where it would be if it
-        had gone on as between the last two looks: the better one counts.
+        had gone on as between the last two looks: the better one counts. Boxes are enlarged by
+        how far a runner gets in the time between.
         """
         boxes = [self.boxes[-1]]
+        passed = time - self.times[-1]
         if len(self.times) > 1:
-            ahead = (time - self.times[-1]) / (self.times[-1] - self.times[-2])
+            ahead = passed / (self.times[-1] - self.times[-2])
             boxes.append(self.boxes[-1] + ahead * _shift(self.boxes[-2], self.boxes[-1]))
-        overlap = max(box_iou(box, person.box) for box in boxes)
+        overlap = max(
+            box_iou(*(_enlarged(item, SPEED / 2 * passed) for item in (box, person.box)))
+            for box in boxes
+        )
         if overlap < LEAST_OVERLAP:
             return float("inf")
         distances = np.linalg.norm(self.joints[-1][:, 2:5] - person.joints_3d, axis=1)
@@ -265,6 +272,12 @@ def box_iou(one: Array, other: Array) -> float:
     areas = [float(np.prod(np.maximum(box[2:] - box[:2], 0))) for box in (one, other)]
     union = sum(areas) - shared
     return shared / union if union > 0 else 0.0
+
+
+def _enlarged(box: Array, heights: float) -> Array:
+    """Return a box with so many of its heights added on every side."""
+    margin = heights * float(box[3] - box[1])
+    return np.asarray(box) + margin * np.array([-1.0, -1.0, 1.0, 1.0])
 
 
 def _shift(before: Array, after: Array) -> Array:
