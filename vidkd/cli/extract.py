@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -14,6 +14,7 @@ from vidkd.errors import UsageError
 
 if TYPE_CHECKING:
     from vidkd.features import JobResult, Plan
+    from vidkd.features.tasks import Task
     from vidkd.recipe import Settings
 
 
@@ -30,6 +31,7 @@ class Stream(StrEnum):
 
     rgb = "rgb"
     flow = "flow"
+    pose = "pose"
 
 
 class Precision(StrEnum):
@@ -104,14 +106,16 @@ def extract_flow(
 def extract_features(
     inputs: Inputs,
     cache: Cache,
-    modality: Annotated[Stream, typer.Option(help="flow needs extract-flow first.")],
+    modality: Annotated[
+        Stream, typer.Option(help="flow needs extract-flow first, and pose extract-pose.")
+    ],
     encoder: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             help="A model of `vidkd models list`, or a run of `vidkd train-encoder`. Default: "
             "i3d-rgb-kinetics400; for flow i3d-flow-imagenet if it was fetched, else "
-            "i3d-flow-inflated.",
+            "i3d-flow-inflated; none for pose.",
         ),
     ] = None,
     root: Root = None,
@@ -131,11 +135,12 @@ def extract_features(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Encode snippets of 16 frames into the cache: features (T, 1024) and their times.
+    """Encode snippets of 16 frames into the cache: features (T, D) and their times.
 
-    Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
+    D is 1024 for rgb and flow, 512 for pose, which uses neither --short-side nor --crop. Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
     from vidkd.features import feature_task, plan_jobs, run_jobs
+    from vidkd.features.pose_features import pose_feature_task
     from vidkd.networks import ensure_weights
     from vidkd.recipe import FrameSettings, SnippetSettings
     from vidkd.video import find_videos
@@ -143,24 +148,44 @@ def extract_features(
     frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
     snippet = _settings(SnippetSettings, stride=stride)
     videos = find_videos(inputs, root)
-    name = encoder or _default_encoder(modality)
-    ensure_weights(name)
-    task = feature_task(
-        cache,
-        modality.value,
-        name,
-        frames,
-        snippet,
-        crop,
-        batch_size,
-        dtype.value,
-        device=device,
-        overwrite=overwrite,
-    )
+    task: Task
+    if modality is Stream.pose:
+        task = pose_feature_task(
+            cache,
+            encoder or _no_encoder(),
+            frames,
+            snippet,
+            batch_size,
+            dtype.value,
+            device=device,
+            overwrite=overwrite,
+        )
+    else:
+        name = encoder or _default_encoder(modality)
+        ensure_weights(name)
+        task = feature_task(
+            cache,
+            modality.value,
+            name,
+            frames,
+            snippet,
+            crop,
+            batch_size,
+            dtype.value,
+            device=device,
+            overwrite=overwrite,
+        )
     if dry_run:
         print_plans(plan_jobs(videos, task), as_json)
     else:
         print_results(run_jobs(videos, task, workers=workers, overwrite=overwrite), as_json)
+
+
+def _no_encoder() -> NoReturn:
+    raise UsageError(
+        "there is no pose encoder to begin with",
+        remedy="train one with `vidkd train-encoder --modality pose`, and give its run as --encoder",
+    )
 
 
 def _default_encoder(modality: Stream) -> str:
