@@ -324,7 +324,36 @@ def describe(error: ValidationError) -> str:
 
 def model_cards() -> dict[str, ModelCard]:
     """Return every model card that travels with the package, by name."""
-    cards = (load_yaml(path, ModelCard) for path in sorted(resources("models").glob("*.yaml")))
+    paths = sorted(resources("models").glob("*.yaml"))
+    cards = (load_yaml(p, ModelCard) for p in paths if not p.name.startswith(POSE_DETECTOR_PREFIX))
+    return {card.name: card for card in cards}
+
+
+POSE_DETECTOR_PREFIX = "lcrnet-"
+"""How the file names of pose detectors begin, which give poses rather than features."""
+
+
+class PoseDetectorCard(Settings):
+    """One pose detector that travels with the package: what it is, made of what, and how good."""
+
+    name: str
+    network: Literal["lcrnet"] = "lcrnet"
+    description: str
+    file: str
+    """The weights beside the card."""
+    weights_sha256: str
+    """Hash of the weights' names, types, shapes and values."""
+    training: str
+    scores: dict[str, dict[str, float]]
+    """What it reached on which pictures; see ``vidkd.pose.metrics``."""
+    licence: str
+    source: str
+
+
+def pose_detector_cards() -> dict[str, PoseDetectorCard]:
+    """Return the card of every pose detector that travels with the package, by name."""
+    paths = sorted(resources("models").glob(f"{POSE_DETECTOR_PREFIX}*.yaml"))
+    cards = (load_yaml(path, PoseDetectorCard) for path in paths)
     return {card.name: card for card in cards}
 
 

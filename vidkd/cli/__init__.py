@@ -22,6 +22,7 @@ from vidkd.cli import (
     synth,
     train,
     train_encoder,
+    train_pose,
 )
 from vidkd.console import log
 from vidkd.errors import VidkdError
@@ -49,6 +50,7 @@ app.command("train-teacher")(train.train_teacher)
 app.command("train-baseline")(train.train_baseline)
 app.command("distill")(train.distill)
 app.command("train-encoder")(train_encoder.train_encoder)
+app.command("train-pose")(train_pose.train_pose)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("synth")(synth.synth)

@@ -176,5 +176,5 @@ def _damage(image: Array, rng: np.random.Generator) -> Array:
     if rng.random() < 0.2:
         quality = int(rng.integers(20, 70))
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return image

@@ -20,8 +20,8 @@ class PoseTrainingJob(Settings):
     output: Path
     validation: tuple[Path, ...] = ()
     """The same kinds of sources; without any, every tenth video or picture of the data."""
-    start: Path | None = None
-    """A detector to go on from, with its anchor poses and architecture."""
+    start: str | None = None
+    """A detector to go on from, by name or path, with its anchor poses and architecture."""
     name: str | None = None
     """What the detector is called; by default as the run folder."""
     backbone: Backbone = "small"

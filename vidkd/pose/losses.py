@@ -81,11 +81,12 @@ def make_targets(
     classes, apart = nearest_anchors(relative, points, full, anchors)
     taught = apart <= MODE_RADIUS
     taught[np.arange(len(own)), classes] = True
-    known_2d, known_3d = ~np.isnan(pixels).any(-1), ~np.isnan(points).any(-1)
+    known_2d = ~np.isnan(pixels).any(axis=-1, keepdims=True)
+    known_3d = ~np.isnan(points).any(axis=-1, keepdims=True)
     weights = np.concatenate(
         [
-            np.repeat(scores * known_2d[..., None], 2, axis=-1),
-            np.repeat(np.maximum(scores, 0.3) * known_3d[..., None], 3, axis=-1),
+            np.repeat(scores * known_2d, 2, axis=-1),
+            np.repeat(np.maximum(scores, 0.3) * known_3d, 3, axis=-1),
         ],
         axis=-1,
     )
@@ -167,7 +168,7 @@ def losses(
     """
     device = images.device
     mixed = dtype is not torch.float32
-    sizes = [tuple(images.shape[-2:])] * len(images)
+    sizes = [(images.shape[-2], images.shape[-1])] * len(images)
     with torch.autocast(device.type, dtype=dtype if mixed else None, enabled=mixed):
         maps = network.features(images)
     maps = {name: value.float() for name, value in maps.items()}

@@ -42,7 +42,7 @@ class LabelledPicture:
 
     def decode(self) -> Array:
         """Return the picture (H, W, 3) uint8 RGB."""
-        bgr = cv2.imdecode(np.frombuffer(self.data, np.uint8), cv2.IMREAD_COLOR)
+        bgr = np.asarray(cv2.imdecode(np.frombuffer(self.data, np.uint8), cv2.IMREAD_COLOR))
         return np.ascontiguousarray(bgr[:, :, ::-1])
 
 

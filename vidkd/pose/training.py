@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ from vidkd.networks.device import select_device
 from vidkd.networks.lcrnet import LCRNet, PoseNetSettings
 from vidkd.networks.weights import state_sha256
 from vidkd.pose.anchors import AnchorPoses
+from vidkd.pose.detector import DETECTOR_FILE, detector_file
 from vidkd.pose.job import PoseTrainingJob, PoseTrainingResult
 from vidkd.pose.lcrnet_detector import LCRNetDetector, load_network, save_network
 from vidkd.pose.losses import losses
 from vidkd.pose.metrics import PoseEvaluation, PoseScores
 from vidkd.pose.pictures import Batches, LabelledPicture, PoseData
 
-DETECTOR_FILE = "detector.safetensors"
 ASPECT = 4 / 3
 """Width / height of training pictures."""
 _WARM_UP = 0.03
@@ -54,7 +55,7 @@ def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
         VidkdError: the training diverged, or the run folder cannot be written.
     """
     device = select_device(job.device)
-    start = None if job.start is None else load_network(job.start)[0]
+    start = None if job.start is None else load_network(detector_file(job.start))[0]
     data = PoseData.load(job.data, job.validation, job.short_side, job.validation_pictures)
     recipe = {**job.recipe(), "data_sha256": data.identity}
     if start is not None:
@@ -121,8 +122,9 @@ class _Run:
         self.steps = job.pictures_per_epoch // job.batch_size
         flat = [p for p in self.network.parameters() if p.ndim < 2]
         rest = [p for p in self.network.parameters() if p.ndim >= 2]
+        groups: list[dict[str, Any]] = [{"params": flat, "weight_decay": 0.0}, {"params": rest}]
         self.optimiser = torch.optim.AdamW(
-            [{"params": flat, "weight_decay": 0.0}, {"params": rest}],
+            groups,
             lr=job.learning_rate,
             weight_decay=job.weight_decay,
         )
@@ -231,7 +233,7 @@ class _Run:
                 "training_data": {
                     "data_sha256": self.data.identity,
                     "pictures": [len(source) for source in self.data.sources],
-                    "start": None if self.job.start is None else self.job.start.name,
+                    "start": None if self.job.start is None else Path(self.job.start).name,
                     "epoch": self.epoch,
                     "validation": known,
                 }
