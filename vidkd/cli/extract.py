@@ -137,7 +137,8 @@ def extract_features(
 ) -> None:
     """Encode snippets of 16 frames into the cache: features (T, D) and their times.
 
-    D is 1024 for rgb and flow, 512 for pose, which uses neither --short-side nor --crop. Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
+    D is 1024 for rgb and flow; for pose, which needs neither --short-side nor --crop, 512.
+    Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
     from vidkd.features import feature_task, plan_jobs, run_jobs
     from vidkd.features.pose_features import pose_feature_task
@@ -165,7 +166,7 @@ def extract_features(
         ensure_weights(name)
         task = feature_task(
             cache,
-            modality.value,
+            "flow" if modality is Stream.flow else "rgb",
             name,
             frames,
             snippet,
@@ -184,7 +185,7 @@ def extract_features(
 def _no_encoder() -> NoReturn:
     raise UsageError(
         "there is no pose encoder to begin with",
-        remedy="train one with `vidkd train-encoder --modality pose`, and give its run as --encoder",
+        remedy="train one with `vidkd train-encoder --modality pose` and name it by --encoder",
     )
 
 
