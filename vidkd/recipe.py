@@ -225,9 +225,8 @@ class PoseAugmentation(Settings):
 
 
 class PoseEncoderSettings(Settings):
-    """The 2s-AGCN of a recipe: network, input and training (``vidkd train-encoder``)."""
+    """How 2s-AGCN is trained (``vidkd train-encoder --modality pose``)."""
 
-    name: str = "2s-agcn"
     network: PoseNetworkSettings = PoseNetworkSettings()
     inputs: PoseInputSettings = PoseInputSettings()
     augmentation: PoseAugmentation = PoseAugmentation()

@@ -113,9 +113,7 @@ class PoseFeatureTask:
         different = differences(found, expected)
         if settings["frames"].get("frame_rate") != self.frames.frame_rate:
             rate = settings["frames"].get("frame_rate")
-            different.append(
-                f"frames.frame_rate is {rate} (asked for: {self.frames.frame_rate})"
-            )
+            different.append(f"frames.frame_rate is {rate} (asked for: {self.frames.frame_rate})")
         if different:
             raise CacheError(
                 f"these poses are stale: {', '.join(different)}",
