@@ -13,6 +13,7 @@ from vidkd.cli import (
     detect,
     doctor,
     evaluate,
+    evaluate_poses,
     extract,
     extract_pose,
     label_poses,
@@ -53,6 +54,7 @@ app.command("train-encoder")(train_encoder.train_encoder)
 app.command("train-pose")(train_pose.train_pose)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate-poses")(evaluate_poses.evaluate_poses)
 app.command("synth")(synth.synth)
 app.command("run")(run.run)
 app.command("demo")(run.demo)

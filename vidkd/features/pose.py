@@ -23,6 +23,7 @@ from vidkd.errors import UsageError, VideoError
 from vidkd.features.extract import Extraction, finished_rows
 from vidkd.features.pool import Report
 from vidkd.files import sha256
+from vidkd.pose.detector import DEFAULT_DETECTOR
 from vidkd.pose.files import find_poses, look_up, read_table
 from vidkd.pose.joints import JOINTS
 from vidkd.pose.poses import CHANNELS
@@ -271,7 +272,3 @@ def pose_task(
         batch_size=batch_size,
         overwrite=overwrite,
     )
-
-
-DEFAULT_DETECTOR = "lcrnet-small"
-"""The detector that ships with the package."""
