@@ -97,6 +97,7 @@ class TrainingSet:
 
     Attributes:
         contrast: whether at least two videos have different labels.
+        features: as given.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class TrainingSet:
         readers: int | None = None,
     ) -> None:
         self._sequences = sequences
-        self._features = features
+        self.features = features
         self._teachers = teachers
         self._classes = classes
         self._optimiser = optimiser
@@ -162,7 +163,7 @@ class TrainingSet:
         plan, cuts = work
         chosen = [self._sequences[video] for video in plan.videos]
         inputs = [
-            self._features.read(video, cut) for video, cut in zip(plan.videos, cuts, strict=True)
+            self.features.read(video, cut) for video, cut in zip(plan.videos, cuts, strict=True)
         ]
         steps = max(len(rows) for rows in inputs)
         lengths = torch.tensor([len(rows) for rows in inputs])

@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -58,6 +59,7 @@ class RowStorage:
     Attributes:
         width: D.
         in_memory: where the rows are kept.
+        file: the scratch file; None in memory.
     """
 
     def __init__(
@@ -74,12 +76,13 @@ class RowStorage:
         self._row_bytes = width * dtype.itemsize
         self._folder = folder
         self.in_memory = budget.take(self._starts[-1] * self._row_bytes)
+        self.file: IO[bytes] | None = None
         if self.in_memory:
             self._rows = torch.empty(self._starts[-1], width, dtype=dtype)
             return
         try:
             # Unbuffered, for every access names its place: threads share no position.
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            self.file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         except OSError as error:
             raise self._failed(error) from error
 
@@ -92,7 +95,7 @@ class RowStorage:
         start, stop = self._starts[video], self._starts[video + 1]
         if rows.shape != (stop - start, self.width):
             raise ValueError(f"rows {tuple(rows.shape)} do not fit {(stop - start, self.width)}")
-        if self.in_memory:
+        if self.file is None:
             self._rows[start:stop] = rows
             return
         data = rows.to(self._dtype).contiguous().numpy().data.cast("B")
@@ -100,7 +103,7 @@ class RowStorage:
         done = 0
         try:
             while done < len(data):
-                done += os.pwrite(self._file.fileno(), data[done:], position + done)
+                done += os.pwrite(self.file.fileno(), data[done:], position + done)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -113,7 +116,7 @@ class RowStorage:
         first, end = self._starts[video], self._starts[video + 1]
         start, stop, _ = part.indices(end - first)
         count = max(0, stop - start)
-        if self.in_memory:
+        if self.file is None:
             return self._rows[first + start : first + start + count]
         rows = torch.empty(count, self.width, dtype=self._dtype)
         if not count:
@@ -123,7 +126,7 @@ class RowStorage:
         done = 0
         try:
             while done < len(data):
-                found = os.preadv(self._file.fileno(), [data[done:]], position + done)
+                found = os.preadv(self.file.fileno(), [data[done:]], position + done)
                 if not found:
                     raise OSError(f"video {video} was never written")
                 done += found
