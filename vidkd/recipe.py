@@ -23,6 +23,16 @@ from vidkd.errors import UsageError
 from vidkd.files import resources
 
 Modality = Literal["rgb", "flow", "pose"]
+Precision = Literal["auto", "float32", "float16", "int8"]
+"""Arithmetic of an encoder. ``auto`` is what the encoder was made for: float32, or int8 if it is a
+quantised one; it never changes what is computed. ``float16`` needs a GPU, ``int8`` a quantised
+form (``vidkd models quantise``)."""
+
+
+FilterKind = Literal["ss-tcn", "causal-ss-tcn", "tgm", "lstm"]
+Dataset = Literal[
+    "charades", "multithumos", "pku-mmd-cs", "pku-mmd-cv", "thumos14", "tsu-cs", "tsu-cv"
+]
 
 
 class Settings(BaseModel):
@@ -62,6 +72,8 @@ class EncoderSettings(Settings):
 
     name: str
     crop: Annotated[int, Field(ge=32, le=512)] = 224
+    precision: Precision = "auto"
+    """``int8``: the recipe quantises the encoder on its own training videos first."""
 
 
 class FilterSettings(Settings):
@@ -181,6 +193,26 @@ class ReferenceOutput(Settings):
 class PoseInputSettings(Settings):
     """What of a pose the network sees (``vidkd.pose.normalise``)."""
 
+class Quantisation(Settings):
+    """How an encoder with 8-bit arithmetic was made of one in float32."""
+
+    of: str
+    """Name of the encoder, or path of the fine-tuned one."""
+    of_sha256: str
+    """Hash of its weights."""
+    float32_layers: tuple[str, ...]
+    """Groups of layers that stayed float32."""
+    relative_error: float
+    """Of the features, on snippets that calibration had not seen."""
+    budget: float
+    snippets: int
+    """Seen in calibration."""
+    snippets_sha256: str
+    """Hash of their pixels."""
+    videos: tuple[str, ...]
+    """File names of the videos they are from."""
+
+
     people: Annotated[int, Field(ge=1, le=8)] = 2
     """The main person and others, up to so many."""
     dimensions: Literal["3d", "2d"] = "3d"
@@ -271,6 +303,8 @@ class ModelCard(Settings):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+    quantisation: Quantisation | None = None
+    """Of an encoder with 8-bit arithmetic; None in float32."""
 
 
 def load_yaml(path: str | Path, model: type[Model]) -> Model:

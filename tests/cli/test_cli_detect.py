@@ -32,7 +32,7 @@ def run(monkeypatch, capsys):
     """Run a command in this process, with the small encoder in the place of I3D."""
     monkeypatch.setattr(module, "ensure_weights", lambda name: None)
     monkeypatch.setattr(module, "model_cards", lambda: {DEFAULT_ENCODER: None, "brightness": None})
-    monkeypatch.setattr(module, "load_encoder", lambda name, device: BrightnessEncoder())
+    monkeypatch.setattr(module, "load_encoder", lambda name, device, precision: BrightnessEncoder())
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["vidkd", *map(str, arguments)])

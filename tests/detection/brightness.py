@@ -19,6 +19,8 @@ class BrightnessEncoder:
     """Logits say which of three grounds is seen; features are the means of the channels."""
 
     device = torch.device("cpu")
+    precision = "float32"
+    replaces: tuple[str, ...] = ()
     batch_size = 8
 
     def __init__(self, classes: tuple[str, ...] | None = CLASSES, width: int = 3) -> None:

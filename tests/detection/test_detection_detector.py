@@ -16,12 +16,12 @@ from brightness import CLASSES, BrightnessEncoder, write_student, write_video
 
 import vidkd
 from vidkd.detection.detector import Detector, detect
-from vidkd.detection.prefetch import read_ahead
 from vidkd.errors import UsageError, VideoError, WeightsError
 from vidkd.features.encode import encode
 from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
 from vidkd.networks.zoo import weights_path
 from vidkd.video import read_frames, snippet_pts
+from vidkd.video.prefetch import read_ahead
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ class TinyEncoder:
     """Features are mean, minimum and maximum of each channel: (B, C, T, S, S) to (B, 3 C)."""
 
     device = torch.device("cpu")
+    precision = "float32"
 
     def __init__(self, model_card: ModelCard, weights_sha256: str = "00" * 32) -> None:
         self.card = model_card

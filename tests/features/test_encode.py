@@ -91,10 +91,43 @@ def test_features_do_not_depend_on_the_batch_size() -> None:
     np.testing.assert_array_equal(results[0], results[2])
 
 
-def test_out_of_memory_names_the_batch_size() -> None:
-    class Hungry(TinyEncoder):
-        def features(self, x: torch.Tensor) -> torch.Tensor:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+class Limited(TinyEncoder):
+    """An encoder on a device whose memory holds a few snippets only."""
 
-    with pytest.raises(VidkdError, match="--batch-size"):
-        list(encode(frames(16), Hungry(RGB), SnippetSettings(), 32, 4))
+    def __init__(self, limit: int) -> None:
+        super().__init__(RGB)
+        self.limit = limit
+        self.sizes: list[int] = []
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        if len(x) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().features(x)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    limit: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    encoder = Limited(limit)
+    images = frames(16 * 13)
+    blocks = list(encode(images, encoder, SnippetSettings(), 32, 8))
+    whole = list(encode(images, TinyEncoder(RGB), SnippetSettings(), 32, 8))
+    assert [len(rows) for rows, _ in blocks] == [8, 5]
+    for (rows, pts), (expected, times) in zip(blocks, whole, strict=True):
+        np.testing.assert_array_equal(rows, expected)
+        np.testing.assert_array_equal(pts, times)
+    # What did not fit once is not tried again.
+    fits = {1: 1, 2: 2, 5: 4}[limit]
+    failed = {1: [8, 4, 2], 2: [8, 4], 5: [8]}[limit]
+    assert [size for size in encoder.sizes if size > limit] == failed
+    assert max(encoder.sizes[len(failed) :]) == fits
+    notes = capfd.readouterr().err.strip().splitlines()
+    assert len(notes) == len(failed)
+    assert f"{fits} snippets at a time" in notes[-1]
+
+
+def test_a_snippet_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(VidkdError, match=r"a single snippet; .*--crop"):
+        list(encode(frames(40), Limited(0), SnippetSettings(), 32, 4))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidkd.cli.extract import EncoderPrecision
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, VidkdError
 
@@ -53,6 +54,13 @@ def detect(
         typer.Option(metavar="OUT.png", help="Draw a timeline; for several videos, a folder."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        EncoderPrecision,
+        typer.Option(
+            help="Of the encoder. int8 is for CPUs and needs `vidkd models quantise`, float16 is "
+            "for GPUs; auto is what the student was trained on."
+        ),
+    ] = EncoderPrecision.auto,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
     ] = None,
@@ -81,7 +89,7 @@ def detect(
 
     from vidkd.detection.detector import Detector
 
-    detector = Detector(model, device)
+    detector = Detector(model, device, precision=precision.value)
     if model is None:
         log(
             f"no --model: using the 400 Kinetics classes of {detector.name}; an action that is"

@@ -41,6 +41,15 @@ class Precision(StrEnum):
     float32 = "float32"
 
 
+class EncoderPrecision(StrEnum):
+    """Arithmetic of an encoder."""
+
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
 Inputs = Annotated[
     list[Path],
     typer.Argument(metavar="INPUT...", help="Videos, folders, or .txt lists of videos."),
@@ -129,6 +138,13 @@ def extract_features(
     dtype: Annotated[
         Precision, typer.Option(help="Type of the features on disk.")
     ] = Precision.float16,
+    precision: Annotated[
+        EncoderPrecision,
+        typer.Option(
+            help="Of the encoder's arithmetic. int8 takes NAME-int8 of `vidkd models quantise`, "
+            "on a CPU; float16 is for GPUs; auto takes the encoder as it is."
+        ),
+    ] = EncoderPrecision.auto,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Videos at a time.")] = 1,
     overwrite: Overwrite = False,
@@ -151,6 +167,8 @@ def extract_features(
     videos = find_videos(inputs, root)
     task: Task
     if modality is Stream.pose:
+        if precision is not EncoderPrecision.auto:
+            raise UsageError("features of pose have no --precision", remedy="leave it out")
         task = pose_feature_task(
             cache,
             encoder or _no_encoder(),
@@ -174,6 +192,7 @@ def extract_features(
             batch_size,
             dtype.value,
             device=device,
+            precision=precision.value,
             overwrite=overwrite,
         )
     if dry_run:

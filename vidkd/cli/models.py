@@ -7,23 +7,29 @@ from typing import Annotated
 
 import typer
 
-from vidkd.console import emit_json, emit_table, log
-from vidkd.errors import UsageError
+from vidkd.console import emit_json, emit_table, log, progress
+from vidkd.errors import UsageError, WeightsError
 
-app = typer.Typer(help="List, fetch and verify pretrained networks.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch, verify and quantise networks.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON rather than a table.")]
 
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """List the networks of the zoo and whether their weights are on this machine."""
-    from vidkd.networks.zoo import weights_path
+    """List the networks of the zoo, whether their weights are here, and your own encoders."""
+    from vidkd.networks.zoo import find_card, models_folder, weights_path
     from vidkd.recipe import model_cards
 
     entries = []
-    for card in model_cards().values():
-        path = weights_path(card)
+    cards = [(card, weights_path(card)) for card in model_cards().values()]
+    for path in sorted(models_folder().glob("*.safetensors")):
+        if path not in {known for _, known in cards}:
+            try:
+                cards.append((find_card(str(path)), path))
+            except WeightsError as error:
+                log(f"note: {error}")
+    for card, path in cards:
         entries.append(
             {
                 "name": card.name,
@@ -99,3 +105,87 @@ def verify(
         emit_table("", ("name", "result", "what was found"), rows)
     if not all(result.passed for result in results):
         raise typer.Exit(1)
+
+
+@app.command()
+def quantise(
+    name: Annotated[
+        str, typer.Argument(help="A model of `vidkd models list`, or a run of train-encoder.")
+    ],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="VIDEO...", help="Your training videos: files, folders, lists."),
+    ],
+    called: Annotated[
+        str | None, typer.Option("--name", help="Name of the new encoder. Default: NAME-int8.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.safetensors", help="Where it is written. Default: the models folder."
+        ),
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option(help="As in the extraction. Default: that of the model.")
+    ] = None,
+    frame_rate: Annotated[
+        float | None, typer.Option(help="As in the extraction. Default: the video's own.")
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="As in the extraction. Default: that of the model.")
+    ] = None,
+    error: Annotated[
+        float,
+        typer.Option(help="Largest relative error of the features; layers stay float32 for it."),
+    ] = 0.01,
+    snippets: Annotated[int, typer.Option(min=2, help="Snippets to calibrate on.")] = 48,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an encoder of that name.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an encoder with 8-bit arithmetic, calibrated on your videos (see docs/models.md).
+
+    It is an encoder of its own: `--encoder NAME-int8`, or `--precision int8` with NAME.
+    """
+    from vidkd.features.calibration import quantise_encoder, steps
+    from vidkd.networks.i3d_int8 import load_openvino
+    from vidkd.networks.zoo import find_card
+    from vidkd.recipe import FrameSettings, checked_settings
+    from vidkd.video import find_videos
+
+    load_openvino()
+    card = find_card(name)
+    side = card.frames.short_side if short_side is None else short_side
+    frames = checked_settings(FrameSettings, short_side=side, frame_rate=frame_rate)
+    videos = find_videos(inputs)
+    with progress("quantise", steps(len(videos), snippets), "steps") as advance:
+        path, choice = quantise_encoder(
+            name,
+            videos,
+            output,
+            called=called,
+            frames=frames,
+            crop=crop,
+            snippets=snippets,
+            budget=error,
+            overwrite=overwrite,
+            report=advance,
+        )
+    kept = ", ".join(choice.float32) or "none"
+    log(
+        f"features within {choice.error:.2%} of float32; {choice.share:.0%} of the operations are"
+        f" int8; in float32 stay: {kept}"
+    )
+    if as_json:
+        emit_json(
+            {
+                "path": str(path),
+                "relative_error": choice.error,
+                "int8_operations": choice.share,
+                "float32_layers": list(choice.float32),
+                "sensitivities": dict(choice.sensitivities),
+            }
+        )
+    else:
+        typer.echo(path)

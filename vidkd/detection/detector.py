@@ -14,11 +14,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from vidkd.detection.prefetch import read_ahead
+from vidkd.console import log
 from vidkd.detection.segments import clear_segments, scores_to_segments
-from vidkd.errors import UsageError, VideoError, VidkdError, WeightsError
+from vidkd.errors import UsageError, VideoError, WeightsError
 from vidkd.evaluation import Detection
-from vidkd.features.encode import network_input, snippet_batches
+from vidkd.features.encode import BatchEncoder, snippet_batches
 from vidkd.networks import (
     DEFAULT_ENCODER,
     TemporalFilter,
@@ -31,11 +31,13 @@ from vidkd.networks import (
 from vidkd.recipe import (
     FrameSettings,
     ModelCard,
+    Precision,
     SegmentSettings,
     SnippetSettings,
     model_cards,
 )
 from vidkd.video import VideoInfo, probe, read_frames
+from vidkd.video.prefetch import read_ahead
 
 Report = Callable[[float], None]
 
@@ -137,9 +139,12 @@ class Detector:
             Kinetics-400 classifier of the encoder.
         device: ``auto``, ``cpu`` or ``cuda[:n]``.
         encoder: a loaded encoder to use instead of the one that the model names.
+        precision: of the encoder, see ``vidkd.load_encoder``; ``auto`` takes the encoder whose
+            features the student was trained on.
 
     Raises:
-        UsageError: the student was trained on another modality, or there is no such device.
+        UsageError: the student was trained on another modality, or there is no such device, or
+            it has no such precision.
         WeightsError: weights cannot be read or had, or the student belongs to another encoder.
     """
 
@@ -149,6 +154,7 @@ class Detector:
         device: str = "auto",
         *,
         encoder: Encoder | None = None,
+        precision: Precision = "auto",
     ) -> None:
         place = select_device(device)
         self._filter: TemporalFilter | None = None
@@ -162,7 +168,7 @@ class Detector:
                     path=model,
                     remedy="give a student of `vidkd distill` or `vidkd train-baseline`",
                 )
-            name = header.encoder
+            name = _encoder_of(Path(model), header.encoder)
         if encoder is None:
             if name not in model_cards() and trained_file(name) is None:
                 raise UsageError(
@@ -173,10 +179,22 @@ class Detector:
                     " `vidkd models list`",
                 )
             ensure_weights(name)
-            encoder = load_encoder(name, place)
+            loaded = load_encoder(name, device, precision)
+            encoder, accepted = loaded, {loaded.weights_sha256, *loaded.replaces}
+        else:
+            accepted = {encoder.weights_sha256}
         self._encoder = encoder
+        # With a student its features are wanted, else the classes that it knows itself.
+        run = encoder.logits if self._filter is None else encoder.features
+        self._encode = BatchEncoder(run, encoder.device)
         if self._filter is not None:
-            _check_student(Path(str(model)), header.encoder_sha256, header.in_features, encoder)
+            path = Path(str(model))
+            _check_student(path, header.encoder_sha256, accepted, header.in_features, encoder)
+            if encoder.weights_sha256 != header.encoder_sha256:
+                log(
+                    f"note: {path} was trained on features of {name}, and sees those of"
+                    f" {encoder.card.name}; train on those for the best scores"
+                )
             self.classes = header.classes
             self._frames, self._snippet, self._crop = header.frames, header.snippet, header.crop
             self.settings = header.segments
@@ -231,7 +249,8 @@ class Detector:
         images = read_frames(path, short_side=frames.short_side, frame_rate=frames.frame_rate)
         rate = frames.frame_rate or float(info.frame_rate)
         rows, times, done = [], [], 0.0
-        for batch, pts in read_ahead(snippet_batches(images, snippet, self._crop, size)):
+        batches = snippet_batches(images, snippet, self._crop, size)
+        for batch, pts in read_ahead((self._encode.send(stored), pts) for stored, pts in batches):
             rows.append(self._encode(batch))
             times.append(pts)
             if report is not None:
@@ -285,21 +304,6 @@ class Detector:
         )
         return frames, self._snippet.model_copy(update={"stride": stride})
 
-    def _encode(self, images: np.ndarray) -> np.ndarray:
-        """Turn (B, T, S, S, 3) uint8 into features (B, D), or logits (B, K) without a student."""
-        run = self._encoder.logits if self._filter is None else self._encoder.features
-        try:
-            with torch.inference_mode():
-                rows = run(network_input(images, self._encoder.device)).float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise VidkdError(
-                f"memory ran out with batches of {len(images)}",
-                remedy="use a smaller --batch-size",
-            ) from error
-        # Kept as they are, the few bytes lie where the network's large buffers were, and the next
-        # ones have to be put elsewhere: memory grew by 20 MB for each minute of video.
-        return rows.copy()
-
     def _scores(self, rows: np.ndarray) -> np.ndarray:
         """Turn the features or logits of all T snippets into probabilities (T, K)."""
         with torch.inference_mode():
@@ -318,8 +322,17 @@ def _smoothed(logits: torch.Tensor) -> torch.Tensor:
     return (padded[:-2] + 2 * logits + padded[2:]) / 4
 
 
-def _check_student(path: Path, encoder_sha256: str, in_features: int, encoder: Encoder) -> None:
-    if encoder.weights_sha256 != encoder_sha256:
+def _encoder_of(model: Path, name: str) -> str:
+    """Return what to load: the encoder that ``vidkd run`` made for its models, or the name."""
+    run = model if model.is_dir() else model.parent
+    made = run.absolute().parent.parent / "encoders" / f"{name}.safetensors"
+    return str(made) if made.is_file() else name
+
+
+def _check_student(
+    path: Path, encoder_sha256: str, accepted: set[str], in_features: int, encoder: Encoder
+) -> None:
+    if encoder_sha256 not in accepted:
         raise WeightsError(
             f"was trained on features of {encoder.card.name} with other weights"
             f" ({encoder_sha256[:12]}) than those on this machine"

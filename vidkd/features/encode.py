@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from vidkd.console import log
 from vidkd.errors import VidkdError
 from vidkd.recipe import ModelCard, SnippetSettings
 from vidkd.video import Frame, cut_snippets
+from vidkd.video.prefetch import read_ahead
 
 
 class Encoder(Protocol):
@@ -28,6 +30,10 @@ class Encoder(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic: float32, float16 or int8."""
 
     def features(self, x: torch.Tensor, /) -> torch.Tensor:
         """Turn (B, C, T, S, S) in [-1, 1] into (B, D)."""
@@ -70,7 +76,7 @@ def snippet_batches(
 
 
 def network_input(
-    images: np.ndarray, device: torch.device, flow_bound: float | None = None
+    images: np.ndarray | torch.Tensor, device: torch.device, flow_bound: float | None = None
 ) -> torch.Tensor:
     """Turn stored frames into what an encoder takes.
 
@@ -84,12 +90,107 @@ def network_input(
         motion exactly 0 (METHOD section 4).
     """
     if flow_bound is None:
-        return torch.from_numpy(images).to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        stored = torch.as_tensor(images).to(device)
+        return stored.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     # Imported here: an RGB-only detection never loads the flow code.
     from vidkd.flow import dequantise
 
-    scaled = dequantise(images, flow_bound) / np.float32(flow_bound)
+    scaled = dequantise(np.asarray(images), flow_bound) / np.float32(flow_bound)
     return torch.from_numpy(scaled).to(device).permute(0, 4, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Stored frames (B, T, S, S, C) uint8 on their way to a device.
+
+    Attributes:
+        images: on the device when ``arrived`` is given, else in memory.
+        arrived: marks the end of the copy to a GPU.
+    """
+
+    images: torch.Tensor
+    arrived: torch.cuda.Event | None = None
+
+    def ready(self) -> torch.Tensor:
+        """Return the frames, for use by the GPU's current stream."""
+        if self.arrived is not None:
+            stream = torch.cuda.current_stream(self.images.device)
+            stream.wait_event(self.arrived)
+            # Or the memory could be given to another copy while the network still reads it.
+            self.images.record_stream(stream)
+        return self.images
+
+
+class BatchEncoder:
+    """Runs an encoder on batches, and goes on with smaller ones when a GPU's memory runs out.
+
+    Args:
+        run: maps (B, C, T, S, S) in [-1, 1] to (B, D): ``Encoder.features`` or ``.logits``.
+        device: where it runs.
+        flow_bound: None for RGB; for flow the pixels at which it was clipped.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[torch.Tensor], torch.Tensor],
+        device: torch.device,
+        flow_bound: float | None = None,
+    ) -> None:
+        self._run = run
+        self._device = device
+        self._flow_bound = flow_bound
+        self._largest: int | None = None
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def send(self, images: np.ndarray) -> Batch:
+        """Begin to copy a batch to the device; may be called in another thread.
+
+        On a GPU, RGB is copied as bytes, from page-locked memory and in a stream of its own, so
+        that the network can compute meanwhile.
+        """
+        stored = torch.from_numpy(images)
+        if self._copies is None or self._flow_bound is not None:
+            return Batch(stored)
+        with torch.cuda.stream(self._copies):
+            # PyTorch keeps page-locked memory until the copies out of it are done.
+            there = stored.pin_memory().to(self._device, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record(self._copies)
+        return Batch(there, arrived)
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """Return (B, D) float32.
+
+        Raises:
+            VidkdError: not even one snippet fits into the GPU's memory.
+        """
+        images = batch.ready()
+        rows: list[np.ndarray] = []
+        done = 0
+        while done < len(images):
+            size = min(self._largest or len(images), len(images) - done)
+            try:
+                with torch.inference_mode():
+                    x = network_input(images[done : done + size], self._device, self._flow_bound)
+                    # Kept as they are, the few bytes lie where the network's large buffers were,
+                    # and the next ones have to be put elsewhere: memory grows with the video.
+                    rows.append(self._run(x).float().cpu().numpy().copy())
+            except torch.OutOfMemoryError as error:
+                if size == 1:
+                    raise VidkdError(
+                        "the GPU's memory does not hold a single snippet",
+                        remedy="free some of it, choose a smaller --crop, or give --device cpu",
+                    ) from error
+            else:
+                done += size
+                continue
+            # Only here, where the error holds on to none of the network's tensors any more.
+            x = torch.empty(0)
+            self._largest = size // 2
+            log(f"note: the GPU's memory ran out; going on with {size // 2} snippets at a time")
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        return np.concatenate(rows)
 
 
 def encode(
@@ -100,7 +201,7 @@ def encode(
     batch_size: int,
     flow_bound: float | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Encode the snippets of one video, batch by batch.
+    """Encode the snippets of one video, batch by batch, while a thread reads the next frames.
 
     Yields:
         Features (B, D) float32 and start and end seconds (B, 2).
@@ -108,13 +209,7 @@ def encode(
     Raises:
         VidkdError: frames are smaller than the crop, or memory ran out.
     """
-    for images, pts in snippet_batches(frames, snippet, crop, batch_size):
-        try:
-            with torch.inference_mode():
-                batch = network_input(images, encoder.device, flow_bound)
-                features = encoder.features(batch).float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise VidkdError(
-                f"memory ran out with batches of {batch_size}", remedy="use a smaller --batch-size"
-            ) from error
-        yield features, pts
+    run = BatchEncoder(encoder.features, encoder.device, flow_bound)
+    batches = snippet_batches(frames, snippet, crop, batch_size)
+    for batch, pts in read_ahead((run.send(images), pts) for images, pts in batches):
+        yield run(batch), pts

@@ -132,7 +132,16 @@ def extract_features(
     check_encoder(encoder.card, modality, frames, crop)
     path = cache_path(cache, "features", video.key, encoder.card.name)
     provenance = feature_provenance(
-        video, cache, encoder.card, encoder.weights_sha256, frames, snippet, crop, dtype, flow
+        video,
+        cache,
+        encoder.card,
+        encoder.weights_sha256,
+        frames,
+        snippet,
+        crop,
+        dtype,
+        flow,
+        half=encoder.precision == "float16",
     )
     rows = finished_rows(path, provenance, overwrite=overwrite)
     if rows is not None:
@@ -194,8 +203,12 @@ def feature_provenance(
     crop: int,
     dtype: FeatureType,
     flow: FlowSettings | None,
+    *,
+    half: bool = False,
 ) -> Provenance:
     """Describe the features of one video; for flow, the cached flow must be what is asked for.
+
+    ``half`` says that they are computed in float16. Those of int8 have weights of their own.
 
     Raises:
         VideoError: the video cannot be opened.
@@ -209,6 +222,8 @@ def feature_provenance(
         "crop": crop,
         "dtype": dtype,
     }
+    if half:
+        settings["precision"] = "float16"
     if card.modality == "flow":
         path = cache_path(cache, "features", video.key, card.name)
         settings["flow"] = _flow_settings(video, cache, path, source, frames, flow)

@@ -13,7 +13,7 @@ from vidkd.errors import VidkdError
 from vidkd.features.extract import FeatureType, refusal
 from vidkd.features.pool import run_pool
 from vidkd.features.tasks import FlowTask, LoadEncoder, Task, feature_task
-from vidkd.recipe import FlowSettings, FrameSettings, Modality, SnippetSettings
+from vidkd.recipe import FlowSettings, FrameSettings, Modality, Precision, SnippetSettings
 from vidkd.video import VideoFile, probe
 
 
@@ -91,6 +91,7 @@ def extract_features_all(
     dtype: FeatureType = "float16",
     *,
     device: str = "auto",
+    precision: Precision = "auto",
     flow: FlowSettings | None = None,
     workers: int = 1,
     overwrite: bool = False,
@@ -115,6 +116,7 @@ def extract_features_all(
         batch_size,
         dtype,
         device=device,
+        precision=precision,
         flow=flow,
         overwrite=overwrite,
         load=load,

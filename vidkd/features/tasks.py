@@ -20,7 +20,14 @@ from vidkd.features.extract import (
     missing_flow,
 )
 from vidkd.features.pool import Report
-from vidkd.recipe import FlowSettings, FrameSettings, Modality, ModelCard, SnippetSettings
+from vidkd.recipe import (
+    FlowSettings,
+    FrameSettings,
+    Modality,
+    ModelCard,
+    Precision,
+    SnippetSettings,
+)
 from vidkd.video import VideoFile
 
 if TYPE_CHECKING:
@@ -28,6 +35,19 @@ if TYPE_CHECKING:
 
 LoadEncoder = Callable[[str, str], "Encoder"]
 """Takes a name and a device, like ``vidkd.networks.load_encoder``."""
+
+
+@dataclass(frozen=True)
+class ZooLoader:
+    """Loads encoders in one precision; equal loaders of one process share what they loaded."""
+
+    precision: Precision = "auto"
+
+    def __call__(self, name: str, device: str) -> Encoder:
+        """Load the encoder called ``name``."""
+        from vidkd.networks import load_encoder
+
+        return load_encoder(name, device, self.precision)
 
 
 class Task(Protocol):
@@ -108,6 +128,8 @@ class FeatureTask:
     name: str = "extract-features"
     encoder: str = ""
     """What to load, when it is not the card's name but the path of a fine-tuned encoder."""
+    half: bool = False
+    """The features are computed in float16, on a GPU."""
 
     def path(self, video: VideoFile) -> Path:
         """Return the cache file of a video."""
@@ -130,6 +152,7 @@ class FeatureTask:
             self.crop,
             self.dtype,
             self.flow,
+            half=self.half,
         )
 
     def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
@@ -172,6 +195,7 @@ def feature_task(
     dtype: FeatureType = "float16",
     *,
     device: str = "auto",
+    precision: Precision = "auto",
     flow: FlowSettings | None = None,
     overwrite: bool = False,
     load: LoadEncoder | None = None,
@@ -182,13 +206,21 @@ def feature_task(
         UsageError: the encoder is unknown, or does not fit the modality or the crop.
         WeightsError: the encoder's weights are missing or damaged.
     """
+    half = precision == "float16"
     if load is None:
-        from vidkd.networks import load_encoder, select_device
+        from vidkd.networks import select_device
 
-        load = load_encoder
-        select_device(device)  # a wrong name is told once, not for every video
-    # On the processor: the workers use the device, this process only needs the weights' hash.
-    found = load(encoder, "cpu")
+        load = ZooLoader(precision)
+        # What cannot work is told once, not for every video.
+        place = select_device(device)
+        if half and place.type == "cpu":
+            load(encoder, device)
+        # On the processor: the workers use the device, this process only needs the weights' hash.
+        found = ZooLoader("float32" if half else precision)(encoder, "cpu")
+        if found.precision == "int8" and device != "auto":
+            load(encoder, device)
+    else:
+        found = load(encoder, "cpu")
     check_encoder(found.card, modality, frames, crop)
     return FeatureTask(
         cache,
@@ -205,4 +237,5 @@ def feature_task(
         flow,
         overwrite,
         encoder=encoder,
+        half=half,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -15,8 +16,9 @@ from vidkd.files import resources
 from vidkd.networks.device import select_device
 from vidkd.networks.i3d import I3D
 from vidkd.networks.i3d_inference import InferenceI3D, keep_freed_memory
+from vidkd.networks.i3d_int8 import Int8I3D, check_tensors
 from vidkd.networks.weights import load_state, load_weights, state_sha256
-from vidkd.recipe import ModelCard, model_cards
+from vidkd.recipe import ModelCard, Precision, model_cards
 
 DEFAULT_ENCODER = "i3d-rgb-kinetics400"
 TRAINED_ENCODER = "encoder.safetensors"
@@ -38,10 +40,10 @@ def weights_path(card: ModelCard) -> Path:
 
 
 def trained_file(name: str) -> Path | None:
-    """Return the weights file of a fine-tuned encoder, or None when ``name`` is not one.
+    """Return the weights file of a fine-tuned or quantised encoder; None if there is no such one.
 
-    ``name`` is a run folder of ``vidkd train-encoder``, its ``encoder.safetensors``, or the name
-    under which such a file was copied into the models folder. The cards of the zoo come first.
+    ``name`` is a run folder of ``vidkd train-encoder``, a file, or the name that a file has in
+    the models folder. The cards of the zoo come first.
     """
     if name in model_cards():
         return None
@@ -97,12 +99,24 @@ def class_names(card: ModelCard) -> tuple[str, ...] | None:
 class Encoder(nn.Module):
     """A frozen encoder in evaluation mode, ready to run on its device.
 
+    Args:
+        card: the model card.
+        network: trained, or quantised.
+        device: where it is to run; a quantised network runs on the CPU only.
+        classes: labels of the logits; by default those of the card.
+        precision: ``float32``, or ``float16`` for a trained network.
+        weights_sha256: hash of the weights when it is known.
+        replaces: see below.
+
     Attributes:
         card: the model card.
         weights_sha256: hash of the weights' names, shapes and values; it identifies what computed
             a feature whatever file the weights came from.
         classes: labels of the logits in order, or None when the network has no such head.
         device: where it runs.
+        precision: ``float32``, ``float16`` or ``int8``.
+        replaces: hashes of other weights in whose place the user asked for these: those of the
+            float32 network that was quantised, or of the quantised network.
         batch_size: snippets per call that run well on the device. On a CPU more than two only
             spill the caches.
     """
@@ -110,21 +124,33 @@ class Encoder(nn.Module):
     def __init__(
         self,
         card: ModelCard,
-        network: I3D,
+        network: I3D | Int8I3D,
         device: torch.device,
         classes: tuple[str, ...] | None = None,
+        *,
+        precision: Literal["float32", "float16"] = "float32",
+        weights_sha256: str | None = None,
+        replaces: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.card = card
-        self.weights_sha256 = state_sha256(
+        self.weights_sha256 = weights_sha256 or state_sha256(
             {n: v for n, v in network.state_dict().items() if not n.endswith("batches_tracked")}
         )
         self.classes = class_names(card) if classes is None else classes
         self.device = device
+        self.replaces = replaces
         self.batch_size = 2 if device.type == "cpu" else 32
         if device.type == "cpu":
             keep_freed_memory()
-        self.network = InferenceI3D(network).to(device)
+        self.precision: Literal["float32", "float16", "int8"] = precision
+        self.network: InferenceI3D | Int8I3D
+        if isinstance(network, I3D):
+            self._type = torch.float16 if precision == "float16" else torch.float32
+            self.network = InferenceI3D(network).to(device, self._type)
+        else:
+            self._type = torch.float32
+            self.precision, self.network = "int8", network
         self.eval()
 
     @torch.no_grad()
@@ -136,20 +162,23 @@ class Encoder(nn.Module):
                 least 8 frames; S at least 32 pixels.
 
         Returns:
-            features (B, 1024), the mean over time and space of Mixed_5c, and logits (B, K).
+            features (B, 1024), the mean over time and space of Mixed_5c, and logits (B, K), both
+            float32.
         """
         if x.ndim != 5 or x.shape[1] != self.card.in_channels:
             raise ValueError(
                 f"{self.card.name} expects (B, {self.card.in_channels}, T, S, S), "
                 f"got {tuple(x.shape)}"
             )
+        x = x.to(self.device, self._type)
         if self.device.type == "cpu":
-            features, logits = self.network(x.to(self.device, torch.float32))
-            return features, logits
-        # cuDNN would round to TF32, which is off by 1e-3: features are to be the same everywhere.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            features, logits = self.network(x.to(self.device, torch.float32))
-        return features, logits
+            features, logits = self.network(x)
+        else:
+            # cuDNN would round to TF32, which is off by 1e-3: features are to be the same
+            # everywhere.
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                features, logits = self.network(x)
+        return features.float(), logits.float()
 
     def features(self, x: Tensor) -> Tensor:
         """Map snippets (B, C, T, S, S) in [-1, 1] to features (B, 1024)."""
@@ -160,6 +189,18 @@ class Encoder(nn.Module):
         return self(x)[1]
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A weights file that was read and checked."""
+
+    card: ModelCard
+    state: dict[str, Tensor]
+    path: Path
+    weights_sha256: str
+    classes: tuple[str, ...] | None
+    """Labels of the logits; None to take those of the card."""
+
+
 def load_network(name: str) -> tuple[I3D, ModelCard]:
     """Load the trainable network of a card, on the CPU and in evaluation mode.
 
@@ -167,19 +208,35 @@ def load_network(name: str) -> tuple[I3D, ModelCard]:
         name: of a model card, or the path of a fine-tuned encoder.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or it is quantised.
         WeightsError: its weights were not fetched yet, or the file is damaged.
     """
-    network, card, _ = _load(name)
-    return network, card
+    stored = _read(name)
+    if stored.card.quantisation is not None:
+        raise UsageError(
+            f"{name} is quantised: it can be run, but not trained or quantised again",
+            remedy=f"give {stored.card.quantisation.of}, of which it was made",
+        )
+    return _network(stored), stored.card
 
 
-def _load(name: str) -> tuple[I3D, ModelCard, tuple[str, ...] | None]:
-    """Load the network, its card and, of a fine-tuned encoder, the labels of its logits."""
+def _network(stored: _Stored) -> I3D:
+    with torch.device("meta"):
+        network = I3D(stored.card.in_channels, len(stored.state.get("classifier.bias", ())))
+    load_state(network, stored.state, stored.path, assign=True)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            # Not stored, since nothing reads it; on the meta device it could not be moved.
+            module.num_batches_tracked = torch.zeros((), dtype=torch.long)
+    return network.eval()
+
+
+def _read(name: str) -> _Stored:
+    """Read the weights called ``name`` and check that they are what the file says."""
     trained = trained_file(name)
     card = find_card(name)
     path = trained or weights_path(card)
-    remedy = "train or copy it again" if trained else f"run `vidkd models fetch {name}`"
+    remedy = "train, quantise or copy it again" if trained else f"run `vidkd models fetch {name}`"
     if not path.is_file():
         raise WeightsError(
             f"the weights of {name} are not on this machine", path=path, remedy=remedy
@@ -191,34 +248,104 @@ def _load(name: str) -> tuple[I3D, ModelCard, tuple[str, ...] | None]:
             path=path,
             remedy=remedy,
         )
-    if header.get("weights_sha256") != state_sha256(state):
+    digest = state_sha256(state)
+    if header.get("weights_sha256") != digest:
         raise WeightsError(
             "was damaged since it was written (its content has another hash)",
             path=path,
             remedy=remedy,
         )
-    with torch.device("meta"):
-        network = I3D(card.in_channels, len(state.get("classifier.bias", ())))
-    load_state(network, state, path, assign=True)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            # Not stored, since nothing reads it; on the meta device it could not be moved.
-            module.num_batches_tracked = torch.zeros((), dtype=torch.long)
     classes = tuple(map(str, header.get("classes") or ())) if trained else None
-    return network.eval(), card, classes
+    return _Stored(card, state, path, digest, classes)
 
 
-def load_encoder(name: str = DEFAULT_ENCODER, device: str | torch.device = "auto") -> Encoder:
+def quantised_name(name: str) -> str:
+    """Return the name that the quantised form of an encoder has unless another one is given."""
+    return f"{find_card(name).name}-int8"
+
+
+def load_encoder(
+    name: str = DEFAULT_ENCODER,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+) -> Encoder:
     """Load an encoder of the zoo for inference.
 
     Args:
-        name: of a model card (``vidkd models list``), or the path of a fine-tuned encoder.
+        name: of a model card (``vidkd models list``), the path of a fine-tuned or quantised
+            encoder, or the name of one in the models folder.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto`` takes the encoder as it is. ``int8`` takes its quantised form,
+            ``NAME-int8`` in the models folder, which runs on the CPU; ``float32`` takes the
+            encoder that a quantised one was made of; ``float16`` needs a GPU.
 
     Raises:
-        UsageError: there is no such model or device.
-        WeightsError: its weights were not fetched yet, or the file is damaged.
+        UsageError: there is no such model or device, or the device has no such precision.
+        WeightsError: its weights were not fetched yet, the file is damaged, or the encoder has no
+            such form on this machine.
+        VidkdError: it is quantised, and OpenVINO is not installed.
     """
     target = device if isinstance(device, torch.device) else select_device(device)
-    network, card, classes = _load(name)
-    return Encoder(card, network, target, classes)
+    stored = _read(name)
+    replaces: tuple[str, ...] = ()
+    quantised = stored.card.quantisation is not None
+    if precision != "auto" and quantised != (precision == "int8"):
+        other = _other_form(name, stored)
+        stored, replaces = other, (stored.weights_sha256,)
+    if stored.card.quantisation is not None:
+        if device != "auto" and target.type != "cpu":
+            raise UsageError(
+                f"int8 runs on the CPU, not on {target}",
+                remedy="give --device cpu, or another --precision",
+            )
+        check_tensors(stored.state, stored.card.in_channels, stored.path)
+        return Encoder(
+            stored.card,
+            Int8I3D(stored.state),
+            torch.device("cpu"),
+            stored.classes,
+            weights_sha256=stored.weights_sha256,
+            replaces=replaces,
+        )
+    if precision == "float16" and target.type == "cpu":
+        raise UsageError(
+            "float16 is for GPUs: on a CPU it would be slower than float32",
+            remedy="give --precision float32 or int8",
+        )
+    return Encoder(
+        stored.card,
+        _network(stored),
+        target,
+        stored.classes,
+        precision="float16" if precision == "float16" else "float32",
+        weights_sha256=stored.weights_sha256,
+        replaces=replaces,
+    )
+
+
+def _other_form(name: str, stored: _Stored) -> _Stored:
+    """Return the quantised form of a float32 encoder, or the float32 form of a quantised one."""
+    made = stored.card.quantisation
+    if made is None:
+        path = models_folder() / f"{quantised_name(name)}.safetensors"
+        if not path.is_file():
+            raise WeightsError(
+                f"{name} has no int8 form on this machine",
+                path=path,
+                remedy=f"run `vidkd models quantise {name} VIDEO...` on your training videos",
+            )
+        other = _read(str(path))
+        agree = (
+            other.card.quantisation is not None
+            and other.card.quantisation.of_sha256 == stored.weights_sha256
+        )
+    else:
+        other = _read(made.of)
+        agree = other.weights_sha256 == made.of_sha256
+    if not agree:
+        raise WeightsError(
+            f"{other.card.name} has other weights than those that belong to {stored.card.name}",
+            path=other.path,
+            remedy="quantise the encoder again",
+        )
+    return other

@@ -34,7 +34,12 @@ class Layout:
     @property
     def cache(self) -> Path:
         """Flow and features."""
-        return self.root / "cache"
+        return self.shared or self.root / "cache"
+
+    @property
+    def encoders(self) -> Path:
+        """Quantised encoders; detection looks for them here."""
+        return self.root / "encoders"
 
     @property
     def pictures(self) -> Path:
@@ -110,7 +115,11 @@ class Experiment:
         if "flow" in recipe.encoders:
             stages.append(Stage("flow", flow, [layout.cache / "flow"], self.extract_flow))
         for modality, encoder in recipe.encoders.items():
-            folder = layout.cache / "features" / encoder.name
+            if encoder.precision == "int8":
+                quantise = functools.partial(self.quantise, modality)
+                made = [self._quantised_file(modality)]
+                stages.append(Stage(f"quantise-{modality}", features, made, quantise))
+            folder = layout.cache / "features" / self.encoder_name(modality)
             action = functools.partial(self.extract_features, modality)
             stages.append(Stage(f"features-{modality}", features, [folder], action))
         for seed in recipe.seeds:
@@ -221,7 +230,10 @@ class Experiment:
         from vidkd.networks import ensure_weights
 
         encoder = self.recipe.encoders[modality]
-        ensure_weights(encoder.name)
+        name, precision = encoder.name, encoder.precision
+        if precision == "int8":
+            name, precision = str(self._quantised_file(modality)), "auto"
+        ensure_weights(name)
         _succeed(
             extract_features_all(
                 self.videos,
@@ -229,6 +241,36 @@ class Experiment:
                 modality,
                 encoder.name,
                 self.recipe.frames,
+    def encoder_name(self, modality: Modality) -> str:
+        """Name of the encoder whose features are trained on."""
+        from vidkd.networks.zoo import quantised_name
+
+        encoder = self.recipe.encoders[modality]
+        return quantised_name(encoder.name) if encoder.precision == "int8" else encoder.name
+
+    def _quantised_file(self, modality: Modality) -> Path:
+        return self.layout.encoders / f"{self.encoder_name(modality)}.safetensors"
+
+    def quantise(self, modality: Modality) -> None:
+        """Quantise an encoder, calibrated on the training videos."""
+        from vidkd.features.calibration import quantise_encoder
+        from vidkd.networks import ensure_weights
+
+        encoder = self.recipe.encoders[modality]
+        ensure_weights(encoder.name)
+        training = self.annotations.subset(self.recipe.subsets.training).videos
+        names = {Path(name).name for name in training}
+        quantise_encoder(
+            encoder.name,
+            [video for video in self.videos if Path(video.key).name in names],
+            self._quantised_file(modality),
+            called=self.encoder_name(modality),
+            frames=self.recipe.frames,
+            crop=encoder.crop,
+            # A stage that runs again was killed, or its settings have changed.
+            overwrite=True,
+        )
+
                 self.recipe.snippet,
                 encoder.crop,
                 device=self.device,
@@ -245,6 +287,7 @@ class Experiment:
 
         return select_device(self.device).type == "cuda"
 
+                precision=precision,
     def train(self, name: str, modality: Modality, seed: int) -> None:
         """Train one teacher, the vanilla baseline, or the student with all its teachers."""
         from vidkd.distillation import TrainingJob, train
@@ -260,7 +303,7 @@ class Experiment:
                 annotations=self.annotations_file,
                 annotation_format=self.annotation_format,
                 modality=modality,
-                encoder=recipe.encoders[modality].name,
+                encoder=self.encoder_name(modality),
                 teachers=teachers,
                 filter=recipe.filter,
                 optimiser=recipe.optimiser.model_copy(update={"seed": seed}),
@@ -343,7 +386,12 @@ class Experiment:
 
 
 def _part(recipe: Pipeline, *names: str) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", include=set(names))
+    part = recipe.model_dump(mode="json", include=set(names))
+    for encoder in part.get("encoders", {}).values():
+        if encoder["precision"] == "auto":
+            # So that what was made before there was a choice still counts as finished.
+            del encoder["precision"]
+    return part
 
 
 def _succeed(results: Sequence[JobResult]) -> None:

@@ -1,0 +1,265 @@
+"""Inception-I3D with 8-bit arithmetic, run by OpenVINO on the CPU.
+
+A quantised network is a set of tensors, whatever runs it. Its convolutions come in *groups*: those
+that read the same tensor, and hence share the range in which it is quantised. For every
+convolution ``U`` of a group ``G``
+
+- ``U.bias`` (O,) float32, batch normalisation folded in;
+- ``U.weight`` (O, I, k, k, k): float32, or int8 with ``U.scale`` (O,), by which it is multiplied;
+- ``G.range`` () float32, in int8 groups only: the input at which 8 bits end. Inputs are outputs
+  of ReLU and have 256 levels from 0 to the range. The video itself has 255 from minus the range.
+
+The head stays float32. The network is built here from these tensors rather than converted, so
+that what is quantised, and where, is decided by :mod:`vidkd.networks.quantise` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidkd.errors import VidkdError, WeightsError
+from vidkd.networks.i3d import (
+    CONVOLUTIONS,
+    END_POINTS,
+    FEATURE_DIM,
+    INCEPTIONS,
+    POOLS,
+    Size3,
+    same_padding,
+)
+
+if TYPE_CHECKING:
+    import openvino
+
+READERS = ("b0", "b1a", "b2a", "b3b")
+"""The convolutions of an Inception module that read its input, the last after a max pool."""
+
+GROUPS: dict[str, tuple[str, ...]] = {}
+"""Names of the convolutions that read one tensor, by the name of the group, in order."""
+for _name in END_POINTS:
+    if _name in CONVOLUTIONS:
+        GROUPS[_name] = (_name,)
+    elif _name in INCEPTIONS:
+        GROUPS[_name] = tuple(f"{_name}.{branch}" for branch in READERS)
+        GROUPS[f"{_name}.b1b"] = (f"{_name}.b1b",)
+        GROUPS[f"{_name}.b2b"] = (f"{_name}.b2b",)
+
+FIRST = END_POINTS[0]
+QUANTISE_AGAIN = "make it again with `vidkd models quantise`"
+LARGEST_NUMBER_OF_SHAPES = 4
+"""Compiled networks that are kept, one for each size of the input."""
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO.
+
+    Raises:
+        VidkdError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise VidkdError(
+            "int8 needs OpenVINO, which is not installed",
+            remedy="run `pip install 'vidkd[openvino]'`",
+        ) from error
+    return openvino
+
+
+def geometry(unit: str) -> tuple[int, int]:
+    """Return kernel size and stride of a convolution, the same in all three dimensions."""
+    if unit in CONVOLUTIONS:
+        return CONVOLUTIONS[unit][2:]
+    return (3 if unit.endswith(("b1b", "b2b")) else 1), 1
+
+
+def shapes(in_channels: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of the kernel of every convolution, (O, I, k, k, k)."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name in END_POINTS:
+        if name in CONVOLUTIONS:
+            inputs, outputs, kernel, _ = CONVOLUTIONS[name]
+            found[name] = (outputs, inputs or in_channels, *[kernel] * 3)
+        elif name in INCEPTIONS:
+            inputs, b0, b1a, b1b, b2a, b2b, b3b = INCEPTIONS[name]
+            pairs = {"b0": (b0, inputs), "b1a": (b1a, inputs), "b1b": (b1b, b1a)}
+            pairs |= {"b2a": (b2a, inputs), "b2b": (b2b, b2a), "b3b": (b3b, inputs)}
+            for branch, (outputs, reads) in pairs.items():
+                kernel = geometry(f"{name}.{branch}")[0]
+                found[f"{name}.{branch}"] = (outputs, reads, *[kernel] * 3)
+    return found
+
+
+def check_tensors(state: Mapping[str, Tensor], in_channels: int, path: str | Path) -> None:
+    """Raise WeightsError unless these are the tensors of a quantised network, and no others."""
+    expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    kernels = shapes(in_channels)
+    floats = torch.float32
+    for group, names in GROUPS.items():
+        quantised = f"{group}.range" in state
+        if quantised:
+            expected[f"{group}.range"] = (), floats
+        for name in names:
+            expected[f"{name}.weight"] = kernels[name], torch.int8 if quantised else floats
+            expected[f"{name}.bias"] = kernels[name][:1], floats
+            if quantised:
+                expected[f"{name}.scale"] = kernels[name][:1], floats
+    classes = len(state["classifier.bias"]) if "classifier.bias" in state else 0
+    expected["classifier.bias"] = (classes,), floats
+    expected["classifier.weight"] = (classes, FEATURE_DIM), floats
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state or name not in expected:
+            what = "has no" if name in expected else "has an unknown"
+            raise WeightsError(f"{what} tensor {name}", path=path, remedy=QUANTISE_AGAIN)
+        shape, kind = expected[name]
+        tensor = state[name]
+        if tuple(tensor.shape) != shape or tensor.dtype != kind:
+            raise WeightsError(
+                f"tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, not {kind} {shape}",
+                path=path,
+                remedy=QUANTISE_AGAIN,
+            )
+
+
+class Graph:
+    """Builds the network of a set of tensors for one size of the input.
+
+    Args:
+        state: the tensors; see the module.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        load_openvino()
+        from openvino import opset13
+
+        self._state = state
+        self._ops: Any = opset13
+
+    def model(self, in_channels: int, length: int, side: int) -> openvino.Model:
+        """Return the network from (1, C, T, S, S) to Mixed_5c averaged over space, (1, 1024, t)."""
+        import openvino
+
+        ops = self._ops
+        video = ops.parameter([1, in_channels, length, side, side], np.float32)
+        x = self._quantised(video.output(0), FIRST)
+        for number, name in enumerate(END_POINTS):
+            reader = next((n for n in END_POINTS[number + 1 :] if n not in POOLS), None)
+            if name in POOLS:
+                x = self._max_pool(x, *POOLS[name])
+            elif name in CONVOLUTIONS:
+                x = self._quantised(self._convolution(x, name), reader)
+            else:
+                x = self._inception(x, name, reader)
+        axes = ops.constant(np.array([3, 4], dtype=np.int64))
+        return openvino.Model([ops.reduce_mean(x, axes, False)], [video], "i3d")
+
+    def _inception(self, x: Any, name: str, reader: str | None) -> Any:
+        """Join four branches; each is quantised for the reader before that, so in 8 bits."""
+        branches = [self._convolution(x, f"{name}.b0")]
+        for branch in ("b1", "b2"):
+            inner = self._convolution(x, f"{name}.{branch}a")
+            last = f"{name}.{branch}b"
+            branches.append(self._convolution(self._quantised(inner, last), last))
+        pooled = self._max_pool(x, (3, 3, 3), (1, 1, 1))
+        branches.append(self._convolution(pooled, f"{name}.b3b"))
+        outputs = [self._quantised(branch, reader) for branch in branches]
+        return self._ops.concat(outputs, 1).output(0)
+
+    def _quantised(self, x: Any, group: str | None) -> Any:
+        """Round to what the readers of the tensor take, if they are int8."""
+        if group is None or f"{group}.range" not in self._state:
+            return x
+        high = float(self._state[f"{group}.range"])
+        # Zero, with which convolutions pad, has to be one of the levels.
+        low = -high * 128 / 127 if group == FIRST else 0.0
+        ends = [self._constant(np.full((1, 1, 1, 1, 1), end)) for end in (low, high)]
+        return self._ops.fake_quantize(x, *ends, *ends, 256).output(0)
+
+    def _convolution(self, x: Any, unit: str) -> Any:
+        ops, state = self._ops, self._state
+        weight = state[f"{unit}.weight"].numpy()
+        if weight.dtype == np.int8:
+            scale = state[f"{unit}.scale"].numpy().reshape(-1, 1, 1, 1, 1)
+            kernel = ops.multiply(ops.convert(ops.constant(weight), "f32"), self._constant(scale))
+        else:
+            kernel = self._constant(weight)
+        size, stride = geometry(unit)
+        before, after = _padding(x, (size,) * 3, (stride,) * 3)
+        y = ops.convolution(x, kernel, [stride] * 3, before, after, [1, 1, 1])
+        bias = self._constant(state[f"{unit}.bias"].numpy().reshape(1, -1, 1, 1, 1))
+        return ops.relu(ops.add(y, bias)).output(0)
+
+    def _max_pool(self, x: Any, kernel: Size3, stride: Size3) -> Any:
+        before, after = _padding(x, kernel, stride)
+        pooled = self._ops.max_pool(x, list(stride), [1, 1, 1], before, after, list(kernel))
+        return pooled.output(0)
+
+    def _constant(self, values: np.ndarray) -> Any:
+        return self._ops.constant(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _padding(x: Any, kernel: Size3, stride: Size3) -> tuple[list[int], list[int]]:
+    """Return the "SAME" padding before and after each dimension of (1, C, T, H, W)."""
+    sizes = [int(size) for size in x.get_shape()[2:]]
+    pairs = [same_padding(n, k, s) for n, k, s in zip(sizes, kernel, stride, strict=True)]
+    return [before for before, _ in pairs], [after for _, after in pairs]
+
+
+class Int8I3D(nn.Module):
+    """Inference with a quantised network; see the module for its tensors.
+
+    The networks for different sizes of the input are compiled when they are first needed, which
+    takes about a second, and the last few are kept.
+
+    Raises:
+        VidkdError: OpenVINO is not installed.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._state = dict(state)
+        self._in_channels = int(state[f"{FIRST}.weight"].shape[1])
+        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._core: Any = load_openvino().Core()
+        classes, width = state["classifier.weight"].shape
+        self.classifier = nn.Linear(width, classes)
+        head = {key: state[f"classifier.{key}"] for key in ("weight", "bias")}
+        self.classifier.load_state_dict(head)
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (B, C, T, S, S) float32 in [-1, 1] to features (B, 1024) and logits (B, classes)."""
+        infer = self._network(tuple(x.shape[1:]))
+        rows = torch.stack([infer(snippet) for snippet in x])
+        windows = functional.avg_pool1d(rows, min(2, rows.shape[2]), 1).mean(dim=2)
+        return rows.mean(dim=2), self.classifier(windows)
+
+    def _network(self, shape: tuple[int, ...]) -> Any:
+        found = self._compiled.pop(shape, None)
+        if found is None:
+            model = Graph(self._state).model(self._in_channels, shape[1], shape[2])
+            settings = {
+                # On some processors the default would be bfloat16 for what is not int8.
+                "INFERENCE_PRECISION_HINT": "f32",
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                # Several processes would otherwise be bound to the same cores.
+                "ENABLE_CPU_PINNING": False,
+            }
+            request = self._core.compile_model(model, "CPU", settings).create_infer_request()
+
+            def found(snippet: Tensor) -> Tensor:
+                outputs = request.infer([snippet[None].contiguous().numpy()], share_inputs=True)
+                return torch.from_numpy(outputs[0][0].copy())
+
+            if len(self._compiled) == LARGEST_NUMBER_OF_SHAPES:
+                self._compiled.pop(next(iter(self._compiled)))
+        self._compiled[shape] = found
+        return found
