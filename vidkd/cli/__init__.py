@@ -8,6 +8,7 @@ import typer
 
 from vidkd.cli import (
     bench,
+    benchmark,
     cache,
     data,
     detect,
@@ -61,6 +62,7 @@ app.command("demo")(run.demo)
 app.command("plot")(plot.plot)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
+app.command("benchmark")(benchmark.benchmark)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vidkd.annotations import Annotations, check, load_annotations
-from vidkd.console import log, without_nan
+from vidkd.console import log
 from vidkd.errors import AnnotationError, UsageError, VidkdError
 from vidkd.features import JobResult, extract_features_all, extract_flow_all
-from vidkd.files import write_json
 from vidkd.pipeline.results import Results, Row
+from vidkd.pipeline.scoring import score_runs
 from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.recipe import Modality, Pipeline
 from vidkd.video import VideoFile, find_videos
@@ -22,9 +22,15 @@ from vidkd.video import VideoFile, find_videos
 
 @dataclass(frozen=True)
 class Layout:
-    """Where an experiment keeps what it makes."""
+    """Where an experiment keeps what it makes.
+
+    Attributes:
+        root: the folder of everything.
+        shared: the folder of flow and features, if it is not in there.
+    """
 
     root: Path
+    shared: Path | None = None
 
     @property
     def data(self) -> Path:
@@ -99,15 +105,12 @@ class Experiment:
             Model("augmented RGB", "rgb", ("augmented-rgb",)),
         ]
 
-    def stages(self) -> list[Stage]:
-        """Return all stages in order; each one's settings include those of what it builds on."""
+    def data_stages(self) -> list[Stage]:
+        """Return the stages that every model shares, from video to features, in order."""
         recipe, layout = self.recipe, self.layout
         data = _part(recipe, "synth", "data")
         flow = {**data, **_part(recipe, "frames", "flow")}
         features = {**flow, **_part(recipe, "snippet", "encoders")}
-        training = {**features, **_part(recipe, "filter", "optimiser", "subsets", "segments")}
-        distilling = {**training, **_part(recipe, "distillation", "teachers")}
-        evaluating = {**distilling, **_part(recipe, "evaluation")}
         stages = []
         if recipe.synth is not None:
             truth = layout.data / "annotations.json"
@@ -122,6 +125,16 @@ class Experiment:
             folder = layout.cache / "features" / self.encoder_name(modality)
             action = functools.partial(self.extract_features, modality)
             stages.append(Stage(f"features-{modality}", features, [folder], action))
+        return stages
+
+    def stages(self) -> list[Stage]:
+        """Return all stages in order; each one's settings include those of what it builds on."""
+        recipe, layout = self.recipe, self.layout
+        features = _part(recipe, "synth", "data", "frames", "flow", "snippet", "encoders")
+        training = {**features, **_part(recipe, "filter", "optimiser", "subsets", "segments")}
+        distilling = {**training, **_part(recipe, "distillation", "teachers")}
+        evaluating = {**distilling, **_part(recipe, "evaluation")}
+        stages = self.data_stages()
         for seed in recipe.seeds:
             for modality in recipe.teachers:
                 stages.append(self._training(f"teacher-{modality}", modality, seed, training))
@@ -225,22 +238,6 @@ class Experiment:
             )
         )
 
-    def extract_features(self, modality: Modality) -> None:
-        """Features of every annotated video in one modality."""
-        from vidkd.networks import ensure_weights
-
-        encoder = self.recipe.encoders[modality]
-        name, precision = encoder.name, encoder.precision
-        if precision == "int8":
-            name, precision = str(self._quantised_file(modality)), "auto"
-        ensure_weights(name)
-        _succeed(
-            extract_features_all(
-                self.videos,
-                self.layout.cache,
-                modality,
-                encoder.name,
-                self.recipe.frames,
     def encoder_name(self, modality: Modality) -> str:
         """Name of the encoder whose features are trained on."""
         from vidkd.networks.zoo import quantised_name
@@ -271,9 +268,26 @@ class Experiment:
             overwrite=True,
         )
 
+    def extract_features(self, modality: Modality) -> None:
+        """Features of every annotated video in one modality."""
+        from vidkd.networks import ensure_weights
+
+        encoder = self.recipe.encoders[modality]
+        name, precision = encoder.name, encoder.precision
+        if precision == "int8":
+            name, precision = str(self._quantised_file(modality)), "auto"
+        ensure_weights(name)
+        _succeed(
+            extract_features_all(
+                self.videos,
+                self.layout.cache,
+                modality,
+                name,
+                self.recipe.frames,
                 self.recipe.snippet,
                 encoder.crop,
                 device=self.device,
+                precision=precision,
                 flow=self.recipe.flow if modality == "flow" else None,
                 # On a GPU one process keeps it busy; several would each hold the network.
                 workers=1 if self._on_gpu else self.workers,
@@ -287,7 +301,6 @@ class Experiment:
 
         return select_device(self.device).type == "cuda"
 
-                precision=precision,
     def train(self, name: str, modality: Modality, seed: int) -> None:
         """Train one teacher, the vanilla baseline, or the student with all its teachers."""
         from vidkd.distillation import TrainingJob, train
@@ -317,26 +330,15 @@ class Experiment:
 
     def evaluate(self, model: Model, seed: int) -> None:
         """Score the evaluated subset with one model, and compute both kinds of mAP."""
-        from vidkd.detection.predict import predict_runs
-        from vidkd.detection.segments import scores_to_segments
-        from vidkd.evaluation import evaluate, write_dense_scores, write_detections
-
         settings = self.recipe.evaluation
-        truth = self.annotations.subset(settings.subset)
-        runs = [self.layout.run(run, seed) for run in model.runs]
-        scores = predict_runs(runs, self.layout.cache, truth.videos, device=self.device)
-        segments = {
-            video: scores_to_segments(rows, pts, scores.classes, self.recipe.segments)
-            for video, (rows, pts) in scores.videos.items()
-        }
-        folder = self.layout.evaluation(model.slug, seed)
-        write_dense_scores(folder / "scores.h5", scores)
-        write_detections(folder / "segments.json", segments, {"runs": list(model.runs)})
-        frames = evaluate(scores, truth, settings.frame_protocol)
-        events = evaluate(segments, truth, settings.event_protocol, settings.tiou)
-        write_json(
-            folder / "metrics.json",
-            without_nan({"frame": frames.to_json(), "event": events.to_json()}),
+        score_runs(
+            [self.layout.run(run, seed) for run in model.runs],
+            self.layout.cache,
+            self.annotations.subset(settings.subset),
+            settings,
+            self.recipe.segments,
+            self.device,
+            self.layout.evaluation(model.slug, seed),
         )
 
     def detect(self) -> None:

@@ -24,12 +24,36 @@ class Stage:
         outputs: the files or folders that must exist for the stage to count as finished.
         action: does the work; a stage whose action raises is not finished. An action may be
             called again after it was killed and then goes on from what it finds.
+        after: names of the stages it builds on, where that is not simply all before it.
     """
 
     name: str
     settings: dict[str, Any]
     outputs: Sequence[Path]
-    action: Callable[[], None]
+    action: Callable[[], Any]
+    after: tuple[str, ...] = ()
+
+    def stamp(self, folder: Path) -> Path:
+        """Return the file that says that the stage is finished."""
+        return folder / "stages" / f"{self.name}.json"
+
+    def plain_settings(self) -> Any:
+        """Return the settings as they are read back from JSON."""
+        return json.loads(json.dumps(self.settings))
+
+    def finished(self, folder: Path) -> bool:
+        """Return whether it was finished with these settings, and its outputs still exist."""
+        recorded = _read_stamp(self.stamp(folder))
+        return (
+            recorded is not None
+            and recorded["settings"] == self.plain_settings()
+            and all(path.exists() for path in self.outputs)
+        )
+
+    def finish(self, folder: Path, seconds: float) -> None:
+        """Record that it is finished."""
+        record = {"settings": self.plain_settings(), "seconds": round(seconds, 1)}
+        write_json(self.stamp(folder), record)
 
 
 def run_stages(stages: Sequence[Stage], folder: Path, *, overwrite: bool = False) -> list[str]:
@@ -44,9 +68,8 @@ def run_stages(stages: Sequence[Stage], folder: Path, *, overwrite: bool = False
     """
     ran: list[str] = []
     for number, stage in enumerate(stages, start=1):
-        stamp = folder / "stages" / f"{stage.name}.json"
-        settings = json.loads(json.dumps(stage.settings))
-        recorded = _read_stamp(stamp)
+        settings = stage.plain_settings()
+        recorded = _read_stamp(stage.stamp(folder))
         if recorded is not None and recorded["settings"] != settings and not overwrite:
             raise UsageError(
                 f"stage {stage.name} was made with other settings "
@@ -54,19 +77,14 @@ def run_stages(stages: Sequence[Stage], folder: Path, *, overwrite: bool = False
                 path=folder,
                 remedy="choose another --output, or pass --overwrite to make it again",
             )
-        finished = (
-            recorded is not None
-            and recorded["settings"] == settings
-            and all(path.exists() for path in stage.outputs)
-        )
-        if finished and not ran:
+        if not ran and stage.finished(folder):
             log(f"[{number}/{len(stages)}] {stage.name}: done before")
             continue
         log(f"[{number}/{len(stages)}] {stage.name}")
         started = time.monotonic()
         stage.action()
         seconds = time.monotonic() - started
-        write_json(stamp, {"settings": settings, "seconds": round(seconds, 1)})
+        stage.finish(folder, seconds)
         log(f"[{number}/{len(stages)}] {stage.name}: {seconds:.0f} s")
         ran.append(stage.name)
     return ran

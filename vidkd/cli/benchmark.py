@@ -1,0 +1,124 @@
+"""``vidkd benchmark``: the paper's tables on one's own data, from one recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidkd.console import emit_json, emit_table, log
+from vidkd.errors import UsageError
+from vidkd.files import cores
+
+if TYPE_CHECKING:
+    from vidkd.pipeline.benchmark import Benchmark
+
+
+def benchmark(
+    recipe: Annotated[str, typer.Argument(help="A YAML recipe, or the name of one of pipelines/.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of everything made; runs/RECIPE by default."),
+    ] = None,
+    videos: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the videos; not needed with a filled --cache."),
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For recipes that name none.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Flow and features, which several benchmarks may share."),
+    ] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(metavar="1,3", help="Which tables. Default: the recipe's."),
+    ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(help="What the tables show; `validation` never looks at the test videos."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Rows trained at once, and videos read at once.")
+    ] = cores(),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:n].")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Run the paper's tables (Dai et al. 2021): methods x seeds x filters x teachers.
+
+    The same command goes on where it was stopped; what is finished is never done again, and after
+    a change of the recipe only what it touches is. A row that fails is named, and the others are
+    done.
+    """
+    from vidkd.pipeline.benchmark import Benchmark, check_subset
+    from vidkd.pipeline.benchmark_results import gather
+    from vidkd.recipe import Pipeline, load_yaml, pipeline_path
+
+    pipeline = load_yaml(pipeline_path(recipe), Pipeline)
+    if videos is not None or annotations is not None:
+        pipeline = pipeline.with_data(videos, annotations)
+    plan = Benchmark.of(
+        pipeline,
+        output or Path("runs") / pipeline.name,
+        cache=cache,
+        workers=workers,
+        device=device,
+        numbers=_numbers(tables),
+        subset=subset,
+    )
+    check_subset(plan)
+    if dry_run:
+        _print_plan(plan, as_json)
+        return
+    outcome = plan.run()
+    results = gather(plan, outcome)
+    results.save(plan.layout.root)
+    if as_json:
+        emit_json(results.to_json())
+    else:
+        results.print()
+        log(f"wrote {plan.layout.root / 'results.md'}")
+    if results.failed:
+        raise typer.Exit(1)
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not set(numbers) <= {1, 2, 3, 4, 5}:
+        raise UsageError(
+            f"{text!r} are not numbers of tables", remedy="give some of 1,2,3,4,5, such as 1,3"
+        )
+    return numbers
+
+
+def _print_plan(plan: Benchmark, as_json: bool) -> None:
+
+    planned = plan.planned()
+    if as_json:
+        emit_json(planned)
+        return
+    for table in planned["tables"]:
+        rows: list[tuple[Any, ...]] = [
+            (", ".join(filter(None, row["cells"])) or "vanilla RGB", *row["runs"])
+            for row in table["rows"]
+        ]
+        emit_table(table["title"], ("row", "runs"), [(row[0], " + ".join(row[1:])) for row in rows])
+        for text in table["left_out"]:
+            log(f"left out: {text}")
+    for modality, state in planned["features"].items():
+        log(f"features of {modality}: {state}")
+    log(
+        f"{planned['to_train']} of {planned['runs']} runs to train, "
+        f"{planned['to_evaluate']} of {planned['evaluations']} evaluations to do, "
+        f"seeds {', '.join(map(str, planned['seeds']))}"
+    )

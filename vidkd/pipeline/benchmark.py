@@ -1,0 +1,347 @@
+"""``vidkd benchmark``: a matrix of runs as stages, and the numbers of every row."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vidkd.annotations import Annotations, load_annotations
+from vidkd.console import log
+from vidkd.errors import UsageError, VidkdError
+from vidkd.files import sha256
+from vidkd.pipeline.experiment import Experiment, Layout
+from vidkd.pipeline.feature_cache import FeatureState, feature_state, features_hash
+from vidkd.pipeline.matrix import Run, Table, TableRow, all_runs, build_tables
+from vidkd.pipeline.row_jobs import EvaluateJob, UntrainedJob
+from vidkd.pipeline.stages import Stage, run_stages
+from vidkd.pipeline.waves import Outcome, run_waves
+from vidkd.recipe import Modality, Pipeline
+
+
+@dataclass(frozen=True)
+class Division:
+    """A division of the videos into subsets: the annotation file, and what it says."""
+
+    path: Path
+    format: str
+    annotations: Annotations
+    sha256: str
+
+
+@dataclass
+class Benchmark:
+    """A recipe's matrix, with a place and a machine.
+
+    Attributes:
+        recipe: what to run.
+        layout: where.
+        workers: rows trained at once, and videos read at once.
+        device: ``auto``, ``cpu`` or ``cuda[:n]``.
+        tables: what the recipe asks for, or the tables chosen instead.
+        subset: the subset that the tables show; None takes the recipe's.
+    """
+
+    recipe: Pipeline
+    layout: Layout
+    workers: int
+    device: str
+    tables: list[Table]
+    subset: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Pipeline,
+        output: Path,
+        *,
+        cache: Path | None = None,
+        workers: int = 1,
+        device: str = "auto",
+        numbers: Sequence[int] | None = None,
+        subset: str | None = None,
+    ) -> Benchmark:
+        """Plan a benchmark; nothing is read or written yet.
+
+        Raises:
+            UsageError: the recipe has no teacher, or two methods of the same name.
+        """
+        tables = build_tables(recipe, numbers)
+        return cls(recipe, Layout(output, cache), workers, device, tables, subset)
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """The stages from video to features, as ``vidkd run`` has them."""
+        return Experiment(self.recipe, self.layout, self.workers, self.device, overwrite=False)
+
+    @property
+    def reported(self) -> str:
+        """Name of the subset that the tables show."""
+        return self.subset or self.recipe.evaluation.subset
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """What is evaluated: the reported subset, and validation for tuning."""
+        return tuple(dict.fromkeys((self.reported, self.recipe.subsets.validation)))
+
+    @functools.cached_property
+    def divisions(self) -> dict[str, Division]:
+        """Every division of the videos that the tables need, by name; empty for the recipe's own.
+
+        Raises:
+            AnnotationError: a file cannot be read, or lacks a subset.
+        """
+        sources = {"": (self.experiment.annotations_file, self.experiment.annotation_format)}
+        for split in self.recipe.benchmark.splits:
+            sources[split.name] = (split.annotations, split.format)
+        found = {}
+        for name in dict.fromkeys(run.split for run in all_runs(self.tables)):
+            path, kind = sources[name]
+            annotations = load_annotations(path, kind)
+            for subset in (self.recipe.subsets.training, *self.subsets):
+                annotations.subset(subset)
+            found[name] = Division(path, kind, annotations, sha256(path))
+        return found
+
+    def modalities(self) -> list[Modality]:
+        """Return the modalities that the tables need, RGB first."""
+        runs = all_runs(self.tables)
+        return list(dict.fromkeys(("rgb", *(m for run in runs for m in run.modalities))))
+
+    def prepare(self) -> Outcome:
+        """Make what all rows share: the videos of a recipe that renders them, flow, features.
+
+        What the cache already holds is not made again, and then no videos are needed.
+
+        Raises:
+            VidkdError: there are no RGB features, and they cannot be made.
+        """
+        outcome = Outcome()
+        root = self.layout.root
+        if self.recipe.synth is not None:
+            render = [item for item in self.experiment.data_stages() if item.name == "render"]
+            run_stages(render, root, overwrite=True)
+        for modality in self.modalities():
+            state = feature_state(self.recipe, self.layout.cache, modality, self._videos())
+            if state.complete:
+                log(f"features of {modality}: all {state.videos} are in {self.layout.cache}")
+                continue
+            log(f"features of {modality}: {state.reason}")
+            try:
+                self._extract(modality, state)
+            except VidkdError as error:
+                if modality == "rgb":
+                    raise
+                outcome.failed[f"features-{modality}"] = str(error)
+                log(f"failed: features of {modality}: {error}")
+        return outcome
+
+    def _extract(self, modality: Modality, state: FeatureState) -> None:
+        # A folder that others may share is never overwritten: they are told what differs.
+        renew = state.stale and self.layout.shared is None
+        experiment = replace(self.experiment, overwrite=renew)
+        if modality == "flow":
+            experiment.extract_flow()
+        experiment.extract_features(modality)
+
+    def _videos(self) -> list[str]:
+        names = (name for item in self.divisions.values() for name in item.annotations.videos)
+        return list(dict.fromkeys(names))
+
+    def stages(self, missing: Sequence[Modality] = ()) -> list[Stage]:
+        """Return the stages of all runs and rows, those they build on first.
+
+        Args:
+            missing: modalities without features: their stages cannot be done.
+        """
+        hashes = {
+            modality: features_hash(self.recipe, self.layout.cache, modality, self._videos())
+            for modality in self.modalities()
+            if modality not in missing
+        }
+        stages = []
+        for seed in self.recipe.seeds:
+            for run in all_runs(self.tables):
+                stages.append(self._run_stage(run, seed, hashes))
+        for seed in self.recipe.seeds:
+            for row in self.rows():
+                for subset in self.subsets:
+                    stages.append(self._evaluation_stage(row, seed, subset, hashes))
+        return stages
+
+    def rows(self) -> list[TableRow]:
+        """Return every row once, by what it runs."""
+        rows = {row.slug: row for table in self.tables for row in table.rows}
+        return list(rows.values())
+
+    def settings(self, run: Run, seed: int, hashes: dict[Modality, str]) -> dict[str, Any]:
+        """Return everything that decides the weights of a run."""
+        recipe = self.recipe
+        found: dict[str, Any] = {
+            "encoder": recipe.encoders[run.modality].name,
+            "features": hashes.get(run.modality, ""),
+            "filter": run.filter.model_dump(mode="json"),
+            "seed": seed,
+            "trained": run.trained,
+        }
+        if run.trained:
+            found["annotations"] = self.divisions[run.split].sha256
+            found["optimiser"] = recipe.optimiser.model_dump(mode="json", exclude={"seed"})
+            found["subsets"] = recipe.subsets.model_dump(mode="json")
+        if run.teachers:
+            assert run.distillation is not None
+            found["distillation"] = run.distillation.model_dump(mode="json")
+            found["teachers"] = [self.settings(item, seed, hashes) for item in run.teachers]
+        return found
+
+    def _run_stage(self, run: Run, seed: int, hashes: dict[Modality, str]) -> Stage:
+        folder = self.layout.run(run.slug, seed)
+        features = (f"features-{modality}" for modality in run.modalities)
+        after = (*(self.layout.run(item.slug, seed).name for item in run.teachers), *features)
+        result = folder / ("result.json" if run.trained else "weights.safetensors")
+        return Stage(
+            folder.name,
+            self.settings(run, seed, hashes),
+            [result],
+            self._train(run, seed) if run.trained else self._untrained(run, seed),
+            after,
+        )
+
+    def _train(self, run: Run, seed: int) -> functools.partial[Any]:
+        from vidkd.distillation.job import TrainingJob
+        from vidkd.pipeline.row_jobs import train_job
+
+        recipe, division = self.recipe, self.divisions[run.split]
+        fields: dict[str, Any] = {}
+        if run.distillation is not None:
+            fields["distillation"] = run.distillation
+        job = TrainingJob(
+            output=self.layout.run(run.slug, seed),
+            cache=self.layout.cache,
+            annotations=division.path,
+            annotation_format=division.format,
+            modality=run.modality,
+            encoder=recipe.encoders[run.modality].name,
+            teachers=tuple(self.layout.run(item.slug, seed) for item in run.teachers),
+            filter=run.filter,
+            optimiser=recipe.optimiser.model_copy(update={"seed": seed}),
+            subsets=recipe.subsets,
+            segments=recipe.segments,
+            device=self.device,
+            overwrite=True,
+            **fields,
+        )
+        return functools.partial(train_job, job)
+
+    def _untrained(self, run: Run, seed: int) -> UntrainedJob:
+        return UntrainedJob(
+            self.layout.run(run.slug, seed),
+            self.layout.cache,
+            run.modality,
+            self.recipe.encoders[run.modality].name,
+            run.filter,
+            tuple(self.divisions[run.split].annotations.actions().classes),
+            seed,
+        )
+
+    def evaluation_folder(self, row: TableRow, seed: int, subset: str) -> Path:
+        """Return where scores, segments and metrics of a row are."""
+        return self.layout.evaluation(row.slug, seed) / subset
+
+    def _evaluation_stage(
+        self, row: TableRow, seed: int, subset: str, hashes: dict[Modality, str]
+    ) -> Stage:
+        recipe = self.recipe
+        division = self.divisions[row.split]
+        folder = self.evaluation_folder(row, seed, subset)
+        settings = {
+            "runs": [self.settings(run, seed, hashes) for run in row.runs],
+            "annotations": division.sha256,
+            "segments": recipe.segments.model_dump(mode="json"),
+            "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"subset"}),
+            "subset": subset,
+        }
+        job = EvaluateJob(
+            tuple(self.layout.run(run.slug, seed) for run in row.runs),
+            self.layout.cache,
+            division.path,
+            division.format,
+            subset,
+            recipe.evaluation,
+            recipe.segments,
+            self.device,
+            folder,
+        )
+        after = tuple(self.layout.run(run.slug, seed).name for run in row.runs)
+        name = f"evaluate-{folder.parent.name}-{subset}"
+        return Stage(name, settings, [folder / "metrics.json"], job, after)
+
+    def planned(self) -> dict[str, Any]:
+        """Return what is to be done as JSON values; nothing is written."""
+        rendered = self.recipe.synth is None or self.experiment.annotations_file.exists()
+        features = {}
+        missing: list[Modality] = []
+        for modality in self.modalities():
+            if not rendered:
+                features[modality] = "to be made, after the videos are rendered"
+                continue
+            state = feature_state(self.recipe, self.layout.cache, modality, self._videos())
+            features[modality] = state.reason or f"all {state.videos} in the cache"
+            if not state.complete:
+                missing.append(modality)
+        runs = [run for run in all_runs(self.tables) for _ in self.recipe.seeds]
+        evaluations = len(self.rows()) * len(self.subsets) * len(self.recipe.seeds)
+        names: set[str] = set()
+        if rendered:
+            stages = self.stages(missing)
+            names = {stage.name for stage in stages if not stage.finished(self.layout.root)}
+        to_evaluate = sum(name.startswith("evaluate-") for name in names)
+        return {
+            "tables": [
+                {
+                    "title": table.title,
+                    "columns": list(table.columns),
+                    "rows": [
+                        {"cells": list(row.cells), "runs": [run.slug for run in row.runs]}
+                        for row in table.rows
+                    ],
+                    "left_out": list(table.left_out),
+                }
+                for table in self.tables
+            ],
+            "features": features,
+            "seeds": list(self.recipe.seeds),
+            "runs": len(runs),
+            "to_train": len(names) - to_evaluate if rendered else len(runs),
+            "evaluations": evaluations,
+            "to_evaluate": to_evaluate if rendered else evaluations,
+        }
+
+    def run(self) -> Outcome:
+        """Do everything that is not done, and say what failed."""
+        outcome = self.prepare()
+        missing = [m for m in self.modalities() if f"features-{m}" in outcome.failed]
+        return run_waves(
+            self.stages(missing), self.layout.root, workers=self._workers(), outcome=outcome
+        )
+
+    def _workers(self) -> int:
+        from vidkd.networks import select_device
+
+        # On a GPU one process keeps it busy.
+        return 1 if select_device(self.device).type == "cuda" else self.workers
+
+
+def check_subset(benchmark: Benchmark) -> None:
+    """Refuse a subset that cannot be reported.
+
+    Raises:
+        UsageError: it is the one trained on.
+    """
+    if benchmark.reported == benchmark.recipe.subsets.training:
+        raise UsageError(
+            f"subset {benchmark.reported!r} is what the rows are trained on",
+            remedy="report another --subset",
+        )

@@ -1,0 +1,113 @@
+"""Whether a cache holds the features that a recipe asks for, found out without any video."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidkd.cache import CacheFile
+from vidkd.errors import CacheError, UsageError
+from vidkd.recipe import Modality, Pipeline
+
+
+@dataclass(frozen=True)
+class FeatureState:
+    """What a cache has of one modality.
+
+    Attributes:
+        videos: how many were asked for.
+        reason: what is lacking; empty when every video has features made as the recipe says.
+        stale: there are features that were made with other settings.
+    """
+
+    videos: int
+    reason: str = ""
+    stale: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is lacking."""
+        return not self.reason
+
+
+def feature_state(
+    recipe: Pipeline, cache: Path, modality: Modality, videos: Sequence[str]
+) -> FeatureState:
+    """Say whether features of a modality can be taken from the cache as they are.
+
+    Imported features are taken with whatever frame rate and stride they were declared to have.
+
+    Raises:
+        CacheError: a file is damaged or ambiguous.
+        UsageError: the recipe has no encoder of this modality.
+    """
+    from vidkd.distillation.data import FeatureIndex
+
+    index = FeatureIndex(cache, _encoder(recipe, modality))
+    lacking = []
+    for video in videos:
+        key = index.key(video)
+        if key is None:
+            lacking.append(video)
+            continue
+        with CacheFile(index.keys[key]) as file:
+            different = _difference(dict(file.provenance.settings), recipe, modality)
+        if different:
+            reason = f"that of {video} was made with other {different} than the recipe's"
+            return FeatureState(len(videos), reason, stale=True)
+    reason = ""
+    if lacking:
+        shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        reason = f"{len(lacking)} of {len(videos)} videos have none ({shown})"
+    return FeatureState(len(videos), reason)
+
+
+def _difference(settings: dict[str, Any], recipe: Pipeline, modality: Modality) -> str:
+    """Name what features were made with that the recipe says otherwise; empty when nothing."""
+    if settings.get("imported"):
+        return ""
+    wanted: dict[str, Any] = {
+        "frames": recipe.frames.model_dump(mode="json"),
+        "snippet": recipe.snippet.model_dump(mode="json"),
+    }
+    if modality != "pose":
+        wanted["crop"] = recipe.encoders[modality].crop
+    found = {name: settings.get(name) for name in wanted}
+    if modality == "flow":
+        wanted["flow bound"] = recipe.flow.bound
+        found["flow bound"] = settings.get("flow", {}).get("bound")
+    return " and ".join(name for name in wanted if found[name] != wanted[name])
+
+
+def features_hash(recipe: Pipeline, cache: Path, modality: Modality, videos: Sequence[str]) -> str:
+    """Return a hash of the features of these videos, from the hashes that the files carry.
+
+    Raises:
+        CacheError: a file is missing or damaged.
+    """
+    from vidkd.distillation.data import FeatureIndex
+
+    encoder = _encoder(recipe, modality)
+    index = FeatureIndex(cache, encoder)
+    digest = hashlib.sha256()
+    for video in videos:
+        key = index.key(video)
+        if key is None:
+            raise CacheError(
+                f"has no features of {video}", path=index.folder, remedy="extract them first"
+            )
+        with CacheFile(index.keys[key]) as file:
+            digest.update(f"{video}\0{file.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def _encoder(recipe: Pipeline, modality: Modality) -> str:
+    if modality not in recipe.encoders:
+        raise UsageError(
+            f"recipe {recipe.name} has no encoder for {modality}",
+            remedy=f"name one under `encoders: {{{modality}: ...}}`",
+        )
+    return recipe.encoders[modality].name

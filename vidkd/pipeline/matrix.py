@@ -1,0 +1,360 @@
+"""The rows of the paper's tables, and the trained runs they need, each named once.
+
+The tables are those of Dai et al. 2021: 1 the losses, 2 other methods of distillation, 3 the
+streams per division of the videos, 4 the temporal filters, 5 the teachers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from vidkd.errors import UsageError
+from vidkd.recipe import (
+    DistillationSettings,
+    FilterKind,
+    FilterSettings,
+    MethodSettings,
+    Modality,
+    Pipeline,
+)
+
+NAMES: dict[Modality, str] = {"rgb": "RGB", "flow": "OF", "pose": "Pose"}
+"""The paper's names of the modalities; OF is optical flow."""
+LOSSES = ("atomic", "global_context", "boundary")
+BASELINES = ("hallucination", "mars", "graph", "graph_logits", "logits")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One filter to train, with any seed.
+
+    Attributes:
+        slug: its name in file names; two runs that differ never share it.
+        modality: what it sees.
+        filter: the temporal filter.
+        teachers: of the same seed.
+        distillation: None without teachers.
+        trained: False for a teacher that keeps its first, random weights.
+        split: name of the division of the videos; empty for the recipe's own.
+    """
+
+    slug: str
+    modality: Modality
+    filter: FilterSettings
+    teachers: tuple[Run, ...] = ()
+    distillation: DistillationSettings | None = None
+    trained: bool = True
+    split: str = ""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What must be in the cache to train it."""
+        found = [self.modality, *(m for teacher in self.teachers for m in teacher.modalities)]
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a table.
+
+    Attributes:
+        cells: what stands in its leading columns.
+        runs: the runs whose logits are averaged.
+        paper: under which name the paper's number of this row is known, if it is.
+    """
+
+    cells: tuple[str, ...]
+    runs: tuple[Run, ...]
+    paper: str | None = None
+
+    @property
+    def inputs(self) -> str:
+        """What it sees at run time."""
+        return " + ".join(run.modality for run in self.runs)
+
+    @property
+    def slug(self) -> str:
+        """The name in file names."""
+        return "+".join(run.slug for run in self.runs)
+
+    @property
+    def split(self) -> str:
+        """Name of the division of the videos; empty for the recipe's own."""
+        return self.runs[0].split
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper.
+
+    Attributes:
+        key: such as ``table-1``.
+        title: what it compares.
+        columns: heads of the leading columns.
+        rows: in the paper's order.
+        left_out: rows that the recipe cannot make, each with the reason.
+    """
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass
+class _Builder:
+    """Makes runs of one recipe, the same one whenever it is asked for."""
+
+    recipe: Pipeline
+    split: str = ""
+    known: dict[str, Run] = field(default_factory=dict)
+
+    @property
+    def teachers(self) -> tuple[Modality, ...]:
+        """The teacher of Tables 1 to 4: the recipe's first."""
+        return self.recipe.teachers[:1]
+
+    def filter(self, kind: FilterKind | None) -> FilterSettings:
+        own = self.recipe.filter
+        if kind is None or kind == own.kind:
+            return own
+        return own.model_copy(update={"kind": kind, "layers": None})
+
+    def _made(self, slug: str, **fields: object) -> Run:
+        if self.split:
+            slug = f"{_slug(self.split)}-{slug}"
+        run = Run(slug=slug, split=self.split, **fields)  # type: ignore[arg-type]
+        known = self.known.setdefault(slug, run)
+        if known != run:
+            raise UsageError(
+                f"two different rows would be called {slug!r}", remedy="rename one of the methods"
+            )
+        return known
+
+    def _suffix(self, kind: FilterKind | None) -> str:
+        return "" if kind in {None, self.recipe.filter.kind} else f"-{kind}"
+
+    def single(self, modality: Modality, kind: FilterKind | None = None) -> Run:
+        """Return vanilla RGB, or the teacher of another modality."""
+        name = "vanilla-rgb" if modality == "rgb" else f"teacher-{modality}"
+        return self._made(name + self._suffix(kind), modality=modality, filter=self.filter(kind))
+
+    def untrained(self, modality: Modality) -> Run:
+        """Return a teacher that was never trained."""
+        slug = f"untrained-{modality}"
+        return self._made(slug, modality=modality, filter=self.filter(None), trained=False)
+
+    def student(
+        self,
+        teachers: Sequence[Run],
+        settings: DistillationSettings,
+        kind: FilterKind | None = None,
+        name: str | None = None,
+    ) -> Run:
+        """Return an RGB student of these teachers."""
+        if name is None:
+            terms = [term for term in (*LOSSES, *BASELINES) if getattr(settings, term) > 0]
+            shown = "-".join(term.replace("_", "-") for term in terms) or "nothing"
+            of = "-".join(teacher.slug.removeprefix("teacher-") for teacher in teachers)
+            if self.split:
+                of = "-".join(teacher.modality for teacher in teachers)
+            name = f"student-{shown}-of-{of}" + ("" if not kind else self._suffix(kind))
+        for known in self.known.values():
+            same = (known.teachers, known.distillation) == (tuple(teachers), settings)
+            if same and known.filter == self.filter(kind):
+                return known
+        return self._made(
+            name,
+            modality="rgb",
+            filter=self.filter(kind),
+            teachers=tuple(teachers),
+            distillation=settings,
+        )
+
+    def augmented(
+        self, modalities: Sequence[Modality] | None = None, kind: FilterKind | None = None
+    ) -> Run:
+        """Return the paper's student: all losses of the recipe."""
+        teachers = [self.single(item, kind) for item in modalities or self.teachers]
+        return self.student(teachers, self.recipe.distillation, kind)
+
+    def only(self, weights: dict[str, float]) -> Run:
+        """Return a student with these terms and no others."""
+        off = dict.fromkeys((*LOSSES, *BASELINES), 0.0)
+        settings = self.recipe.distillation.model_copy(update={**off, **weights})
+        return self.student([self.single(item) for item in self.teachers], settings)
+
+    def method(self, method: MethodSettings) -> Run:
+        """Return a student that the recipe describes by what is different."""
+        values = {**self.recipe.distillation.model_dump(), **method.distillation}
+        settings = DistillationSettings.model_validate(values)
+        kind = method.teacher_filter or method.filter
+        teachers = [self.single(item, kind) for item in method.teachers or self.teachers]
+        return self.student(teachers, settings, method.filter, f"method-{_slug(method.name)}")
+
+
+def build_tables(recipe: Pipeline, numbers: Sequence[int] | None = None) -> list[Table]:
+    """Return the tables that a recipe's benchmark asks for.
+
+    Args:
+        recipe: with its section ``benchmark``.
+        numbers: of the tables, instead of the recipe's.
+
+    Raises:
+        UsageError: there is no teacher, or two methods have the same name.
+    """
+    if not recipe.teachers:
+        raise UsageError("the recipe has no teacher", remedy="name one under `teachers`")
+    builder = _Builder(recipe)
+    makers = {
+        1: _losses,
+        2: _methods_of_others,
+        3: _streams,
+        4: _filters,
+        5: _teachers,
+    }
+    wanted = recipe.benchmark.tables if numbers is None else tuple(numbers)
+    tables = [makers[number](builder) for number in sorted(set(wanted))]
+    own = _own_rows(builder)
+    return [*tables, *([own] if own.rows else [])]
+
+
+def all_runs(tables: Sequence[Table]) -> list[Run]:
+    """Return every run the tables need, teachers before their students, each once."""
+    found: dict[Run, None] = {}
+    for table in tables:
+        for row in table.rows:
+            for run in row.runs:
+                found.update(dict.fromkeys((*run.teachers, run)))
+    return list(found)
+
+
+def _losses(builder: _Builder) -> Table:
+    weights = {name: getattr(builder.recipe.distillation, name) for name in LOSSES}
+    on = [name for name in LOSSES if weights[name] > 0]
+    rows = [TableRow(("", "", ""), (builder.single("rgb"),), "vanilla")]
+    for count in (1, 2, 3):
+        for chosen in combinations(LOSSES, count):
+            if all(name in on for name in chosen):
+                marks = tuple("x" if name in chosen else "" for name in LOSSES)
+                run = builder.only({name: weights[name] for name in chosen})
+                paper = {("atomic",): "atomic", LOSSES: "augmented"}.get(chosen)
+                rows.append(TableRow(marks, (run,), paper))
+    off = tuple(f"rows with the {name} loss: its weight is 0" for name in LOSSES if name not in on)
+    heads = ("atomic", "global", "boundary")
+    return Table("table-1", "Table 1: the losses", heads, tuple(rows), off)
+
+
+def _methods_of_others(builder: _Builder) -> Table:
+    weights = builder.recipe.benchmark.baselines
+    logits, features = {"logits": weights.logits}, {"mars": weights.mars}
+    graph, edge = {"graph": weights.graph}, {"graph_logits": weights.graph_logits}
+    rows = [
+        TableRow(("logits",), (builder.only(logits),)),
+        TableRow(("logits + features",), (builder.only({**logits, **features}),)),
+        TableRow(
+            ("hallucination",),
+            (builder.only({"hallucination": weights.hallucination}),),
+            "hallucination",
+        ),
+        TableRow(("MARS",), (builder.only(features),), "mars"),
+        TableRow(("graph distillation (representation)",), (builder.only(graph),)),
+        TableRow(
+            ("graph distillation (representation + logits)",), (builder.only({**graph, **edge}),)
+        ),
+    ]
+    atomic = builder.recipe.distillation.atomic
+    if atomic > 0:
+        rows.append(TableRow(("atomic (ours)",), (builder.only({"atomic": atomic}),), "atomic"))
+    return Table("table-2", "Table 2: methods of distillation", ("method",), tuple(rows))
+
+
+def _streams(builder: _Builder) -> Table:
+    recipe = builder.recipe
+    rows: list[TableRow] = []
+    for split in ("", *(item.name for item in recipe.benchmark.splits)):
+        part = _Builder(recipe, split, builder.known)
+        name = split or recipe.benchmark.split or recipe.dataset or recipe.name
+        (modality,) = part.teachers
+        teacher, vanilla = part.single(modality), part.single("rgb")
+        rows += [
+            TableRow((name, f"{NAMES[modality]} teacher"), (teacher,), _paper("teacher", modality)),
+            TableRow((name, "vanilla RGB"), (vanilla,), "vanilla"),
+            TableRow((name, "two-stream"), (vanilla, teacher), _paper("two-stream", modality)),
+            TableRow((name, "augmented RGB"), (part.augmented(),), _paper("augmented", modality)),
+        ]
+    return Table("table-3", "Table 3: streams", ("videos", "model"), tuple(rows))
+
+
+def _filters(builder: _Builder) -> Table:
+    rows: list[TableRow] = []
+    (modality,) = builder.teachers
+    for kind in builder.recipe.benchmark.filters:
+        vanilla, teacher = builder.single("rgb", kind), builder.single(modality, kind)
+        rows += [
+            TableRow((kind, "vanilla RGB"), (vanilla,)),
+            TableRow((kind, "two-stream"), (vanilla, teacher)),
+            TableRow((kind, "augmented RGB"), (builder.augmented(kind=kind),)),
+        ]
+    return Table("table-4", "Table 4: temporal filters", ("filter", "model"), tuple(rows))
+
+
+def _teachers(builder: _Builder) -> Table:
+    recipe = builder.recipe
+    choices: list[tuple[Modality, ...]] = [("flow",), ("pose",), ("pose", "flow")]
+    vanilla = builder.single("rgb")
+    rows: list[TableRow] = []
+    left_out: list[str] = []
+    for modalities in choices:
+        name = " + ".join(NAMES[item] for item in modalities)
+        lacking = [item for item in modalities if item not in recipe.encoders]
+        if lacking:
+            left_out.append(f"{name}: the recipe has no encoder for {' and '.join(lacking)}")
+            continue
+        teachers = tuple(builder.single(item) for item in modalities)
+        known = "+".join(modalities)
+        rows += [
+            TableRow((name, "teacher"), teachers, _paper("teacher", known)),
+            TableRow((name, "vanilla RGB"), (vanilla,), "vanilla"),
+            TableRow((name, "two-stream"), (vanilla, *teachers), _paper("two-stream", known)),
+            TableRow((name, "augmented RGB"), (builder.augmented(modalities),),
+                     _paper("augmented", known)),
+        ]  # fmt: skip
+    return Table("table-5", "Table 5: teachers", ("teacher", "model"), tuple(rows), tuple(left_out))
+
+
+def _own_rows(builder: _Builder) -> Table:
+    recipe = builder.recipe
+    rows: list[TableRow] = []
+    left_out: list[str] = []
+    (modality,) = builder.teachers
+    for control in recipe.benchmark.controls:
+        if control == "untrained-teacher":
+            teacher, name = builder.untrained(modality), f"untrained {NAMES[modality]} teacher"
+        else:
+            teacher, name = builder.single("rgb"), "RGB teacher (vanilla)"
+        run = builder.student([teacher], recipe.distillation)
+        rows.append(TableRow((f"control: student of an {name}",), (run,)))
+    for method in recipe.benchmark.methods:
+        lacking = [m for m in method.teachers or () if m not in recipe.encoders]
+        if lacking:
+            left_out.append(f"{method.name}: the recipe has no encoder for {' and '.join(lacking)}")
+        else:
+            rows.append(TableRow((method.name,), (builder.method(method),)))
+    title = "Further methods and controls"
+    return Table("further", title, ("method",), tuple(rows), tuple(left_out))
+
+
+def _paper(name: str, teachers: str) -> str | None:
+    """Return the key of the paper's number, which METHOD.md gives for flow, and once for both."""
+    if teachers == "flow":
+        return name
+    return "augmented-pose+flow" if (name, teachers) == ("augmented", "pose+flow") else None
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "row"
