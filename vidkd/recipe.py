@@ -79,11 +79,14 @@ class EncoderSettings(Settings):
 class FilterSettings(Settings):
     """A temporal filter: (B, T, D) features to a (B, T, C) feature map (METHOD section 4)."""
 
-    kind: Literal["ss-tcn", "causal-ss-tcn", "tgm", "lstm"] = "ss-tcn"
+    kind: FilterKind = "ss-tcn"
     channels: Annotated[int, Field(ge=4, le=4096)] = 256
     layers: Annotated[int, Field(ge=1, le=12)] | None = None
     """None takes the filter's own: 5 in the SS-TCNs, 3 in TGM, 1 in the LSTM."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    standardise: bool = True
+    """Bring every input channel to mean 0 and deviation 1 over the training snippets. I3D's
+    channels differ in both; docs/experiments.md says what it gains."""
 
 
 class OptimiserSettings(Settings):
@@ -190,9 +193,6 @@ class ReferenceOutput(Settings):
     """Largest error, relative to the largest of the features above."""
 
 
-class PoseInputSettings(Settings):
-    """What of a pose the network sees (``vidkd.pose.normalise``)."""
-
 class Quantisation(Settings):
     """How an encoder with 8-bit arithmetic was made of one in float32."""
 
@@ -212,6 +212,9 @@ class Quantisation(Settings):
     videos: tuple[str, ...]
     """File names of the videos they are from."""
 
+
+class PoseInputSettings(Settings):
+    """What of a pose the network sees (``vidkd.pose.normalise``)."""
 
     people: Annotated[int, Field(ge=1, le=8)] = 2
     """The main person and others, up to so many."""
@@ -300,11 +303,11 @@ class ModelCard(Settings):
     licence: str
     source: str
     reference: ReferenceOutput | None = None
+    quantisation: Quantisation | None = None
+    """Of an encoder with 8-bit arithmetic; None in float32."""
 
 
 Model = TypeVar("Model", bound=BaseModel)
-    quantisation: Quantisation | None = None
-    """Of an encoder with 8-bit arithmetic; None in float32."""
 
 
 def load_yaml(path: str | Path, model: type[Model]) -> Model:
