@@ -14,7 +14,7 @@ from vidkd.console import emit_json, emit_table
 class Body(StrEnum):
     """Backbones."""
 
-    small = "small"
+    inception = "inception"
     resnet50 = "resnet50-fpn"
 
 
@@ -50,9 +50,14 @@ def train_pose(
     name: Annotated[
         str | None, typer.Option(help="Name of the detector in caches. Default: that of RUN.")
     ] = None,
-    backbone: Annotated[Body, typer.Option(help="small is for one core of a CPU.")] = Body.small,
-    full: Annotated[int, typer.Option(help="Anchor poses of the full body.")] = 24,
-    upper: Annotated[int, typer.Option(help="Anchor poses of the upper body.")] = 12,
+    backbone: Annotated[
+        Body, typer.Option(help="inception is for one core of a CPU.")
+    ] = Body.inception,
+    pretrained: Annotated[
+        bool, typer.Option(help="Start the inception backbone from I3D's RGB weights.")
+    ] = True,
+    full: Annotated[int, typer.Option(help="Anchor poses of the full body.")] = 20,
+    upper: Annotated[int, typer.Option(help="Anchor poses of the upper body.")] = 8,
     short_side: Annotated[int, typer.Option(help="Pixels of the shorter side it sees.")] = 192,
     pictures: Annotated[
         int, typer.Option(help="Pictures to learn from in all, each varied anew.")

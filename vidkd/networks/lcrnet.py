@@ -19,33 +19,33 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from vidkd.networks.lcrnet_backbones import ResNet50Pyramid, SmallPyramid
+from vidkd.networks.lcrnet_backbones import InceptionPyramid, ResNet50Pyramid
 from vidkd.recipe import Settings
 
 JOINTS = 13
 REGRESSION_SCALE = 5.0
 """The raw regression is divided by this: with it, a typical correction is of the order of one."""
 DIVISOR = 32
-"""Sides of the network's input are multiples of this, the largest stride of the small pyramid."""
+"""Sides of the network's input are multiples of this, the largest stride of the small backbone."""
 
-Backbone = Literal["small", "resnet50-fpn", "resnet50-fpn-detectron"]
+Backbone = Literal["inception", "resnet50-fpn", "resnet50-fpn-detectron"]
 
 
 class PoseNetSettings(Settings):
     """The architecture of a pose detector, and what it expects of a picture."""
 
-    backbone: Backbone = "small"
-    full: Annotated[int, Field(ge=1, le=1000)] = 24
+    backbone: Backbone = "inception"
+    full: Annotated[int, Field(ge=1, le=1000)] = 20
     """Number of anchor poses of the full body."""
-    upper: Annotated[int, Field(ge=0, le=1000)] = 12
+    upper: Annotated[int, Field(ge=0, le=1000)] = 8
     """Number of anchor poses of the upper body, which come after those."""
     short_side: Annotated[int, Field(ge=64, le=2160)] = 192
     """Pixels of the shorter side of what the network sees."""
     long_side: Annotated[int, Field(ge=64, le=4096)] = 384
     """Largest number of pixels of the longer side."""
-    mean: tuple[float, float, float] = (118.0, 112.0, 106.0)
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     """Red, green and blue that become zero."""
-    deviation: tuple[float, float, float] = (60.0, 60.0, 60.0)
+    deviation: tuple[float, float, float] = (127.5, 127.5, 127.5)
     bgr: bool = False
     """The network wants blue, green, red; ``mean`` and ``deviation`` stay red, green, blue."""
     proposals: Annotated[int, Field(ge=1, le=2000)] = 24
@@ -113,26 +113,26 @@ def centred_anchors(stride: int, sizes: tuple[float, ...], ratios: tuple[float, 
 
 
 class SmallHead(nn.Module):
-    """Region features (R, C, 7, 7) to (R, 320)."""
+    """Region features (R, C, 7, 7) to (R, 224)."""
 
-    dim = 320
+    dim = 224
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, 128, 3, 1, 1, bias=False),
+            nn.Conv2d(channels, 96, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(96),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(96, 128, 3, 2, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(inplace=True),
-            nn.Conv2d(128, 160, 3, 2, 1, bias=False),
-            nn.BatchNorm2d(160),
-            nn.ReLU(inplace=True),
             nn.Flatten(),
-            nn.Linear(160 * 16, self.dim),
+            nn.Linear(128 * 16, self.dim),
             nn.ReLU(inplace=True),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (R, C, 7, 7) to (R, 320)."""
+        """Map (R, C, 7, 7) to (R, 224)."""
         features: Tensor = self.layers(x)
         return features
 
@@ -311,8 +311,9 @@ def encode(
 def _parts(
     settings: PoseNetSettings,
 ) -> tuple[nn.Module, ProposalNetwork, MultiScaleRoIAlign, SmallHead | TwoLayerHead]:
-    if settings.backbone == "small":
-        backbone: SmallPyramid | ResNet50Pyramid = SmallPyramid()
+    small = settings.backbone == "inception"
+    if small:
+        backbone: InceptionPyramid | ResNet50Pyramid = InceptionPyramid()
         sizes: tuple[tuple[float, ...], ...] = ((24.0, 40.0), (64.0, 96.0), (136.0, 192.0))
         anchors = CentredAnchors(backbone.strides, sizes, (1.0, 2.0))
         # People are small here: half the usual size moves a region to the next level.
@@ -324,7 +325,6 @@ def _parts(
         anchors = CentredAnchors(backbone.strides, sizes, (0.5, 1.0, 2.0))
         pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
         head = TwoLayerHead(backbone.channels)
-    small = settings.backbone == "small"
     rpn = ProposalNetwork(
         anchors,
         RPNHead(backbone.channels, anchors.num_anchors_per_location()[0]),

@@ -4,53 +4,137 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models import resnet50
-from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-SMALL_WIDTHS = (32, 48, 96, 160, 192)
-"""Channels of the stem and of the stages with strides 4, 8, 16 and 32."""
-SMALL_BLOCKS = (1, 2, 2, 2)
-SMALL_CHANNELS = 96
+from vidkd.networks.i3d import (
+    CONVOLUTIONS,
+    END_POINTS,
+    I3D,
+    INCEPTIONS,
+    POOLS,
+    Unit,
+    same_padding,
+)
+
+INCEPTION_CHANNELS = 64
 RESNET50_CHANNELS = 256
+FROZEN = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", "Mixed_3b", "Mixed_3c")
+"""Layers of a pretrained Inception that stay as they are: general, and half of the computation."""
+_LAST = "Mixed_4f"
+_TAPS = ("Mixed_3c", _LAST)
 
 
-class SmallPyramid(nn.Module):
-    """A narrow ResNet with a pyramid of strides 8, 16 and 32, for one core of a CPU.
+class Unit2d(nn.Module):
+    """Convolution and ReLU with TensorFlow's padding; the normalisation is folded in."""
 
-    Plain 3x3 convolutions: per second of a CPU core they compute, and learn, more than the
-    depthwise ones of the mobile networks, which wait for memory.
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        if stride == 1:
+            return functional.relu(
+                functional.conv2d(x, self.conv.weight, self.conv.bias, 1, kernel // 2)
+            )
+        padding = [p for n in (x.shape[3], x.shape[2]) for p in same_padding(n, kernel, stride)]
+        return functional.relu(self.conv(functional.pad(x, padding)))
+
+
+class Inception2d(nn.Module):
+    """Four parallel branches whose outputs are joined along the channels."""
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        inputs, b0, b1a, b1b, b2a, b2b, b3b = channels
+        self.b0 = Unit2d(inputs, b0, 1)
+        self.b1a = Unit2d(inputs, b1a, 1)
+        self.b1b = Unit2d(b1a, b1b, 3)
+        self.b2a = Unit2d(inputs, b2a, 1)
+        self.b2b = Unit2d(b2a, b2b, 3)
+        self.b3b = Unit2d(inputs, b3b, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, b0 + b1b + b2b + b3b, H, W)."""
+        pooled = functional.max_pool2d(x, 3, 1, 1)
+        branches = self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)
+        return torch.cat(branches, dim=1)
+
+
+class InceptionPyramid(nn.Module):
+    """Inception-v1 to Mixed_4f, with a pyramid of strides 8, 16 and 32, for a core of a CPU.
+
+    What I3D (:mod:`vidkd.networks.i3d`) computes from a video that stands still: its weights, which
+    know people in motion, are a start that :meth:`load_i3d` takes over.
     """
 
     strides = (8, 16, 32)
-    channels = SMALL_CHANNELS
+    channels = INCEPTION_CHANNELS
 
     def __init__(self) -> None:
         super().__init__()
-        stem, *widths = SMALL_WIDTHS
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
+        layers: dict[str, nn.Module] = {}
+        for name in self.end_points:
+            if name in CONVOLUTIONS:
+                inputs, outputs, kernel, stride = CONVOLUTIONS[name]
+                layers[name] = Unit2d(inputs or 3, outputs, kernel, stride)
+            elif name in INCEPTIONS:
+                layers[name] = Inception2d(INCEPTIONS[name])
+        self.layers = nn.ModuleDict(layers)
+        widths = [sum(INCEPTIONS[name][i] for i in (1, 3, 5, 6)) for name in _TAPS]
+        self.pyramid = FeaturePyramidNetwork(
+            widths, INCEPTION_CHANNELS, extra_blocks=LastLevelMaxPool()
         )
-        self.stages = nn.ModuleList()
-        before = stem
-        for width, blocks in zip(widths, SMALL_BLOCKS, strict=True):
-            first = BasicBlock(before, width, 2, _projection(before, width))
-            rest = (BasicBlock(width, width) for _ in range(blocks - 1))
-            self.stages.append(nn.Sequential(first, *rest))
-            before = width
-        self.pyramid = FeaturePyramidNetwork(widths[1:], SMALL_CHANNELS)
+
+    @property
+    def end_points(self) -> tuple[str, ...]:
+        """Layers in order."""
+        return END_POINTS[: END_POINTS.index(_LAST) + 1]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Map pictures (N, 3, H, W) to maps (N, 96, H / s, W / s) for strides 8, 16, 32."""
-        x = self.stem(x)
+        """Map pictures (N, 3, H, W) in [-1, 1] to maps (N, 64, H / s, W / s)."""
         maps = OrderedDict()
-        for number, stage in enumerate(self.stages):
-            x = stage(x)
-            if number > 0:
-                maps[str(number - 1)] = x
+        for name in self.end_points:
+            if name in POOLS:
+                # At even sizes, "SAME" pads after the end alone, which `ceil_mode` does.
+                x = functional.max_pool2d(x, POOLS[name][0][1], 2, ceil_mode=True)
+            else:
+                x = self.layers[name](x)
+            if name in _TAPS:
+                maps[str(_TAPS.index(name))] = x
         return dict(self.pyramid(maps))
+
+    def load_i3d(self, network: I3D) -> None:
+        """Take over the weights of an I3D for RGB: kernels summed over time, which is exact for
+        a video that stands still, with the normalisation folded in."""
+        units = {
+            name: module
+            for name, module in network.layers.named_modules()
+            if isinstance(module, Unit)
+        }
+        with torch.no_grad():
+            for name, module in self.layers.named_modules():
+                if not isinstance(module, Unit2d):
+                    continue
+                unit = units[name]
+                factor = unit.norm.weight / torch.sqrt(unit.norm.running_var + unit.norm.eps)
+                kernel = unit.conv.weight.sum(dim=2) * factor[:, None, None, None]
+                module.conv.weight.copy_(kernel)
+                bias = unit.norm.bias - unit.norm.running_mean * factor
+                module.conv.bias.copy_(bias)  # type: ignore[union-attr]
+
+    def freeze(self) -> None:
+        """Let the layers :data:`FROZEN` stay as they are."""
+        for name in FROZEN:
+            self.layers[name].requires_grad_(False)
 
 
 class ResNet50Pyramid(nn.Module):
@@ -85,7 +169,3 @@ class ResNet50Pyramid(nn.Module):
             x = stage(x)
             maps[str(number)] = x
         return dict(self.pyramid(maps))
-
-
-def _projection(before: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, width, 1, 2, bias=False), nn.BatchNorm2d(width))

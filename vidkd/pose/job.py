@@ -24,9 +24,11 @@ class PoseTrainingJob(Settings):
     """A detector to go on from, by name or path, with its anchor poses and architecture."""
     name: str | None = None
     """What the detector is called; by default as the run folder."""
-    backbone: Backbone = "small"
-    full: Annotated[int, Field(ge=1, le=1000)] = 24
-    upper: Annotated[int, Field(ge=0, le=1000)] = 12
+    backbone: Backbone = "inception"
+    pretrained: bool = True
+    """Start the inception backbone from I3D's RGB weights, and keep its lower layers."""
+    full: Annotated[int, Field(ge=1, le=1000)] = 20
+    upper: Annotated[int, Field(ge=0, le=1000)] = 8
     short_side: Annotated[int, Field(ge=64, le=1024)] = 192
     pictures: Annotated[int, Field(ge=1)] = 60_000
     """Pictures to learn from in all, each varied anew."""

@@ -143,7 +143,7 @@ def prepare(images: Sequence[Array], settings: PoseNetSettings) -> tuple[Tensor,
     scale = settings.short_side / min(height, width)
     scale = min(scale, settings.long_side / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    divisor = DIVISOR if settings.backbone == "small" else 2 * DIVISOR
+    divisor = DIVISOR if settings.backbone == "inception" else 2 * DIVISOR
     padded = tuple(-(-side // divisor) * divisor for side in size)
     batch = np.empty((len(images), *padded, 3), np.uint8)
     batch[:] = np.asarray(settings.mean).astype(np.uint8)

@@ -16,7 +16,7 @@ from vidkd.pose.anchors import AnchorPoses, nearest_anchors, person_box
 from vidkd.pose.labels import LabelledPerson
 from vidkd.pose.proposals import MODE_RADIUS
 
-REGIONS = 32
+REGIONS = 24
 """Regions of each picture that the loss is computed on."""
 FOREGROUND = 0.5
 """Largest share of them on people, and the least overlap of those with a person's box."""

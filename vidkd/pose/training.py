@@ -22,8 +22,11 @@ from vidkd.console import log, progress
 from vidkd.distillation.run_folder import RunFolder
 from vidkd.errors import VidkdError
 from vidkd.finetuning.network import working_type
+from vidkd.networks import DEFAULT_ENCODER, ensure_weights
+from vidkd.networks import load_network as load_encoder_network
 from vidkd.networks.device import select_device
 from vidkd.networks.lcrnet import LCRNet, PoseNetSettings
+from vidkd.networks.lcrnet_backbones import InceptionPyramid
 from vidkd.networks.weights import state_sha256
 from vidkd.pose.anchors import AnchorPoses
 from vidkd.pose.detector import DETECTOR_FILE, detector_file
@@ -38,6 +41,8 @@ ASPECT = 4 / 3
 _WARM_UP = 0.03
 """Share of the steps in which the learning rate rises."""
 _LARGEST_GRADIENT = 5.0
+_PRETRAINED_SHARE = 0.25
+"""Pretrained layers learn at this share of the learning rate."""
 _BATCH = 8
 
 
@@ -111,7 +116,7 @@ class _Run:
                 long_side=2 * job.short_side,
             )
             anchors = data.anchors(counts, size, job.seed)
-            start = LCRNet(settings)
+            start = _new_network(settings, job.pretrained)
             start.anchors_2d.copy_(torch.from_numpy(anchors.poses_2d))
             start.anchors_3d.copy_(torch.from_numpy(anchors.poses_3d))
         self.network = start.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -120,13 +125,10 @@ class _Run:
         )
         self.batches = Batches(data, anchors, size, job.batch_size, job.seed, job.workers)
         self.steps = job.pictures_per_epoch // job.batch_size
-        flat = [p for p in self.network.parameters() if p.ndim < 2]
-        rest = [p for p in self.network.parameters() if p.ndim >= 2]
-        groups: list[dict[str, Any]] = [{"params": flat, "weight_decay": 0.0}, {"params": rest}]
+        if job.pretrained and isinstance(self.network.backbone, InceptionPyramid):
+            self.network.backbone.freeze()
         self.optimiser = torch.optim.AdamW(
-            groups,
-            lr=job.learning_rate,
-            weight_decay=job.weight_decay,
+            _groups(self.network, job.learning_rate, job.pretrained), weight_decay=job.weight_decay
         )
         self.epoch = 0
         self.history: list[dict[str, float]] = []
@@ -184,7 +186,7 @@ class _Run:
         for step, (images, targets) in enumerate(self.batches.epoch(self.epoch, self.steps)):
             rate = self._rate((self.epoch - 1) * self.steps + step)
             for group in self.optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             terms = losses(self.network, images.to(self.device), targets, generator, self.dtype)
             loss = torch.stack(list(terms.values())).sum()
             self.optimiser.zero_grad(set_to_none=True)
@@ -251,3 +253,29 @@ class _Run:
                 "seconds": self.seconds,
             }
         )
+
+
+def _new_network(settings: PoseNetSettings, pretrained: bool) -> LCRNet:
+    network = LCRNet(settings)
+    if pretrained and isinstance(network.backbone, InceptionPyramid):
+        ensure_weights(DEFAULT_ENCODER)
+        network.backbone.load_i3d(load_encoder_network(DEFAULT_ENCODER)[0])
+    return network
+
+
+def _groups(network: LCRNet, rate: float, pretrained: bool) -> list[dict[str, Any]]:
+    """Group what is trained: pretrained layers learn slower, and only weights decay."""
+    groups: list[dict[str, Any]] = []
+    for slow in (True, False):
+        for decays in (True, False):
+            own = [
+                value
+                for name, value in network.named_parameters()
+                if value.requires_grad
+                and (value.ndim > 1) == decays
+                and (pretrained and name.startswith("backbone.layers.")) == slow
+            ]
+            share = _PRETRAINED_SHARE if slow else 1.0
+            group: dict[str, Any] = {"params": own, "lr": rate * share, "share": share}
+            groups.append(group if decays else {**group, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
