@@ -157,3 +157,31 @@ def test_lstm_refuses_holes_and_odd_channels():
 def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="expected"):
         build("ss-tcn")(torch.randn(1, 3, 13), torch.ones(1, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_standardised_filter_equals_one_on_features_standardised_beforehand(kind):
+    generator = torch.Generator().manual_seed(1)
+    spread = torch.logspace(-3, 3, 12)
+    videos = [
+        torch.randn(length, 12, generator=generator) * spread + 100 * spread
+        for length in (50, 1, 9)
+    ]
+    everything = torch.cat(videos).double()
+    mean, deviation = everything.mean(dim=0), everything.std(dim=0, correction=0)
+    plain, module = build(kind), build(kind)
+    module.standardise([*videos, torch.zeros(0, 12)])
+    mask = torch.ones(1, 50, dtype=torch.bool)
+    # Channels that vary less than a hundredth of the average are left small.
+    floor = deviation.clamp(min=0.01 * float(deviation.mean()))
+    expected = plain(((videos[0].double() - mean) / floor).float()[None], mask)
+    for found, wanted in zip(module(videos[0][None], mask), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("videos", [[], [torch.full((7, 12), 3.0)]])
+def test_features_that_never_vary_stay_finite(videos):
+    module = build("ss-tcn")
+    module.standardise(videos)
+    output = module(torch.full((1, 5, 12), 4.0), torch.ones(1, 5, dtype=torch.bool))
+    assert torch.isfinite(output.logits).all()

@@ -55,6 +55,22 @@ def test_a_filter_comes_back_as_it_was(tmp_path, kind):
         assert torch.equal(loaded(x, mask).logits, module(x, mask).logits)
 
 
+def test_what_inputs_are_standardised_by_is_kept_and_older_files_have_none(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    module = build_temporal_filter(header().filter, 6, 3).eval()
+    plain = module(torch.ones(1, 7, 6), torch.ones(1, 7, dtype=torch.bool)).logits
+    older = {k: v for k, v in module.state_dict().items() if not k.startswith("input_")}
+    module.standardise([torch.randn(20, 6) * 3 + 2])
+    save_temporal_filter(path, module, header())
+    x, mask = torch.randn(1, 7, 6), torch.ones(1, 7, dtype=torch.bool)
+    assert torch.equal(load_temporal_filter(path)[0](x, mask).logits, module(x, mask).logits)
+    fields = header().model_dump(mode="json")
+    del fields["filter"]["standardise"]
+    save_weights(path, older, {"network": "temporal-filter", **fields})
+    loaded = load_temporal_filter(path)[0]
+    assert torch.equal(loaded(torch.ones(1, 7, 6), mask).logits, plain)
+
+
 def test_the_same_weights_make_the_same_file(tmp_path):
     state = {"b": torch.ones(2), "a": torch.zeros(3, 2)}
     save_weights(tmp_path / "1.safetensors", state, {"network": "n", "x": 1})

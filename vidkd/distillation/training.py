@@ -136,7 +136,8 @@ class _Training:
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] = {"epoch": 0, "map": -1.0, "model": {}}
         self.seconds = 0.0
-        self._resume()
+        if not self._resume() and job.filter.standardise:
+            self.model.standardise(features.read(number) for number in range(len(data.training)))
 
     def run(self) -> TrainResult:
         self._warn_about_negatives()
@@ -312,16 +313,18 @@ class _Training:
             }
         )
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go on from the state on disk; return False when there is none."""
         state = self.folder.load_state()
         if state is None:
-            return
+            return False
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.best = state["epoch"], state["best"]
         self.history, self.seconds = state["history"], state["seconds"]
         log(f"{self.job.output}: going on after epoch {self.epoch}")
+        return True
 
     @contextmanager
     def _board(self) -> Iterator[Any]:

@@ -94,6 +94,9 @@ def load_temporal_filter(
     # The header alone would let a small file ask for any amount of memory.
     with torch.device("meta"):
         module = build_temporal_filter(header.filter, header.in_features, len(header.classes))
+    # Filters of before inputs were standardised took them as they were.
+    state.setdefault("input_mean", torch.zeros(1).expand(header.in_features))
+    state.setdefault("input_deviation", torch.ones(1).expand(header.in_features))
     load_state(module, state, path, assign=True)
     module.float().to(device)
     return module.eval().requires_grad_(False), header

@@ -7,6 +7,7 @@ on how much padding follows them (METHOD section 1).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -25,8 +26,14 @@ class TemporalOutput(NamedTuple):
     """(B, T, K)."""
 
 
+# Channels that hardly vary are not blown up beyond this share of the mean deviation.
+_LEAST_DEVIATION = 0.01
+
+
 class TemporalFilter(nn.Module, ABC):
-    """Base of the filters: masks the input, classifies the feature map with a 1x1 convolution.
+    """Base of the filters: standardises and masks the input, classifies the feature map 1x1.
+
+    A fresh filter takes its input as it is, until `standardise` has seen the training features.
 
     Args:
         settings: kind, channels C, layers and dropout.
@@ -40,6 +47,35 @@ class TemporalFilter(nn.Module, ABC):
         self.in_features = in_features
         self.classes = classes
         self.classifier = nn.Conv1d(settings.channels, classes, 1)
+        self.input_mean: Tensor
+        self.input_deviation: Tensor
+        self.register_buffer("input_mean", torch.zeros(in_features))
+        self.register_buffer("input_deviation", torch.ones(in_features))
+
+    def standardise(self, videos: Iterable[Tensor]) -> None:
+        """Bring every input channel to mean 0 and standard deviation 1 from now on.
+
+        Args:
+            videos: the training features, (T, D) each; read one after the other.
+        """
+        count = 0
+        mean = torch.zeros(self.in_features, dtype=torch.float64)
+        squares = torch.zeros(self.in_features, dtype=torch.float64)
+        for rows in videos:
+            if not len(rows):
+                continue
+            values = rows.detach().cpu().double()
+            # Sums of squares around the means are added without cancellation (Chan et al. 1979).
+            own = values.mean(dim=0)
+            squares += (values - own).square().sum(dim=0)
+            squares += (own - mean).square() * (count * len(values) / (count + len(values)))
+            count += len(values)
+            mean += (own - mean) * (len(values) / count)
+        deviation = (squares / max(count, 1)).sqrt()
+        least = float(deviation.mean()) * _LEAST_DEVIATION
+        deviation = deviation.clamp(min=least) if least > 0 else torch.ones_like(deviation)
+        self.input_mean.copy_(mean)
+        self.input_deviation.copy_(deviation)
 
     @abstractmethod
     def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -58,7 +94,8 @@ class TemporalFilter(nn.Module, ABC):
                 f"got {tuple(x.shape)} and {tuple(mask.shape)}"
             )
         valid = mask.bool().unsqueeze(1)
-        inputs = x.transpose(1, 2).masked_fill(~valid, 0.0)
+        inputs = (x - self.input_mean) / self.input_deviation
+        inputs = inputs.transpose(1, 2).masked_fill(~valid, 0.0)
         features = self.feature_map(inputs, valid).masked_fill(~valid, 0.0)
         logits = self.classifier(features).masked_fill(~valid, 0.0)
         return TemporalOutput(features.transpose(1, 2), logits.transpose(1, 2))
