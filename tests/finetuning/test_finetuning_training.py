@@ -20,7 +20,8 @@ from vidkd.errors import UsageError, VidkdError, WeightsError
 from vidkd.finetuning import train_encoder
 from vidkd.finetuning.network import Tuned, recalibrate, replace_head
 from vidkd.finetuning.processes import Processes
-from vidkd.finetuning.training import Stepper, snippet_map
+from vidkd.finetuning.steps import Stepper
+from vidkd.finetuning.training import snippet_map
 from vidkd.networks import load_encoder, load_network, load_weights
 
 ALONE = Processes(0, 1, torch.device("cpu"))
