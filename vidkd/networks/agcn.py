@@ -253,7 +253,8 @@ def initialise(network: TwoStreamAGCN, generator: torch.Generator) -> None:
                 if module.bias is not None:
                     module.bias.zero_()
             elif isinstance(module, nn.Linear):
-                module.weight.normal_(0, 0.01, generator=generator)
+                std = module.in_features**-0.5
+                module.weight.normal_(0, std, generator=generator)
                 module.bias.zero_()
         for module in network.modules():
             if isinstance(module, GraphConv):
