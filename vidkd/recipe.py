@@ -418,6 +418,15 @@ class PoseSettings(Settings):
     tracks: TrackSettings = TrackSettings()
 
 
+class PoseExtraction(PoseSettings):
+    """The poses of a recipe: where they come from, at the recipe's frames."""
+
+    detector: str | None = None
+    """Name or file; None takes the one that ships with vidkd."""
+    poses: Path | None = None
+    """For the backend ``files``: where they are. A rendered data set has exact ones of its own."""
+
+
 class SynthSettings(Settings):
     """The rendered data set (``vidkd synth``)."""
 
@@ -516,7 +525,10 @@ class Pipeline(Settings):
     frames: FrameSettings = FrameSettings()
     snippet: SnippetSettings = SnippetSettings()
     flow: FlowSettings = FlowSettings()
+    pose: PoseExtraction = PoseExtraction()
     encoders: dict[Modality, EncoderSettings]
+    """That of pose is trained by the recipe itself, and its ``crop`` means nothing."""
+    pose_encoder: PoseEncoderSettings = PoseEncoderSettings()
     filter: FilterSettings = FilterSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     distillation: DistillationSettings = DistillationSettings()
@@ -536,6 +548,11 @@ class Pipeline(Settings):
         missing = [name for name in ("rgb", *self.teachers) if name not in self.encoders]
         if missing:
             raise ValueError(f"encoders lacks {', '.join(missing)}")
+        if "pose" in self.encoders and self.benchmark.splits:
+            # It would have seen some of the other divisions' test videos, with their labels.
+            raise ValueError(
+                "the encoder of poses is trained on one division: give each a recipe of its own"
+            )
         for method in self.benchmark.methods:
             values = {**self.distillation.model_dump(), **method.distillation}
             try:

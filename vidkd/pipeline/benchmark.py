@@ -15,6 +15,7 @@ from vidkd.files import sha256
 from vidkd.pipeline.experiment import Experiment, Layout
 from vidkd.pipeline.feature_cache import FeatureState, feature_state, features_hash
 from vidkd.pipeline.matrix import Run, Table, TableRow, all_runs, build_tables
+from vidkd.pipeline.pose import train_encoder as train_pose_encoder
 from vidkd.pipeline.row_jobs import EvaluateJob, UntrainedJob
 from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.pipeline.waves import Outcome, run_waves
@@ -144,6 +145,9 @@ class Benchmark:
         experiment = replace(self.experiment, overwrite=renew)
         if modality == "flow":
             experiment.extract_flow()
+        if modality == "pose":
+            experiment.extract_pose()
+            train_pose_encoder(experiment)
         experiment.extract_features(modality)
 
     def _videos(self) -> list[str]:

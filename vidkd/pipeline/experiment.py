@@ -13,6 +13,7 @@ from vidkd.annotations import Annotations, check, load_annotations
 from vidkd.console import log
 from vidkd.errors import AnnotationError, UsageError, VidkdError
 from vidkd.features import JobResult, extract_features_all, extract_flow_all
+from vidkd.pipeline import pose
 from vidkd.pipeline.results import Results, Row
 from vidkd.pipeline.scoring import score_runs
 from vidkd.pipeline.stages import Stage, run_stages
@@ -118,6 +119,9 @@ class Experiment:
         if "flow" in recipe.encoders:
             stages.append(Stage("flow", flow, [layout.cache / "flow"], self.extract_flow))
         for modality, encoder in recipe.encoders.items():
+            if modality == "pose":
+                stages.extend(pose.pose_stages(self))
+                continue
             if encoder.precision == "int8":
                 quantise = functools.partial(self.quantise, modality)
                 made = [self._quantised_file(modality)]
@@ -131,6 +135,8 @@ class Experiment:
         """Return all stages in order; each one's settings include those of what it builds on."""
         recipe, layout = self.recipe, self.layout
         features = _part(recipe, "synth", "data", "frames", "flow", "snippet", "encoders")
+        if "pose" in recipe.encoders:
+            features |= _part(recipe, "pose", "pose_encoder")
         training = {**features, **_part(recipe, "filter", "optimiser", "subsets", "segments")}
         distilling = {**training, **_part(recipe, "distillation", "teachers")}
         evaluating = {**distilling, **_part(recipe, "evaluation")}
@@ -270,6 +276,9 @@ class Experiment:
 
     def extract_features(self, modality: Modality) -> None:
         """Features of every annotated video in one modality."""
+        if modality == "pose":
+            _succeed(pose.extract_features(self, 1 if self._on_gpu else self.workers))
+            return
         from vidkd.networks import ensure_weights
 
         encoder = self.recipe.encoders[modality]
@@ -294,6 +303,10 @@ class Experiment:
                 overwrite=self.overwrite,
             )
         )
+
+    def extract_pose(self) -> None:
+        """Poses of every annotated video."""
+        _succeed(pose.extract(self, 1 if self._on_gpu else self.workers))
 
     @functools.cached_property
     def _on_gpu(self) -> bool:
