@@ -88,7 +88,7 @@ class GraphConv(nn.Module):
     def adjacency(self, x: Tensor) -> Tensor:
         """Return A + B + C for the samples (P, C, T, V) as (P, 3, V, V)."""
         people, _, time, joints = x.shape
-        pairs = self.similarity(x).view(people, 2, _SUBSETS, self.embedding * time, joints)
+        pairs = self.similarity(x).reshape(people, 2, _SUBSETS, self.embedding * time, joints)
         scores = pairs[:, 0].transpose(-1, -2) @ pairs[:, 1] / (self.embedding * time)
         return self.fixed + self.learned + scores.softmax(dim=-2)
 
@@ -96,7 +96,7 @@ class GraphConv(nn.Module):
         """Map (P, C, T, V) to (P, C', T, V)."""
         people, channels, time, joints = x.shape
         gathered = x.reshape(people, 1, channels * time, joints) @ self.adjacency(x)
-        mixed = self.weights(gathered.view(people, _SUBSETS * channels, time, joints))
+        mixed = self.weights(gathered.reshape(people, _SUBSETS * channels, time, joints))
         return torch.relu(self.norm(mixed) + self.residual(x))
 
 
@@ -178,7 +178,7 @@ class Stream(nn.Module):
         known = rows.isfinite().all(dim=(1, 2))  # (N M, V)
         present = known.any(dim=1)
         where = known[present].to(x.dtype)[:, None, None, :]
-        rows = torch.where(where > 0, rows[present], 0)
+        rows = torch.where(where > 0, rows[present], 0).contiguous()
         pooled = x.new_zeros(batch * people, self.width)
         if len(rows):
             y = self.blocks(self.norm(rows, where))
