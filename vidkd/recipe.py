@@ -413,8 +413,8 @@ class PoseSettings(Settings):
     """``files`` takes poses that another program has computed."""
     every: Annotated[int, Field(ge=1, le=250)] = 1
     """Frames from one look of the detector to the next; joints between are interpolated."""
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """People with a lower score are ignored."""
+    min_score: Annotated[float, Field(ge=0, le=1)] | None = None
+    """People with a lower score are ignored; None: 0.5 for a detector, 0 for files."""
     tracks: TrackSettings = TrackSettings()
 
 

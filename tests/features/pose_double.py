@@ -14,6 +14,7 @@ class WhiteDetector:
 
     name = "white"
     weights_sha256 = "ab" * 32
+    least_score = 0.0
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[PersonPose]]:
         return [self._people(image.astype(int)) for image in images]
@@ -25,7 +26,8 @@ class WhiteDetector:
         rows, columns = np.nonzero(white)
         box = np.array([columns.min(), rows.min(), columns.max(), rows.max()], float)
         joints = np.tile([columns.mean(), rows.mean()], (13, 1))
-        return [PersonPose(box, joints, np.full((13, 3), white.mean()), np.full(13, 0.8), 0.9)]
+        person = PersonPose(box, joints, np.full((13, 3), white.mean()), np.full(13, 0.8), 0.9)
+        return [person] if person.score >= self.least_score else []
 
 
 class OtherDetector(WhiteDetector):

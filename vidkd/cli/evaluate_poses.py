@@ -28,7 +28,7 @@ def evaluate_poses(
     ] = None,
     min_score: Annotated[
         float, typer.Option(help="People found with a lower score are ignored.")
-    ] = 0.1,
+    ] = 0.5,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Pictures of each source, evenly spread.")
     ] = None,
@@ -41,14 +41,13 @@ def evaluate_poses(
     from vidkd.pose.labels import read_labels
 
     network = load_pose_detector(detector or DEFAULT_DETECTOR, device)
+    network.least_score = min_score
     results = {}
     for source in data:
         frames = read_labels(source)
         count = len(frames) if limit is None else min(limit, len(frames))
         with progress("evaluate-poses", count, "pictures") as advance:
-            scores = measure_agreement(
-                network, frames, min_score=min_score, limit=limit, report=advance
-            )
+            scores = measure_agreement(network, frames, limit=limit, report=advance)
         results[str(source)] = {"pictures": count, **scores.to_json()}
     if as_json:
         emit_json({"detector": network.name, "min_score": min_score, "results": results})

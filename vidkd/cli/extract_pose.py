@@ -52,7 +52,12 @@ def extract_pose(
         int, typer.Option(help="Detect in every N-th frame; joints between are interpolated.")
     ] = 1,
     max_people: Annotated[int, typer.Option(help="People kept per frame.")] = 4,
-    min_score: Annotated[float, typer.Option(help="People with a lower score are ignored.")] = 0.1,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="People with a lower score are ignored. Default: 0.5, for --backend files 0."
+        ),
+    ] = None,
     max_gap: Annotated[
         float, typer.Option(help="Seconds for which a person may be missed; gaps are filled.")
     ] = 0.5,

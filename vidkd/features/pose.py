@@ -37,10 +37,15 @@ if TYPE_CHECKING:
 LoadDetector = Callable[[str, str], "PoseDetector"]
 """Takes a name or file and a device, like ``vidkd.pose.detector.load_pose_detector``."""
 
+LEAST_SCORES = {"lcrnet": 0.5, "files": 0.0}
+"""Below it people are ignored, unless the caller says otherwise; by backend."""
+
 Look = tuple[int, float, list["PersonPose"]]
 """A frame's index and start second, and who was found in it."""
 
 _BLOCK = 4096
+_BATCH = 16
+"""Frames handed to the detector at once; few enough for a slow one to be interrupted soon."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,6 @@ class PoseTask:
         load: loads the detector; None for the backend ``files``.
         poses: folder or file of poses, for the backend ``files``.
         device: where the detector works.
-        batch_size: frames detected at once; None for what suits the device.
         overwrite: compute again what is stale or damaged.
     """
 
@@ -70,7 +74,6 @@ class PoseTask:
     load: LoadDetector | None = None
     poses: Path | None = None
     device: str = "auto"
-    batch_size: int | None = None
     overwrite: bool = False
     name: str = "extract-pose"
 
@@ -138,8 +141,7 @@ class PoseTask:
         width, height = provenance.settings["size"]
         tracker = Tracker(self.pose.tracks)
         for index, start, people in self._looks(video, timed, (width, height), threads):
-            sure = [person for person in people if person.score >= self.pose.min_score]
-            tracker.look(index, start, sure)
+            tracker.look(index, start, people)
         _write(path, provenance, Arrangement(tracker, timed.pts, self.pose.tracks), timed.pts)
         return Extraction(path, len(timed.pts), False)
 
@@ -156,13 +158,20 @@ class PoseTask:
                 )
             info = probe(video.path)
             steps = ((frame.index, frame.start, frame.end) for frame in frames)
-            return look_up(table, steps, (info.width, info.height), size)
+            looks = look_up(table, steps, (info.width, info.height), size)
+            least = self.pose.min_score or 0.0
+            return (
+                (index, start, [person for person in people if person.score >= least])
+                for index, start, people in looks
+            )
         import torch
 
         assert self.load is not None
         torch.set_num_threads(threads)
         detector = _loaded(self.load, self.detector, self.device)
-        return detect_every(frames, detector, self.pose.every, self.batch_size or 4)
+        if self.pose.min_score is not None:
+            detector.least_score = self.pose.min_score
+        return detect_every(frames, detector, self.pose.every, _BATCH)
 
 
 @functools.cache
@@ -220,7 +229,6 @@ def pose_task(
     detector: str | None = None,
     poses: Path | None = None,
     device: str = "auto",
-    batch_size: int | None = None,
     overwrite: bool = False,
     load: LoadDetector | None = None,
 ) -> PoseTask:
@@ -233,7 +241,6 @@ def pose_task(
         detector: name or file of the detector; None takes the one that ships with vidkd.
         poses: folder or file of poses, for the backend ``files``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        batch_size: frames detected at once.
         overwrite: compute again what is stale or damaged.
         load: replaces ``vidkd.pose.detector.load_pose_detector``; picklable.
 
@@ -241,6 +248,8 @@ def pose_task(
         UsageError: the backend and the rest do not fit each other.
         WeightsError: the detector's weights are missing or damaged.
     """
+    if pose.min_score is None:
+        pose = pose.model_copy(update={"min_score": LEAST_SCORES[pose.backend]})
     if pose.backend == "files":
         if poses is None:
             raise UsageError("--backend files needs --poses", remedy="say where the poses are")
@@ -269,6 +278,5 @@ def pose_task(
         found.weights_sha256,
         load,
         device=device,
-        batch_size=batch_size,
         overwrite=overwrite,
     )

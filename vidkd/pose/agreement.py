@@ -13,7 +13,6 @@ def measure_agreement(
     detector: PoseDetector,
     frames: Sequence[LabelledFrame],
     *,
-    min_score: float = 0.0,
     limit: int | None = None,
     report: Callable[[float], None] | None = None,
 ) -> PoseScores:
@@ -22,7 +21,6 @@ def measure_agreement(
     Args:
         detector: what is measured.
         frames: the labels; frames of one video follow each other in time.
-        min_score: people found with a lower score are passed over.
         limit: compare at most so many pictures, evenly spread.
         report: called with the number of pictures done since the last call.
 
@@ -34,9 +32,8 @@ def measure_agreement(
     evaluation = PoseEvaluation()
     for frame, image in load_pictures(chosen):
         (found,) = detector([image])
-        sure = [person for person in found if person.score >= min_score]
         height, width = image.shape[:2]
-        evaluation.add(frame.people, sure, (height, width))
+        evaluation.add(frame.people, found, (height, width))
         if report is not None:
             report(1)
     return evaluation.result()

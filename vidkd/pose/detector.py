@@ -47,6 +47,8 @@ class PoseDetector(Protocol):
     name: str
     weights_sha256: str
     """Identifies what computed a pose, for the provenance of caches."""
+    least_score: float
+    """People with a lower score are not reported; may be set."""
 
     def __call__(self, images: Sequence[Array]) -> list[list[PersonPose]]:
         """Return the people of each image (H, W, 3) uint8 RGB, best first."""
