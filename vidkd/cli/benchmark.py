@@ -57,6 +57,7 @@ def benchmark(
     """
     from vidkd.pipeline.benchmark import Benchmark, check_subset
     from vidkd.pipeline.benchmark_results import gather
+    from vidkd.pipeline.figures import Figures
     from vidkd.recipe import Pipeline, load_yaml, pipeline_path
 
     pipeline = load_yaml(pipeline_path(recipe), Pipeline)
@@ -77,6 +78,9 @@ def benchmark(
         return
     outcome = plan.run()
     results = gather(plan, outcome)
+    # Before the figures, one of which is measured: a kill then loses no number.
+    results.save(plan.layout.root)
+    Figures(plan, results).draw()
     results.save(plan.layout.root)
     if as_json:
         emit_json(results.to_json())

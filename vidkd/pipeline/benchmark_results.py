@@ -96,7 +96,7 @@ def _failure(benchmark: Benchmark, row: TableRow, seed: int, outcome: Outcome) -
 
 def _seed(benchmark: Benchmark, row: TableRow, seed: int) -> SeedResult:
     found = {
-        subset: _read(benchmark.evaluation_folder(row, seed, subset) / "metrics.json")
+        subset: read_json(benchmark.evaluation_folder(row, seed, subset) / "metrics.json")
         for subset in benchmark.subsets
     }
     reported = found[benchmark.reported]
@@ -126,8 +126,9 @@ def _values(metrics: dict[str, Any]) -> dict[str, float | None]:
 
 def _best_epoch(run: Path) -> int | None:
     result = run / "result.json"
-    return int(_read(result)["best_epoch"]) if result.exists() else None
+    return int(read_json(result)["best_epoch"]) if result.exists() else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that a stage has written."""
     return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -10,7 +10,7 @@ from typing import Any
 
 from vidkd.cache import CacheFile
 from vidkd.errors import CacheError, UsageError
-from vidkd.recipe import Modality, Pipeline
+from vidkd.recipe import FrameSettings, Modality, Pipeline, SnippetSettings
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,17 @@ def _difference(settings: dict[str, Any], recipe: Pipeline, modality: Modality) 
     """Name what features were made with that the recipe says otherwise; empty when nothing."""
     if settings.get("imported"):
         return ""
-    wanted: dict[str, Any] = {
-        "frames": recipe.frames.model_dump(mode="json"),
-        "snippet": recipe.snippet.model_dump(mode="json"),
+    # Files of before a setting existed were made with its default.
+    found: dict[str, Any] = {
+        "frames": FrameSettings.model_validate(settings.get("frames", {})),
+        "snippet": SnippetSettings.model_validate(settings.get("snippet", {})),
     }
+    wanted: dict[str, Any] = {"frames": recipe.frames, "snippet": recipe.snippet}
     if modality != "pose":
-        wanted["crop"] = recipe.encoders[modality].crop
-    found = {name: settings.get(name) for name in wanted}
-    if modality == "flow":
+        found["crop"], wanted["crop"] = settings.get("crop"), recipe.encoders[modality].crop
+    if "flow" in settings:
+        found["flow bound"] = settings["flow"].get("bound")
         wanted["flow bound"] = recipe.flow.bound
-        found["flow bound"] = settings.get("flow", {}).get("bound")
     return " and ".join(name for name in wanted if found[name] != wanted[name])
 
 

@@ -159,10 +159,12 @@ class _Builder:
         if name is None:
             terms = [term for term in (*LOSSES, *BASELINES) if getattr(settings, term) > 0]
             shown = "-".join(term.replace("_", "-") for term in terms) or "nothing"
-            of = "-".join(teacher.slug.removeprefix("teacher-") for teacher in teachers)
-            if self.split:
-                of = "-".join(teacher.modality for teacher in teachers)
-            name = f"student-{shown}-of-{of}" + ("" if not kind else self._suffix(kind))
+            suffix, prefix = self._suffix(kind), f"{_slug(self.split)}-" if self.split else ""
+            of = "-".join(
+                teacher.slug.removeprefix(prefix).removeprefix("teacher-").removesuffix(suffix)
+                for teacher in teachers
+            )
+            name = f"student-{shown}-of-{of}{suffix}"
         for known in self.known.values():
             same = (known.teachers, known.distillation) == (tuple(teachers), settings)
             if same and known.filter == self.filter(kind):
