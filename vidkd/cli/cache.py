@@ -46,7 +46,7 @@ def list_files(folder: Folder, json: Json = False) -> None:
                 (
                     entry.key,
                     entry.artefact,
-                    entry.encoder or "",
+                    entry.encoder or (entry.provenance and entry.provenance.encoder) or "",
                     entry.rows,
                     " x ".join(str(size) for size in entry.row_shape),
                     f"{entry.size / 1e6:.2f}",
