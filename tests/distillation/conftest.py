@@ -7,7 +7,7 @@ import torch
 from vidkd.distillation import TrainingJob, train
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Several threads only get into each other's way on tensors this small."""
     before = torch.get_num_threads()

@@ -210,6 +210,14 @@ def test_the_teacher_is_frozen(job, teacher, data, tmp_path):
     assert kept.scale == pytest.approx(deviation, rel=1e-6)
 
 
+def test_the_memory_that_is_given_does_not_change_the_result(job, teacher):
+    runs = [
+        train(job(f"{gib}", teachers=(teacher,), memory=gib, optimiser={"max_snippets": 12})).output
+        for gib in (0, 1)
+    ]
+    assert final_files(runs[0]) == final_files(runs[1])
+
+
 def test_several_teachers_have_one_set_of_losses_each(job, teacher):
     rows = metrics(train(job(teachers=(teacher, teacher))).output)
     assert rows[0]["boundary_flow"] == rows[0]["boundary_flow2"]
@@ -346,7 +354,8 @@ def start(job, save_seconds):
 def test_killed_runs_end_like_undisturbed_ones(job, teacher):
     fields = {"teachers": (teacher,), "optimiser": {"epochs": 60, "plateau_patience": 3}}
     undisturbed = train(job("undisturbed", **fields)).output
-    killed = job("killed", **fields)
+    # The scratch file goes with the process that is killed.
+    killed = job("killed", memory=0, **fields)
     interruptions = 0
     for epoch in (1, 30):
         process = start(killed, 0.0)

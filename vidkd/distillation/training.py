@@ -69,7 +69,7 @@ def train(job: TrainingJob) -> TrainResult:
             return TrainResult(**{**fields, "output": job.output, "skipped": True})
         folder.write_environment(data.device, job.optimiser.seed)
         with _reproducible(data.device):
-            return _Training(job, data, folder).run()
+            return TrainingRun(job, data, folder).run()
 
 
 @contextmanager
@@ -83,8 +83,14 @@ def _reproducible(device: torch.device) -> Iterator[None]:
         yield
 
 
-class _Training:
-    """One run, from the features to the finished folder."""
+class TrainingRun:
+    """One run, from the features to the finished folder; making it reads all features.
+
+    Attributes:
+        training: the training batches.
+        validator: what scores the model after every epoch.
+        model: in training.
+    """
 
     def __init__(self, job: TrainingJob, data: TrainingData, folder: RunFolder) -> None:
         self.job = job
@@ -190,7 +196,7 @@ class _Training:
         sums: dict[str, Tensor] = {}
         steps = 0
         for batch in self.training.epoch(rng):
-            terms = self._step(batch)
+            terms = self.step(batch)
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value
             steps += 1
@@ -233,7 +239,7 @@ class _Training:
             "validation_map": score,
         }
 
-    def _step(self, batch: Batch) -> dict[str, Tensor]:
+    def step(self, batch: Batch) -> dict[str, Tensor]:
         """Take one step of the optimiser and return the detached terms of the loss."""
         student = self.model(batch.inputs, batch.mask)
         classification = classification_loss(
