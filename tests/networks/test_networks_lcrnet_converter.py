@@ -188,7 +188,7 @@ def test_same_numbers_as_the_release(release: Release, poses: np.ndarray, files)
         np.testing.assert_array_equal(column.numpy(), poses[:, 13 * axis : 13 * axis + 13])
 
 
-def test_weights_and_anchors_in_two_files(files) -> None:  # type: ignore[no-untyped-def]
+def test_weights_and_anchors_in_two_files(release, files) -> None:  # type: ignore[no-untyped-def]
     one = convert_lcrnet(files["whole.pkl"])
     two = convert_lcrnet(files["weights.pth"], files["anchors.pkl"])
     for name, value in one.state_dict().items():

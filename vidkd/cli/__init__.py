@@ -10,6 +10,7 @@ from vidkd.cli import (
     bench,
     benchmark,
     cache,
+    convert_pose,
     data,
     detect,
     doctor,
@@ -53,6 +54,7 @@ app.command("train-baseline")(train.train_baseline)
 app.command("distill")(train.distill)
 app.command("train-encoder")(train_encoder.train_encoder)
 app.command("train-pose")(train_pose.train_pose)
+app.command("convert-pose")(convert_pose.convert_pose)
 app.command("detect")(detect.detect)
 app.command("evaluate")(evaluate.evaluate)
 app.command("evaluate-poses")(evaluate_poses.evaluate_poses)

@@ -67,7 +67,7 @@ class _Array:
 class _ArraysOnly(pickle.Unpickler):
     """Unpickler of nested dictionaries of arrays: no name of the pickle is ever imported."""
 
-    ALLOWED = {  # noqa: RUF012
+    ALLOWED: dict[tuple[str, str], Any] = {  # noqa: RUF012
         ("numpy.core.multiarray", "_reconstruct"): _Array,
         ("numpy._core.multiarray", "_reconstruct"): _Array,
         ("numpy", "ndarray"): _Array,

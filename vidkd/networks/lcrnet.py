@@ -8,6 +8,7 @@ relative to that anchor placed in the region (METHOD section 4).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -20,6 +21,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from vidkd.networks.lcrnet_backbones import InceptionPyramid, ResNet50Pyramid
+from vidkd.networks.weights import load_state
 from vidkd.recipe import Settings
 
 JOINTS = 13
@@ -107,7 +109,7 @@ def centred_anchors(stride: int, sizes: tuple[float, ...], ratios: tuple[float, 
         width = round(stride / ratio**0.5)
         height = round(width * ratio)
         for size in sizes:
-            half = torch.tensor([width, height]) * size / stride / 2
+            half = torch.tensor([width, height], device="cpu") * size / stride / 2
             rows.append(torch.cat([stride / 2 - half, stride / 2 + half]))
     return torch.stack(rows)
 
@@ -208,10 +210,9 @@ class LCRNet(nn.Module):
         nn.init.zeros_(self.regressor.bias)
         self.register_buffer("anchors_2d", torch.zeros(count, JOINTS, 2))
         self.register_buffer("anchors_3d", torch.zeros(count, JOINTS, 3))
-        self.register_buffer("mean", torch.tensor(settings.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer(
-            "deviation", torch.tensor(settings.deviation).view(3, 1, 1), persistent=False
-        )
+        for name in ("mean", "deviation"):
+            values = torch.tensor(getattr(settings, name), device="cpu").view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """Map pictures (N, 3, H, W) of RGB in [0, 255], H and W multiples of 32, to maps."""
@@ -270,6 +271,22 @@ class LCRNet(nn.Module):
             poses_2d, poses_3d = decode(own, values, self.anchors_2d, self.anchors_3d)
             result.append(Regions(own, score, poses_2d, poses_3d))
         return result
+
+
+def with_weights(settings: PoseNetSettings, state: dict[str, Tensor], path: str | Path) -> LCRNet:
+    """Return a network in evaluation mode that takes over the tensors of ``state``.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown, or of another shape.
+    """
+    # Random weights, which all get replaced, would take longer than everything else.
+    with torch.device("meta"):
+        network = LCRNet(settings)
+    load_state(network, state, path, assign=True)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.num_batches_tracked = torch.zeros((), dtype=torch.long)
+    return network.eval()
 
 
 def decode(

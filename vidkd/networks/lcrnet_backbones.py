@@ -125,10 +125,13 @@ class InceptionPyramid(nn.Module):
                 if not isinstance(module, Unit2d):
                     continue
                 unit = units[name]
-                factor = unit.norm.weight / torch.sqrt(unit.norm.running_var + unit.norm.eps)
+                mean, variance = unit.norm.running_mean, unit.norm.running_var
+                assert mean is not None
+                assert variance is not None
+                factor = unit.norm.weight / torch.sqrt(variance + unit.norm.eps)
                 kernel = unit.conv.weight.sum(dim=2) * factor[:, None, None, None]
                 module.conv.weight.copy_(kernel)
-                bias = unit.norm.bias - unit.norm.running_mean * factor
+                bias = unit.norm.bias - mean * factor
                 module.conv.bias.copy_(bias)  # type: ignore[union-attr]
 
     def freeze(self) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,14 +26,16 @@ from torch import Tensor
 
 from vidkd.errors import WeightsError
 from vidkd.networks.converters import _Array, _ArraysOnly
-from vidkd.networks.lcrnet import JOINTS, LCRNet, PoseNetSettings
-from vidkd.networks.weights import check_state
+from vidkd.networks.lcrnet import JOINTS, LCRNet, PoseNetSettings, with_weights
 
 CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 """Red, green and blue that Detectron subtracts; it wants the channels in the other order."""
 _NORM_EPSILON = 1e-5
 _VALUES = 5 * JOINTS
 _STAGES = (3, 4, 6, 3)
+_ZIP = b"PK"
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of ``torch.save`` begin, today and before PyTorch 1.6."""
 
 
 class _Settings(dict[Any, Any]):
@@ -54,16 +57,17 @@ def _rebuild(storage: Any, offset: int, size: Any, stride: Any, *_: object) -> T
     """Stand for ``torch._utils._rebuild_tensor_v2``; the view is checked against the storage."""
     if not isinstance(storage, torch.storage.TypedStorage):
         raise pickle.UnpicklingError("a tensor has no storage")
-    flat = torch.tensor([], dtype=storage.dtype).set_(
-        storage._untyped_storage, 0, (len(storage),), (1,)
-    )
+    with warnings.catch_warnings():
+        # That such storages are deprecated is no news to the user of an old checkpoint.
+        warnings.simplefilter("ignore")
+        flat = torch.empty(0, dtype=storage.dtype).set_(storage.untyped())
     return flat.as_strided(tuple(size), tuple(stride), int(offset))
 
 
 class _Checkpoint(_ArraysOnly):
     """Unpickler of nested dictionaries of tensors, arrays and plain values."""
 
-    ALLOWED = {  # noqa: RUF012
+    ALLOWED: dict[tuple[str, str], Any] = {  # noqa: RUF012
         **_ArraysOnly.ALLOWED,
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
@@ -108,14 +112,13 @@ def convert_lcrnet(checkpoint: Path, anchors: Path | None = None, upper: int = 0
     weights = content.get("model", content)
     if not isinstance(weights, Mapping) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise _not_this_network(checkpoint, "its weights are no dictionary of tensors")
-    network = LCRNet(_settings(content.get("cfg"), len(table), upper))
-    state = _state(dict(weights), checkpoint, network)
-    state["anchors_2d"] = torch.from_numpy(table[:, : 2 * JOINTS].reshape(-1, 2, JOINTS).copy())
-    state["anchors_3d"] = torch.from_numpy(table[:, 2 * JOINTS :].reshape(-1, 3, JOINTS).copy())
-    state |= {name: state[name].transpose(1, 2) for name in ("anchors_2d", "anchors_3d")}
-    check_state(network, state, checkpoint)
-    network.load_state_dict(state, strict=False)
-    return network.eval()
+    state = _state(dict(weights), checkpoint)
+    flat, solid = np.split(table, [2 * JOINTS], axis=1)
+    # Rows hold one coordinate of all joints after the other.
+    for name, part in (("anchors_2d", flat), ("anchors_3d", solid)):
+        poses = part.reshape(len(table), -1, JOINTS).transpose(0, 2, 1)
+        state[name] = torch.from_numpy(np.ascontiguousarray(poses))
+    return with_weights(_settings(content.get("cfg"), len(table), upper), state, checkpoint)
 
 
 def _settings(cfg: object, count: int, upper: int) -> PoseNetSettings:
@@ -176,13 +179,13 @@ def _norms() -> dict[str, str]:
     return table
 
 
-def _state(weights: dict[str, Tensor], path: Path, network: LCRNet) -> dict[str, Tensor]:
+def _state(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     weights = {name: value.float() for name, value in weights.items()}
     state: dict[str, Tensor] = {}
     try:
         for ours, theirs in names().items():
             state[f"{ours}.weight"] = weights.pop(f"{theirs}.weight")
-            if f"{ours}.bias" in dict(network.named_parameters()):
+            if ".conv_body." not in theirs:
                 state[f"{ours}.bias"] = weights.pop(f"{theirs}.bias")
         for ours, theirs in _norms().items():
             scale = weights.pop(f"{theirs}.weight")
@@ -210,22 +213,22 @@ def _read(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"cannot be read ({error.strerror or error})", path=path, remedy="check the path"
         ) from error
-    reasons = []
-    for read in (_tensors_only, lambda content: _Checkpoint(io.BytesIO(content)).load()):
-        try:
-            content = read(data)
-        # Damaged files can raise nearly anything from inside the unpicklers.
-        except Exception as error:
-            reasons.append((str(error) or type(error).__name__).strip().splitlines()[0])
-            continue
-        if isinstance(content, dict):
-            return dict(content)
-        reasons.append("it is no dictionary")
-    raise WeightsError(
-        f"is not a checkpoint of tensors and arrays only ({reasons[-1]})",
-        path=path,
-        remedy="unpack it if it is an archive; files that could run code are refused",
-    )
+    try:
+        if data.startswith((_ZIP, _LEGACY)):
+            content = _tensors_only(data)
+        else:
+            content = _Checkpoint(io.BytesIO(data)).load()
+        if not isinstance(content, dict):
+            raise pickle.UnpicklingError("it is no dictionary")
+    # Damaged files can raise nearly anything from inside the unpicklers.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise WeightsError(
+            f"is not a checkpoint of tensors and arrays only ({reason})",
+            path=path,
+            remedy="unpack it if it is an archive; files that could run code are refused",
+        ) from error
+    return dict(content)
 
 
 def _read_anchors(path: Path) -> object:

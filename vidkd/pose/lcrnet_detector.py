@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from vidkd.errors import WeightsError
-from vidkd.networks.lcrnet import DIVISOR, LCRNet, PoseNetSettings, Regions
-from vidkd.networks.weights import load_state, load_weights, save_weights, state_sha256
+from vidkd.networks.lcrnet import DIVISOR, LCRNet, PoseNetSettings, Regions, with_weights
+from vidkd.networks.weights import load_weights, save_weights, state_sha256
 from vidkd.pose.anchors import person_box
 from vidkd.pose.detector import PersonPose
 from vidkd.pose.joints import root
@@ -155,14 +155,17 @@ def prepare(images: Sequence[Array], settings: PoseNetSettings) -> tuple[Tensor,
     return torch.from_numpy(batch).permute(0, 3, 1, 2).float(), size
 
 
-def save_network(path: Path, network: LCRNet, name: str, about: dict[str, Any]) -> str:
-    """Write a network as float16 safetensors with its settings; return the hash of the weights.
+def save_network(
+    path: Path, network: LCRNet, name: str, about: dict[str, Any], *, half: bool = True
+) -> str:
+    """Write a network as safetensors with its settings; return the hash of the weights.
 
     Args:
         path: the file.
         network: with its anchor poses.
         name: of the detector.
         about: further keys of the header: training data, validation.
+        half: in float16.
 
     Raises:
         VidkdError: the file cannot be written.
@@ -172,7 +175,7 @@ def save_network(path: Path, network: LCRNet, name: str, about: dict[str, Any]) 
         if key.endswith("num_batches_tracked"):
             continue
         # Statistics of the normalisation span more orders of magnitude than float16 has.
-        keep = key.endswith(("running_mean", "running_var"))
+        keep = not half or key.endswith(("running_mean", "running_var"))
         state[key] = value.detach().cpu().float() if keep else value.detach().cpu().half()
     digest = state_sha256(state)
     header = {
@@ -212,6 +215,5 @@ def load_network(path: Path) -> tuple[LCRNet, dict[str, Any]]:
             path=path,
             remedy="copy or train it again",
         )
-    network = LCRNet(settings)
-    load_state(network, {name: value.float() for name, value in state.items()}, path)
-    return network.eval(), header
+    state = {name: value.float() for name, value in state.items()}
+    return with_weights(settings, state, path), header

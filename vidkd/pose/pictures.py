@@ -39,6 +39,8 @@ class LabelledPicture:
 
     data: bytes
     people: tuple[LabelledPerson, ...]
+    size: tuple[int, int]
+    """Height and width."""
 
     def decode(self) -> Array:
         """Return the picture (H, W, 3) uint8 RGB."""
@@ -109,7 +111,7 @@ class PoseData:
                 kept.append(tuple(pictures))
         return cls(tuple(kept[:-1]), kept[-1], digest.hexdigest())
 
-    def anchors(self, counts: tuple[int, int], size: tuple[int, int], seed: int) -> AnchorPoses:
+    def anchors(self, counts: tuple[int, int], seed: int) -> AnchorPoses:
         """Cluster the poses of the training pictures, and their mirror images.
 
         Raises:
@@ -125,13 +127,9 @@ class PoseData:
             if not np.isnan(person.joints_3d).any()
         ]
         order = np.random.default_rng([seed, 7]).permutation(len(people))[:_SAMPLE]
-        sizes: dict[int, tuple[int, int]] = {}
         for row in order:
             person, picture = people[row]
-            if id(picture) not in sizes:
-                height, width = picture.decode().shape[:2]
-                sizes[id(picture)] = height, width
-            own = sizes[id(picture)]
+            own = picture.size
             mirror = np.array([[-1.0, 0, own[1] - 1], [0, 1, 0]])
             for item in (person, moved(person, mirror, 0.0, True, own)):
                 box = person_box(item.joints_2d, item.scores, own)
@@ -235,7 +233,7 @@ def _compressed(frame: LabelledFrame, image: Array, side: int) -> LabelledPictur
             for person in people
         )
     _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return LabelledPicture(data.tobytes(), people)
+    return LabelledPicture(data.tobytes(), people, (image.shape[0], image.shape[1]))
 
 
 def _relative(person: LabelledPerson, box: Array) -> Array:

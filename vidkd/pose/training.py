@@ -115,7 +115,7 @@ class _Run:
                 short_side=job.short_side,
                 long_side=2 * job.short_side,
             )
-            anchors = data.anchors(counts, size, job.seed)
+            anchors = data.anchors(counts, job.seed)
             start = _new_network(settings, job.pretrained)
             start.anchors_2d.copy_(torch.from_numpy(anchors.poses_2d))
             start.anchors_3d.copy_(torch.from_numpy(anchors.poses_3d))
