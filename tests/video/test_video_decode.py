@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import random
@@ -389,3 +390,19 @@ def test_abandoned_reading_closes_the_file(tmp_path, encode, constant):
         frames.close()
     links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     assert path not in links
+
+
+def test_no_picture_waits_for_the_garbage_collector(tmp_path, encode, constant) -> None:
+    path = encode(tmp_path / "many.mp4", constant(60))
+    collect_before = gc.isenabled()
+    gc.disable()
+    try:
+        frames = read_frames(path, short_side=32)
+        for _ in range(50):
+            next(frames)
+        alive = sum(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+    finally:
+        if collect_before:
+            gc.enable()
+    # One is being shown, one waits for its end, one was asked for its orientation.
+    assert alive <= 4

@@ -124,10 +124,16 @@ class _Converter:
         self._short_side = short_side
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
+        self._rotation: float | None = None
+        self._orientation = (False, 0)
 
     def __call__(self, picture: Picture) -> np.ndarray:
         frame = picture.frame
-        mirrored, turns = orientation(frame)
+        if frame.rotation != self._rotation:
+            # Only then, because a frame whose side data was looked at is part of a cycle, and
+            # hundreds of large frames stay until Python's collector comes by.
+            self._rotation, self._orientation = frame.rotation, orientation(frame)
+        mirrored, turns = self._orientation
         if self._size is None:
             # Later pictures of another size are scaled to the first: one video, one shape.
             self._size = self._first_size(picture, turns)
