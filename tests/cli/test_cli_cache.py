@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import vidkd
 
 from vidkd.cache import CacheWriter, Provenance, Source, cache_path
 
 
-def vidkd(*arguments: object) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vidkd", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -30,7 +31,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def test_ls_lists_every_file(cache: Path) -> None:
-    result = vidkd("cache", "ls", cache, "--json")
+    result = process("cache", "ls", cache, "--json")
     assert (result.returncode, result.stderr) == (0, "")
     entries = json.loads(result.stdout)
     assert [(e["key"], e["artefact"], e["rows"], e["problem"]) for e in entries] == [

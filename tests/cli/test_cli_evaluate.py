@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from in_process import vidkd
 
 from vidkd.annotations import load_annotations
 from vidkd.cache import CacheWriter, Provenance, Source, cache_path
@@ -36,13 +37,13 @@ CLASSES = ("jump", "walk")
 FILTER = FilterSettings(channels=8, layers=2)
 
 
-def vidkd(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vidkd", "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vidkd", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def success(*arguments: object) -> dict:
-    done = vidkd(*arguments, "--json")
+    done = vidkd("evaluate", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -109,7 +110,9 @@ def test_event_protocol(truth: Path, tmp_path: Path) -> None:
     }
     assert found["missing"] == ["v2"]
     assert "v9" in " ".join(found["notes"])
-    table = vidkd("--predictions", path, "--annotations", truth, "--protocol", "pku-mmd")
+    table = process(
+        "evaluate", "--predictions", path, "--annotations", truth, "--protocol", "pku-mmd"
+    )
     assert table.returncode == 0
     assert "mAP voc, all classes" in table.stdout
     assert "no predictions for 1 videos: v2" in table.stderr
