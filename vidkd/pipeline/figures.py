@@ -252,7 +252,10 @@ class Figures:
         return dict(metrics["frame"]["per_class"])
 
     def actionness(self) -> Path:
-        """Figure 7: the scores of the student along one video, its segments and the truth."""
+        """Figure 7: the scores of the student along one video, its segments and the truth.
+
+        As in ``vidkd detect``, 0.5 is where a class separates best (F1) on validation.
+        """
         from vidkd.detection.detector import STUDENT_THRESHOLD
         from vidkd.detection.segments import clear_segments
         from vidkd.report.timeline import Timeline, draw_timeline
@@ -263,10 +266,8 @@ class Figures:
         table = read_dense_scores(folder / "scores.h5")
         scores, pts = table.videos[video.id]
         _, header = load_temporal_filter(benchmark.layout.run(student.slug, self.seed))
-        name = "probability"
         if header.thresholds is not None:
             scores = calibrated(scores, np.array(header.thresholds))
-            name = "score (0.5: best F1 on validation)"
         settings = benchmark.recipe.segments
         segments = clear_segments(
             scores,
@@ -280,7 +281,7 @@ class Figures:
         draw_timeline(
             path,
             Timeline(
-                title=f"augmented RGB on {video.id}, seed {self.seed}",
+                title=f"{video.id}, augmented RGB",
                 duration=video.duration or float(pts[-1, 1]),
                 classes=table.classes,
                 segments=segments,
@@ -288,7 +289,6 @@ class Figures:
                 pts=pts,
                 truth=video.segments,
                 threshold=STUDENT_THRESHOLD,
-                score_name=name,
             ),
         )
         return path

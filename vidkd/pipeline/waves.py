@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from vidkd.console import log, progress
 from vidkd.errors import VidkdError
-from vidkd.features.pool import Report, run_pool, threads_per_worker
+from vidkd.features.pool import Ended, Report, run_pool, threads_per_worker
 from vidkd.pipeline.stages import Stage
 
 
@@ -32,10 +33,11 @@ class Outcome:
 def run_waves(
     stages: Sequence[Stage], folder: Path, *, workers: int, outcome: Outcome | None = None
 ) -> Outcome:
-    """Do the stages that are not finished, ``workers`` at a time in spawned processes.
+    """Do the stages that are not finished, ``workers`` at a time.
 
     A stage is finished as in ``run_stages``, and done again when one that it builds on was done
-    now. What the processes log goes to ``folder/logs/NAME.log``.
+    now. More than one worker are spawned processes. What a stage logs goes to
+    ``folder/logs/NAME.log``.
 
     Args:
         stages: those they build on come before them; actions must be picklable.
@@ -55,8 +57,14 @@ def run_waves(
             # Not what the pool offers, which depends on how many are left after a kill: other
             # numbers of threads add in another order, and end with other weights.
             jobs = [(stage, folder, threads_per_worker(workers)) for stage in todo]
-            for ended in run_pool(jobs, _work, workers=workers, advance=_ignore):
-                _settle(ended.job[0], folder, ended.error, ended.seconds, outcome)
+            # One at a time needs no process of its own, which would import torch once more.
+            ended = (
+                run_pool(jobs, _work, workers=workers, advance=_ignore)
+                if workers > 1
+                else map(_in_this_process, jobs)
+            )
+            for item in ended:
+                _settle(item.job[0], folder, item.error, item.seconds, outcome)
                 advance(1)
     return outcome
 
@@ -82,6 +90,24 @@ def _settle(
     stage.finish(folder, seconds)
     outcome.ran.append(stage.name)
     log(f"{stage.name}: {seconds:.0f} s")
+
+
+def _in_this_process(job: tuple[Stage, Path, int]) -> Ended[tuple[Stage, Path, int]]:
+    """Do one stage here, with the outcome that a worker process would have given."""
+    import torch
+
+    before, started = torch.get_num_threads(), time.monotonic()
+    error: VidkdError | None = None
+    try:
+        _work(job, _ignore, before)
+    except VidkdError as found:
+        error = found
+    except Exception as found:  # whatever it is, the other rows are done
+        text = " ".join(str(found).split())
+        error = VidkdError(f"unexpected {type(found).__name__}: {text}", remedy="report it")
+    finally:
+        torch.set_num_threads(before)
+    return Ended(job, None, error, time.monotonic() - started)
 
 
 def _work(job: tuple[Stage, Path, int], report: Report, offered: int) -> None:
