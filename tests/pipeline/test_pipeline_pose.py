@@ -1,0 +1,83 @@
+"""The pose branch of recipes: its stages, and what makes them stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from vidkd.cache import CacheFile
+from vidkd.pipeline.experiment import Experiment, Layout
+from vidkd.recipe import Pipeline
+
+RECIPE = {
+    "name": "tiny",
+    "description": "Rendered on the spot.",
+    "synth": {"videos": 4, "seconds": 4, "width": 64, "height": 64, "frame_rate": 10},
+    "frames": {"short_side": 64},
+    "snippet": {"stride": 8},
+    "pose": {"backend": "files"},
+    "encoders": {"rgb": {"name": "i3d-rgb-kinetics400"}, "pose": {"name": "small"}},
+    "pose_encoder": {
+        "network": {"channels": [8, 8, 16], "blocks": [1, 1, 1]},
+        "epochs": 1,
+        "snippets_per_epoch": 32,
+    },
+    "teachers": ["pose"],
+}
+
+
+def experiment(folder: Path, **changes: object) -> Experiment:
+    recipe = Pipeline.model_validate({**RECIPE, **changes})
+    return Experiment(recipe, Layout(folder), 1, "cpu", overwrite=False)
+
+
+def settings(folder: Path, **changes: object) -> dict[str, object]:
+    return {item.name: item.settings for item in experiment(folder, **changes).stages()}
+
+
+def test_stages_come_in_order_and_only_those_that_see_a_change_are_stale(tmp_path: Path) -> None:
+    before = settings(tmp_path)
+    names = list(before)
+    order = [
+        "render",
+        "pose",
+        "encoder-pose",
+        "features-rgb",
+        "features-pose",
+        "teacher-pose-seed0",
+    ]
+    for earlier, later in (order[0::5], order[1:3], order[2::2], order[4:6]):
+        assert names.index(earlier) < names.index(later)
+    network = {**RECIPE["pose_encoder"], "epochs": 2}  # type: ignore[dict-item]
+    after = settings(tmp_path, pose_encoder=network)
+    changed = {name for name in names if before[name] != after[name]}
+    assert "encoder-pose" in changed
+    assert "features-pose" in changed
+    assert "teacher-pose-seed0" in changed
+    assert not changed & {"render", "pose", "features-rgb"}
+
+
+def test_one_encoder_is_not_shared_by_several_divisions(tmp_path: Path) -> None:
+    splits = [{"name": "cross-view", "annotations": "cv.json"}]
+    with pytest.raises(ValidationError, match="a recipe of its own"):
+        experiment(tmp_path, benchmark={"splits": splits})
+
+
+@pytest.mark.slow
+def test_from_rendered_videos_to_features(tmp_path: Path) -> None:
+    chosen = experiment(tmp_path)
+    for stage in chosen.stages():
+        if stage.name == "features-rgb":
+            continue  # needs the weights of I3D
+        if stage.name.startswith("teacher"):
+            break
+        stage.action()
+        assert all(path.exists() for path in stage.outputs), stage.name
+    found = sorted((tmp_path / "cache" / "features" / "small").glob("*.h5"))
+    assert len(found) == 4
+    with CacheFile(found[0]) as file:
+        assert file.data.shape[1] == 32
+        assert np.isfinite(file.rows()).all()
