@@ -62,9 +62,12 @@ class SnippetSettings(Settings):
 class FlowSettings(Settings):
     """TV-L1 optical flow; the defaults are those of OpenCV's DualTVL1."""
 
-    backend: Literal["auto", "numba", "opencv"] = "auto"
+    backend: Literal["auto", "numba", "opencv", "torch"] = "auto"
+    """``auto`` is torch where flow is computed on a GPU, else numba."""
     bound: Annotated[float, Field(gt=0, le=200)] = 20.0
     """Pixels at which flow is clipped before it is stored in 8 bits."""
+    codec: Literal["zstd", "jpeg"] = "zstd"
+    """``zstd`` loses nothing; ``jpeg`` (quality 95) takes less than half the room."""
 
 
 class EncoderSettings(Settings):

@@ -24,6 +24,14 @@ class Backend(StrEnum):
     auto = "auto"
     numba = "numba"
     opencv = "opencv"
+    torch = "torch"
+
+
+class Codec(StrEnum):
+    """Packings of flow on disk."""
+
+    zstd = "zstd"
+    jpeg = "jpeg"
 
 
 class Stream(StrEnum):
@@ -74,6 +82,16 @@ Overwrite = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only say what is done and what is to be done.")
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        metavar="SECONDS",
+        help="Give a video up when nothing came of it for so long. Default: 600, and 1 more for "
+        "each 10 MB of the file.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -83,11 +101,20 @@ def extract_flow(
     root: Root = None,
     short_side: ShortSide = 256,
     frame_rate: FrameRate = None,
-    backend: Annotated[Backend, typer.Option(help="TV-L1 implementation.")] = Backend.auto,
+    backend: Annotated[
+        Backend,
+        typer.Option(help="TV-L1 implementation. auto: torch if the device is cuda, else numba."),
+    ] = Backend.auto,
     bound: Annotated[float, typer.Option(help="Pixels at which flow is clipped.")] = 20.0,
+    codec: Annotated[
+        Codec, typer.Option(help="zstd loses nothing; jpeg takes half the room.")
+    ] = Codec.zstd,
+    device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Videos at a time. Default: one per processor.")
+        int | None,
+        typer.Option(min=1, help="Videos at a time. Default: one per processor; one on a GPU."),
     ] = None,
+    time_limit: TimeLimit = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -102,21 +129,26 @@ def extract_flow(
     from vidkd.video import find_videos
 
     frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
-    flow = _settings(FlowSettings, backend=backend.value, bound=bound)
+    place = _flow_device(backend, device)
+    flow = _settings(FlowSettings, backend=backend.value, bound=bound, codec=codec.value)
     videos = find_videos(inputs, root)
-    task = FlowTask(cache, frames, flow, overwrite)
+    task = FlowTask(cache, frames, flow, overwrite, device=place)
     if dry_run:
-        print_plans(plan_jobs(videos, task), as_json)
+        print_plans(plan_jobs(videos, task, time_limit=time_limit), as_json)
     else:
-        number = workers or cores()
-        print_results(run_jobs(videos, task, workers=number, overwrite=overwrite), as_json)
+        number = workers or (1 if place.startswith("cuda") else cores())
+        results = run_jobs(videos, task, workers=number, overwrite=overwrite, time_limit=time_limit)
+        print_results(results, as_json)
 
 
 def extract_features(
     inputs: Inputs,
     cache: Cache,
     modality: Annotated[
-        Stream, typer.Option(help="flow needs extract-flow first, and pose extract-pose.")
+        Stream,
+        typer.Option(
+            help="flow needs extract-flow first (or --no-flow-cache), and pose extract-pose."
+        ),
     ],
     encoder: Annotated[
         str | None,
@@ -145,8 +177,21 @@ def extract_features(
             "on a CPU; float16 is for GPUs; auto takes the encoder as it is."
         ),
     ] = EncoderPrecision.auto,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
+    no_flow_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-flow-cache", help="Compute flow and its features in one pass; keep no flow."
+        ),
+    ] = False,
+    backend: Annotated[
+        Backend | None, typer.Option(help="TV-L1 of --no-flow-cache, as in extract-flow.")
+    ] = None,
+    bound: Annotated[
+        float | None, typer.Option(help="Bound of --no-flow-cache, as in extract-flow.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Videos at a time.")] = 1,
+    time_limit: TimeLimit = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -165,6 +210,17 @@ def extract_features(
     frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
     snippet = _settings(SnippetSettings, stride=stride)
     videos = find_videos(inputs, root)
+    given = {"backend": backend and backend.value, "bound": bound}
+    flow = {name: value for name, value in given.items() if value is not None}
+    if no_flow_cache and modality is not Stream.flow:
+        raise UsageError(
+            f"features of {modality.value} need no flow", remedy="leave out --no-flow-cache"
+        )
+    if flow and not no_flow_cache:
+        raise UsageError(
+            "--backend and --bound say how flow is computed, and this call computes none",
+            remedy="give them to extract-flow, or give --no-flow-cache too",
+        )
     task: Task
     if modality is Stream.pose:
         if precision is not EncoderPrecision.auto:
@@ -193,12 +249,26 @@ def extract_features(
             dtype.value,
             device=device,
             precision=precision.value,
+            flow=_settings(FlowSettings, **flow) if no_flow_cache else None,
+            flow_cache=not no_flow_cache,
             overwrite=overwrite,
         )
     if dry_run:
-        print_plans(plan_jobs(videos, task), as_json)
+        print_plans(plan_jobs(videos, task, time_limit=time_limit), as_json)
     else:
-        print_results(run_jobs(videos, task, workers=workers, overwrite=overwrite), as_json)
+        results = run_jobs(
+            videos, task, workers=workers, overwrite=overwrite, time_limit=time_limit
+        )
+        print_results(results, as_json)
+
+
+def _flow_device(backend: Backend, device: str) -> str:
+    """Return where flow is computed, without the import of torch where it is not needed."""
+    if backend in {Backend.numba, Backend.opencv}:
+        return "cpu"
+    from vidkd.networks import select_device
+
+    return str(select_device(device))
 
 
 def _no_encoder() -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,24 +16,21 @@ from vidkd.cache import (
     CacheFile,
     CacheWriter,
     Provenance,
-    Source,
     cache_path,
-    describe_source,
-    differences,
-    library_versions,
     remove_leftovers,
     state,
     verify,
 )
+from vidkd.cache.layout import Codec
 from vidkd.errors import CacheError, UsageError, VideoError, VidkdError
+from vidkd.features.described import FeatureType, feature_provenance, flow_provenance
 from vidkd.recipe import FlowSettings, FrameSettings, Modality, ModelCard, SnippetSettings
-from vidkd.video import Frame, VideoFile, probe, read_frames
+from vidkd.video import Frame, VideoFile, read_frames
 
 if TYPE_CHECKING:
     from vidkd.features.encode import Encoder
 
 Report = Callable[[float], None]
-FeatureType = Literal["float16", "float32"]
 Block = tuple[np.ndarray, np.ndarray]
 """Rows (n, ...) and their start and end seconds (n, 2)."""
 
@@ -54,6 +51,7 @@ def extract_flow(
     flow: FlowSettings,
     *,
     threads: int = 1,
+    device: str = "cpu",
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Extraction:
@@ -68,6 +66,7 @@ def extract_flow(
         frames: the resize, which happens before flow is computed, and the sampling.
         flow: the algorithm's settings.
         threads: processor threads to use.
+        device: where the backend torch computes, and what the backend ``auto`` depends on.
         overwrite: compute again what is stale or damaged, instead of refusing.
         report: called with the number of frames done since the last call.
 
@@ -79,14 +78,15 @@ def extract_flow(
     from vidkd.flow import flow_rows
 
     path = cache_path(cache, "flow", video.key)
-    provenance = flow_provenance(video, frames, flow)
+    provenance = flow_provenance(video, frames, flow, device)
     rows = finished_rows(path, provenance, overwrite=overwrite)
     if rows is not None:
         return Extraction(path, rows, True)
     decoded = _Counted(_decode(video, frames), report)
-    fields = flow_rows(decoded, flow, threads=threads)
+    fields = flow_rows(decoded, flow, threads, device)
     blocks = ((row.image[None], np.array([[row.start, row.end]])) for row in fields)
-    return Extraction(path, _write(path, provenance, blocks, "uint8", decoded), False)
+    rows = _write(path, provenance, blocks, "uint8", decoded, flow.codec)
+    return Extraction(path, rows, False)
 
 
 def extract_features(
@@ -101,6 +101,8 @@ def extract_features(
     dtype: FeatureType = "float16",
     *,
     flow: FlowSettings | None = None,
+    flow_cache: bool = True,
+    threads: int = 1,
     overwrite: bool = False,
     report: Report | None = None,
 ) -> Extraction:
@@ -108,7 +110,8 @@ def extract_features(
 
     Args:
         video: the video and its key.
-        cache: the cache folder; for the modality flow it must hold the video's flow.
+        cache: the cache folder; for the modality flow it must hold the video's flow, unless
+            ``flow_cache`` is off.
         modality: ``rgb`` or ``flow``.
         encoder: the network.
         frames: resize and sampling; for flow, those the flow was computed with.
@@ -117,11 +120,16 @@ def extract_features(
         batch_size: snippets encoded at once.
         dtype: type of the features on disk.
         flow: settings the cached flow must have; None accepts the cached flow as it is.
+        flow_cache: off computes the flow from the video, with the settings ``flow`` or the
+            defaults, and keeps none of it. Features and provenance are those that the same flow
+            in the cache gives.
+        threads: processor threads that compute flow.
         overwrite: compute again what is stale or damaged, instead of refusing.
         report: called with the number of frames done since the last call.
 
     Raises:
-        UsageError: modality, crop and encoder do not fit each other.
+        UsageError: modality, crop and encoder do not fit each other, or flow that is not kept is
+            to be coded as JPEG.
         VideoError: the video cannot be decoded.
         CacheError: the cache holds a stale or damaged file and ``overwrite`` is off, or the
             flow is missing or was computed with other settings.
@@ -142,21 +150,29 @@ def extract_features(
         dtype,
         flow,
         half=encoder.precision == "float16",
+        flow_cache=flow_cache,
+        device=str(encoder.device),
     )
     rows = finished_rows(path, provenance, overwrite=overwrite)
     if rows is not None:
         return Extraction(path, rows, True)
+    bound = None
+    if modality == "flow" and flow_cache:
+        source = _Counted(cached_flow(cache_path(cache, "flow", video.key)), report)
+    else:
+        source = _Counted(_decode(video, frames), report)
+    images: Iterable[Frame] = source
     if modality == "flow":
         bound = float(provenance.settings["flow"]["bound"])
-        images = _Counted(cached_flow(cache_path(cache, "flow", video.key)), report)
-    else:
-        bound = None
-        images = _Counted(_decode(video, frames), report)
+        if not flow_cache:
+            from vidkd.flow import flow_rows
+
+            images = flow_rows(source, flow or FlowSettings(), threads, str(encoder.device))
     blocks = (
         (stored(features, dtype), pts)
         for features, pts in encode(images, encoder, snippet, crop, batch_size, bound)
     )
-    return Extraction(path, _write(path, provenance, blocks, dtype, images), False)
+    return Extraction(path, _write(path, provenance, blocks, dtype, source), False)
 
 
 def check_encoder(card: ModelCard, modality: Modality, frames: FrameSettings, crop: int) -> None:
@@ -175,125 +191,6 @@ def check_encoder(card: ModelCard, modality: Modality, frames: FrameSettings, cr
             f"frames of short side {frames.short_side} are smaller than the crop of {crop}",
             remedy="choose a larger --short-side or a smaller --crop",
         )
-
-
-def flow_provenance(video: VideoFile, frames: FrameSettings, flow: FlowSettings) -> Provenance:
-    """Describe the flow of one video; reads the whole file for its hash.
-
-    Raises:
-        VideoError: the video cannot be opened.
-    """
-    from vidkd.flow import flow_settings
-
-    return Provenance(
-        artefact="flow",
-        source=describe_source(video.path, probe(video.path)),
-        settings={"frames": frames.model_dump(), "flow": flow_settings(flow)},
-        versions=library_versions("av", "h5py", "numba", "numpy", "opencv-contrib-python-headless"),
-    )
-
-
-def feature_provenance(
-    video: VideoFile,
-    cache: Path,
-    card: ModelCard,
-    weights_sha256: str,
-    frames: FrameSettings,
-    snippet: SnippetSettings,
-    crop: int,
-    dtype: FeatureType,
-    flow: FlowSettings | None,
-    *,
-    half: bool = False,
-) -> Provenance:
-    """Describe the features of one video; for flow, the cached flow must be what is asked for.
-
-    ``half`` says that they are computed in float16. Those of int8 have weights of their own.
-
-    Raises:
-        VideoError: the video cannot be opened.
-        CacheError: the flow is missing, damaged, or was computed with other settings.
-    """
-    source = describe_source(video.path, probe(video.path))
-    settings: dict[str, Any] = {
-        "modality": card.modality,
-        "frames": frames.model_dump(),
-        "snippet": snippet.model_dump(),
-        "crop": crop,
-        "dtype": dtype,
-    }
-    if half:
-        settings["precision"] = "float16"
-    if card.modality == "flow":
-        path = cache_path(cache, "features", video.key, card.name)
-        settings["flow"] = _flow_settings(video, cache, path, source, frames, flow)
-    return Provenance(
-        artefact="features",
-        source=source,
-        settings=settings,
-        encoder=card.name,
-        weights_sha256=weights_sha256,
-        versions=library_versions("av", "h5py", "numpy", "torch"),
-    )
-
-
-def _flow_settings(
-    video: VideoFile,
-    cache: Path,
-    features: Path,
-    source: Source,
-    frames: FrameSettings,
-    flow: FlowSettings | None,
-) -> dict[str, Any]:
-    """Return the settings of the flow that features are, or are to be, computed from."""
-    from vidkd.flow import flow_settings
-
-    asked = None if flow is None else flow_settings(flow)
-    path = cache_path(cache, "flow", video.key)
-    if not path.exists():
-        # The flow may be deleted once features are made of it; they remember its settings.
-        recorded = _recorded_flow(features)
-        if recorded is None:
-            raise missing_flow(video, cache)
-        return asked or recorded
-    with CacheFile(path) as file:
-        found = file.provenance
-    settings = asked or found.settings.get("flow")
-    if not isinstance(settings, dict) or "bound" not in settings:
-        raise CacheError("does not say how its flow was computed", path=path, remedy="delete it")
-    expected = Provenance("flow", source, {"frames": frames.model_dump(), "flow": settings})
-    if different := differences(found, expected):
-        raise CacheError(
-            f"this flow is stale: {', '.join(different)}",
-            path=path,
-            remedy=f"run `{_flow_command(video, cache)} --overwrite` with the same frame settings",
-        )
-    return dict(found.settings["flow"])
-
-
-def missing_flow(video: VideoFile, cache: Path) -> CacheError:
-    """Return the error that says how to compute the flow of a video."""
-    return CacheError(
-        "this flow is needed and missing",
-        path=cache_path(cache, "flow", video.key),
-        remedy=f"run `{_flow_command(video, cache)}` first",
-    )
-
-
-def _flow_command(video: VideoFile, cache: Path) -> str:
-    root = str(video.path.with_suffix("")).removesuffix(video.key) or "."
-    return f"vidkd extract-flow {video.path} --root {root} --cache {cache}"
-
-
-def _recorded_flow(features: Path) -> dict[str, Any] | None:
-    if not features.exists():
-        return None
-    try:
-        with CacheFile(features) as file:
-            recorded = file.provenance.settings.get("flow")
-    except CacheError:
-        return None
-    return dict(recorded) if isinstance(recorded, dict) else None
 
 
 def finished_rows(path: Path, provenance: Provenance, *, overwrite: bool) -> int | None:
@@ -377,14 +274,19 @@ def stored(features: np.ndarray, dtype: FeatureType) -> np.ndarray:
 
 
 def _write(
-    path: Path, provenance: Provenance, blocks: Iterable[Block], dtype: str, frames: _Counted
+    path: Path,
+    provenance: Provenance,
+    blocks: Iterable[Block],
+    dtype: str,
+    frames: _Counted,
+    codec: Codec = "zstd",
 ) -> int:
     remove_leftovers(path)
     blocks = iter(blocks)
     first = next(blocks, None)
     if first is None:
         raise VideoError("has no frames", path=provenance.source.name, remedy="check the file")
-    with CacheWriter(path, provenance, first[0].shape[1:], dtype) as writer:
+    with CacheWriter(path, provenance, first[0].shape[1:], dtype, codec=codec) as writer:
         writer.append(*first)
         for rows, pts in blocks:
             writer.append(rows, pts)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import queue
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,11 +13,15 @@ from typing import Literal
 from vidkd.cache import CacheFile, remove_leftovers, state
 from vidkd.console import log, progress
 from vidkd.errors import VidkdError
-from vidkd.features.extract import FeatureType, refusal
-from vidkd.features.pool import run_pool
+from vidkd.features.described import FeatureType
+from vidkd.features.extract import refusal
+from vidkd.features.pool import run_pool, silent
 from vidkd.features.tasks import FlowTask, LoadEncoder, Task, feature_task
 from vidkd.recipe import FlowSettings, FrameSettings, Modality, Precision, SnippetSettings
 from vidkd.video import VideoFile, probe
+
+_SILENCE_SECONDS = 600.0
+_SLOWEST_DISK = 10e6
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,19 @@ def extract_flow_all(
     frames: FrameSettings,
     flow: FlowSettings,
     *,
+    device: str = "cpu",
     workers: int = 1,
     overwrite: bool = False,
+    time_limit: float | None = None,
 ) -> list[JobResult]:
     """Compute the flow of many videos into the cache, ``workers`` at a time.
 
     Progress and failures go to standard error, nothing to standard output. Returns one result
-    for each video, in their order; none is lost when others fail.
+    for each video, in their order; none is lost when others fail. ``time_limit`` is that of
+    ``run_jobs``.
     """
-    task = FlowTask(cache, frames, flow, overwrite)
-    return run_jobs(videos, task, workers=workers, overwrite=overwrite)
+    task = FlowTask(cache, frames, flow, overwrite, device=device)
+    return run_jobs(videos, task, workers=workers, overwrite=overwrite, time_limit=time_limit)
 
 
 def extract_features_all(
@@ -93,8 +103,10 @@ def extract_features_all(
     device: str = "auto",
     precision: Precision = "auto",
     flow: FlowSettings | None = None,
+    flow_cache: bool = True,
     workers: int = 1,
     overwrite: bool = False,
+    time_limit: float | None = None,
     load: LoadEncoder | None = None,
 ) -> list[JobResult]:
     """Encode the snippets of many videos into the cache, ``workers`` at a time.
@@ -118,20 +130,27 @@ def extract_features_all(
         device=device,
         precision=precision,
         flow=flow,
+        flow_cache=flow_cache,
         overwrite=overwrite,
         load=load,
     )
-    return run_jobs(videos, task, workers=workers, overwrite=overwrite)
+    return run_jobs(videos, task, workers=workers, overwrite=overwrite, time_limit=time_limit)
 
 
-def plan_jobs(videos: Sequence[VideoFile], task: Task) -> list[Plan]:
-    """Say what is done and what is to be done, without decoding any video."""
+def plan_jobs(
+    videos: Sequence[VideoFile], task: Task, *, time_limit: float | None = None
+) -> list[Plan]:
+    """Say what is done and what is to be done, without decoding any video.
+
+    A video that keeps its reader waiting longer than ``silence_allowed`` has failed.
+    """
     plans = []
     with progress(f"{task.name}: looking", len(videos), "videos") as advance:
         for video in videos:
             path = task.path(video)
             try:
-                plans.append(_plan(video, path, task))
+                seconds = silence_allowed(video, time_limit)
+                plans.append(_within(seconds, functools.partial(_plan, video, path, task)))
             except VidkdError as error:
                 plans.append(Plan(video, path, "failed", _reason(error, video)))
             advance(1)
@@ -157,13 +176,57 @@ def _plan(video: VideoFile, path: Path, task: Task) -> Plan:
     return Plan(video, path, kind, reason, rows, frames)
 
 
+def silence_allowed(video: VideoFile, time_limit: float | None) -> float:
+    """Return for how many seconds work on a video may give no sign before it is given up.
+
+    Without a ``time_limit`` these are ten minutes, and the time to read the file once, which is
+    done in silence for its hash, from a disk of 10 MB/s.
+    """
+    if time_limit is not None:
+        return time_limit
+    try:
+        size = video.path.stat().st_size
+    except OSError:
+        size = 0  # what is wrong will be told by whoever opens it
+    return _SILENCE_SECONDS + size / _SLOWEST_DISK
+
+
+def _within(seconds: float, look: Callable[[], Plan]) -> Plan:
+    """Call ``look`` in a thread, and leave it behind if it hangs in a decoder or a dead disk."""
+    answers: queue.SimpleQueue[Plan | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put(look())
+        except BaseException as error:
+            answers.put(error)
+
+    threading.Thread(target=work, name="vidkd-look", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise silent(seconds) from None
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
 def run_jobs(
-    videos: Sequence[VideoFile], task: Task, *, workers: int, overwrite: bool
+    videos: Sequence[VideoFile],
+    task: Task,
+    *,
+    workers: int,
+    overwrite: bool,
+    time_limit: float | None = None,
 ) -> list[JobResult]:
-    """Plan, then do what is to be done in spawned processes; see ``extract_flow_all``."""
+    """Plan, then do what is to be done in spawned processes; see ``extract_flow_all``.
+
+    A video of which nothing comes for ``time_limit`` seconds, or by default for what
+    ``silence_allowed`` says, fails and its process is killed.
+    """
     results: dict[str, JobResult] = {}
     todo: list[Plan] = []
-    for plan in plan_jobs(videos, task):
+    for plan in plan_jobs(videos, task, time_limit=time_limit):
         video = plan.video
         if plan.state == "missing" or (overwrite and plan.state != "failed"):
             todo.append(plan)
@@ -181,7 +244,8 @@ def run_jobs(
     try:
         with progress(task.name, total, "frames") as advance:
             jobs = [plan.video for plan in todo]
-            for ended in run_pool(jobs, task, workers=workers, advance=advance):
+            limit = functools.partial(silence_allowed, time_limit=time_limit)
+            for ended in run_pool(jobs, task, workers=workers, advance=advance, silence=limit):
                 plan = plans.pop(ended.job.key)
                 if ended.error is not None:
                     remove_leftovers(plan.path)

@@ -30,6 +30,7 @@ Report = Callable[[float], None]
 
 _REPORT_SECONDS = 0.1
 _PATIENCE_SECONDS = 5.0
+_START_SECONDS = 300.0
 
 
 class Work(Protocol):
@@ -68,7 +69,12 @@ def threads_per_worker(workers: int) -> int:
 
 
 def run_pool(
-    jobs: Sequence[Job], work: Work, *, workers: int, advance: Report
+    jobs: Sequence[Job],
+    work: Work,
+    *,
+    workers: int,
+    advance: Report,
+    silence: Callable[[Job], float] | None = None,
 ) -> Iterator[Ended[Job]]:
     """Do jobs in spawned processes and yield each when it has ended, in the order of ending.
 
@@ -80,6 +86,8 @@ def run_pool(
         work: picklable callable that does one.
         workers: number of processes.
         advance: receives the progress of all workers.
+        silence: for how many seconds a job may report nothing before its process is killed;
+            None waits for ever.
     """
     waiting = deque(jobs)
     processes = min(workers, len(jobs))
@@ -90,9 +98,8 @@ def run_pool(
         for worker in pool:
             worker.start(waiting.popleft())
         while busy := {worker.connection: worker for worker in pool if worker.busy}:
-            for connection in wait(list(busy)):
-                worker = busy[connection]  # type: ignore[index]
-                ended = worker.receive(advance)
+            for worker in _heard(busy, silence):
+                ended = worker.receive(advance) if worker.speaks() else worker.give_up(silence)
                 if ended is None:
                     continue
                 if waiting:
@@ -100,6 +107,34 @@ def run_pool(
                 yield ended
     finally:
         _stop(pool)
+
+
+def _heard(
+    busy: dict[Connection, _Worker[Job]], silence: Callable[[Job], float] | None
+) -> list[_Worker[Job]]:
+    """Wait for workers that have something to say, or have said nothing for too long."""
+    if silence is None:
+        return [busy[connection] for connection in wait(list(busy))]  # type: ignore[index]
+    patience = max(
+        0.0, min(worker.deadline(silence) for worker in busy.values()) - time.monotonic()
+    )
+    before = time.monotonic()
+    ready = [busy[connection] for connection in wait(list(busy), patience)]  # type: ignore[index]
+    if time.monotonic() - before > patience + _PATIENCE_SECONDS:
+        # This process was stopped, by Ctrl-Z for one, and the workers with it.
+        for worker in busy.values():
+            worker.forgive()
+    now = time.monotonic()
+    late = [worker for worker in busy.values() if worker.deadline(silence) <= now]
+    return ready + [worker for worker in late if worker not in ready]
+
+
+def silent(seconds: float) -> VidkdError:
+    """Return the error for a job that gave no sign for too long."""
+    return VidkdError(
+        f"gave no sign of life for {seconds:.0f} s",
+        remedy="check that it plays and that its disk answers, or allow more with --time-limit",
+    )
 
 
 def _stop(pool: Sequence[_Worker[Any]]) -> None:
@@ -120,6 +155,7 @@ class _Worker(Generic[Job]):
         self._process: SpawnProcess | None = None
         self._job: tuple[Job] | None = None
         self._started = 0.0
+        self._sign = 0.0
 
     @property
     def busy(self) -> bool:
@@ -135,9 +171,36 @@ class _Worker(Generic[Job]):
             with _interrupts_held():
                 self._process.start()
             other.close()
+            # Importing torch may take minutes from a slow disk, and is not the job's fault.
+            self._sign = time.monotonic() + _START_SECONDS
+        else:
+            self._sign = time.monotonic()
         self._job, self._started = (job,), time.monotonic()
         with contextlib.suppress(OSError):  # it died meanwhile, which receive() will tell
             self.connection.send(job)
+
+    def speaks(self) -> bool:
+        """Say whether there is a message to receive."""
+        with contextlib.suppress(OSError):
+            return self.connection.poll()
+        return True  # the end of the connection, which receive() explains
+
+    def deadline(self, silence: Callable[[Job], float]) -> float:
+        """Return until when the next sign must come."""
+        assert self._job is not None
+        return self._sign + silence(self._job[0])
+
+    def forgive(self) -> None:
+        """Let the time without a sign begin now."""
+        self._sign = max(self._sign, time.monotonic())
+
+    def give_up(self, silence: Callable[[Job], float] | None) -> Ended[Job]:
+        """Kill the process and end its job."""
+        assert self._job is not None
+        assert silence is not None
+        (job,), self._job = self._job, None
+        self.end(0)
+        return Ended(job, None, silent(silence(job)), time.monotonic() - self._started)
 
     def receive(self, advance: Report) -> Ended[Job] | None:
         """Take one message; return the end of the job if that is what it was."""
@@ -145,6 +208,7 @@ class _Worker(Generic[Job]):
             kind, content = self.connection.recv()
         except (EOFError, OSError):
             kind, content = "error", self._post_mortem()
+        self._sign = time.monotonic()
         if kind == "progress":
             advance(content)
             return None
@@ -179,13 +243,15 @@ class _Worker(Generic[Job]):
             self._process.join(patience)
             if self._process.is_alive():
                 self._process.kill()
-                self._process.join()
+                self._process.join(_PATIENCE_SECONDS)
             self._forget()
 
     def _forget(self) -> None:
         if self._process is not None:
             self.connection.close()
-            self._process.close()
+            with contextlib.suppress(ValueError):
+                # Nothing ends a process that waits inside the system for a dead disk: it is left.
+                self._process.close()
             self._process = None
 
 
@@ -231,6 +297,7 @@ def _serve(connection: Connection, pickled: bytes, threads: int) -> None:
                 job = connection.recv()
             except (EOFError, OSError):
                 return  # the parent is gone
+            _send(connection, ("progress", 0.0))
             try:
                 message = ("result", work(job, report, threads))
             except VidkdError as error:

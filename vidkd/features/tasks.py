@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vidkd.cache import Provenance, cache_path
-from vidkd.features.extract import (
-    Extraction,
+from vidkd.errors import UsageError
+from vidkd.features.described import (
     FeatureType,
-    check_encoder,
-    extract_features,
-    extract_flow,
     feature_provenance,
     flow_provenance,
     missing_flow,
+)
+from vidkd.features.extract import (
+    Extraction,
+    check_encoder,
+    extract_features,
+    extract_flow,
 )
 from vidkd.features.pool import Report
 from vidkd.recipe import (
@@ -83,6 +86,8 @@ class FlowTask:
     flow: FlowSettings
     overwrite: bool = False
     name: str = "extract-flow"
+    device: str = "cpu"
+    """Where the backend torch computes: ``cpu``, ``cuda`` or ``cuda:N``."""
 
     def path(self, video: VideoFile) -> Path:
         """Return the cache file of a video."""
@@ -93,7 +98,7 @@ class FlowTask:
 
     def provenance(self, video: VideoFile) -> Provenance:
         """Return what the cache file of a video is expected to say."""
-        return flow_provenance(video, self.frames, self.flow)
+        return flow_provenance(video, self.frames, self.flow, self.device)
 
     def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
         """Extract one video."""
@@ -103,6 +108,7 @@ class FlowTask:
             self.frames,
             self.flow,
             threads=threads,
+            device=self.device,
             overwrite=self.overwrite,
             report=report,
         )
@@ -130,6 +136,8 @@ class FeatureTask:
     """What to load, when it is not the card's name but the path of a fine-tuned encoder."""
     half: bool = False
     """The features are computed in float16, on a GPU."""
+    flow_cache: bool = True
+    """Off: flow is computed in the same pass as the features, with a backend that is named."""
 
     def path(self, video: VideoFile) -> Path:
         """Return the cache file of a video."""
@@ -137,7 +145,8 @@ class FeatureTask:
 
     def check_inputs(self, video: VideoFile) -> None:
         """Raise CacheError when features of flow are asked for, and there is no flow."""
-        if self.modality == "flow" and not cache_path(self.cache, "flow", video.key).exists():
+        needed = self.modality == "flow" and self.flow_cache
+        if needed and not cache_path(self.cache, "flow", video.key).exists():
             raise missing_flow(video, self.cache)
 
     def provenance(self, video: VideoFile) -> Provenance:
@@ -153,6 +162,7 @@ class FeatureTask:
             self.dtype,
             self.flow,
             half=self.half,
+            flow_cache=self.flow_cache,
         )
 
     def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
@@ -174,6 +184,8 @@ class FeatureTask:
             self.batch_size or default,
             self.dtype,
             flow=self.flow,
+            flow_cache=self.flow_cache,
+            threads=threads,
             overwrite=self.overwrite,
             report=report,
         )
@@ -197,22 +209,26 @@ def feature_task(
     device: str = "auto",
     precision: Precision = "auto",
     flow: FlowSettings | None = None,
+    flow_cache: bool = True,
     overwrite: bool = False,
     load: LoadEncoder | None = None,
 ) -> FeatureTask:
     """Check the encoder and return the task; see ``extract_features`` for the settings.
 
     Raises:
-        UsageError: the encoder is unknown, or does not fit the modality or the crop.
+        UsageError: the encoder is unknown, or does not fit the modality or the crop; or
+            ``flow_cache`` is off and the modality is not flow.
         WeightsError: the encoder's weights are missing or damaged.
     """
     half = precision == "float16"
+    flow_device = "cpu"
     if load is None:
         from vidkd.networks import select_device
 
         load = ZooLoader(precision)
         # What cannot work is told once, not for every video.
         place = select_device(device)
+        flow_device = str(place)
         if half and place.type == "cpu":
             load(encoder, device)
         # On the processor: the workers use the device, this process only needs the weights' hash.
@@ -222,6 +238,8 @@ def feature_task(
     else:
         found = load(encoder, "cpu")
     check_encoder(found.card, modality, frames, crop)
+    if not flow_cache:
+        flow = _flow_of_features(modality, flow or FlowSettings(), flow_device)
     return FeatureTask(
         cache,
         modality,
@@ -238,4 +256,14 @@ def feature_task(
         overwrite,
         encoder=encoder,
         half=half,
+        flow_cache=flow_cache,
     )
+
+
+def _flow_of_features(modality: Modality, flow: FlowSettings, device: str) -> FlowSettings:
+    """Return the settings of flow that is not kept, with the backend that ``auto`` stands for."""
+    from vidkd.flow import resolve
+
+    if modality != "flow":
+        raise UsageError(f"features of {modality} need no flow", remedy="leave out --no-flow-cache")
+    return flow.model_copy(update={"backend": resolve(flow.backend, device)})

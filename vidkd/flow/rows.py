@@ -13,12 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vidkd.cache.jpeg import JPEG
 from vidkd.flow.quantise import SCHEME, quantise
 from vidkd.flow.tvl1 import DEFAULTS, flow_function, resolve
 from vidkd.recipe import FlowSettings
+from vidkd.video.prefetch import read_ahead
 
 if TYPE_CHECKING:
     from vidkd.video import Frame
+
+_BATCH = 32
+"""Pairs computed at once by the backend torch; 340 x 256 pixels take 30 MB each."""
 
 
 def to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -29,26 +34,33 @@ def to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
 
 
-def flow_settings(settings: FlowSettings) -> dict[str, Any]:
-    """Return everything that defines the stored numbers, for the provenance of a cache file."""
+def flow_settings(settings: FlowSettings, device: str = "cpu") -> dict[str, Any]:
+    """Return everything that defines the stored numbers, for the provenance of a cache file.
+
+    A codec that loses nothing is not among them: it does not change the numbers.
+    """
     return {
         "algorithm": "tv-l1",
-        "backend": resolve(settings.backend),
+        "backend": resolve(settings.backend, device),
         **dataclasses.asdict(DEFAULTS),
         "gray": "opencv-rgb2gray",
         "bound": settings.bound,
         "quantisation": SCHEME,
         "tail": "repeat-last-row",
+        **({"codec": JPEG} if settings.codec == "jpeg" else {}),
     }
 
 
-def flow_rows(frames: Iterable[Frame], settings: FlowSettings, threads: int = 1) -> Iterator[Frame]:
+def flow_rows(
+    frames: Iterable[Frame], settings: FlowSettings, threads: int = 1, device: str = "cpu"
+) -> Iterator[Frame]:
     """Compute the flow from every frame to the next one.
 
     Args:
         frames: RGB frames of one size.
         settings: backend and bound.
         threads: pairs computed at the same time; the rows do not depend on it.
+        device: where the backend torch computes, and what ``auto`` depends on.
 
     Yields:
         As many frames as came in, with the same times and indices. ``image`` is (H, W, 2) uint8,
@@ -56,6 +68,9 @@ def flow_rows(frames: Iterable[Frame], settings: FlowSettings, threads: int = 1)
         no next one and repeats the row before it, so that flow and RGB have the same length; a
         single frame gives a row of zero motion.
     """
+    if resolve(settings.backend, device) == "torch":
+        yield from _batched_rows(frames, settings, device)
+        return
     with _one_opencv_thread(), ThreadPoolExecutor(threads, "tvl1") as pool:
         waiting: deque[tuple[Frame, Future[NDArray[np.uint8]]]] = deque()
         try:
@@ -99,6 +114,41 @@ def _rows(
         row = future.result()
         yield dataclasses.replace(done, image=row)
     yield dataclasses.replace(last, image=row.copy())
+
+
+def _batched_rows(frames: Iterable[Frame], settings: FlowSettings, device: str) -> Iterator[Frame]:
+    from vidkd.flow.torch_tvl1 import TorchTVL1
+
+    estimator = TorchTVL1(device, _BATCH)
+    row: NDArray[np.uint8] | None = None
+    last: Frame | None = None
+    # Frames are decoded and turned gray while the device computes.
+    for batch in read_ahead(_gray_batches(iter(frames), _BATCH), capacity=1):
+        if len(batch) > 1:
+            flows = estimator.sequence(np.stack([frame.image for frame in batch]))
+            for frame, flow in zip(batch, flows, strict=False):
+                row = quantise(flow, settings.bound)
+                yield dataclasses.replace(frame, image=row)
+        last = batch[-1]
+    if last is not None:
+        if row is None:
+            row = quantise(np.zeros((*last.image.shape, 2), np.float32), settings.bound)
+        yield dataclasses.replace(last, image=row.copy())
+
+
+def _gray_batches(frames: Iterator[Frame], pairs: int) -> Iterator[list[Frame]]:
+    """Yield runs of ``pairs`` + 1 gray frames; each begins with the last frame of the one before.
+
+    The last one may be shorter.
+    """
+    batch: list[Frame] = []
+    for frame in frames:
+        batch.append(dataclasses.replace(frame, image=to_gray(frame.image)))
+        if len(batch) > pairs:
+            yield batch
+            batch = batch[-1:]
+    if batch:
+        yield batch
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""TV-L1 optical flow behind one function, computed by either of two backends.
+"""TV-L1 optical flow behind one function, computed by one of three backends.
 
 Zach, Pock and Bischof, "A duality based approach for realtime TV-L1 optical flow" (2007), with the
 settings and the additions (pyramid, warps, stopping rule, median filter) of OpenCV's DualTVL1.
 ``opencv`` is the reference; ``numba`` is the same algorithm arranged for the CPU's caches and
-vector units, 20 times as fast on one core and bit for bit the same on x86-64.
+vector units, 20 times as fast on one core and bit for bit the same on x86-64; ``torch`` computes
+many pairs at once, for GPUs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Backend: TypeAlias = Literal["auto", "numba", "opencv"]
+Backend: TypeAlias = Literal["auto", "numba", "opencv", "torch"]
+Implementation: TypeAlias = Literal["numba", "opencv", "torch"]
 Gray: TypeAlias = NDArray[Any]
 FlowFunction: TypeAlias = Callable[[Gray, Gray], NDArray[np.float32]]
 """Two gray images (H, W), uint8 or float32 in 0..255, to flow (H, W, 2), float32 pixels (x, y)."""
@@ -47,19 +49,32 @@ class Parameters:
 DEFAULTS: Final = Parameters()
 
 
-def resolve(backend: Backend) -> Literal["numba", "opencv"]:
-    """Return the backend that ``auto`` stands for; the others stand for themselves."""
-    return "numba" if backend == "auto" else backend
+def resolve(backend: Backend, device: str = "cpu") -> Implementation:
+    """Return the backend that ``auto`` stands for on a device; the others are themselves."""
+    if backend == "auto":
+        return "torch" if device.startswith("cuda") else "numba"
+    return backend
 
 
-def flow_function(backend: Backend = "auto", parameters: Parameters = DEFAULTS) -> FlowFunction:
+def flow_function(
+    backend: Backend = "auto", parameters: Parameters = DEFAULTS, device: str = "cpu"
+) -> FlowFunction:
     """Return the function that computes TV-L1 with the given backend.
+
+    ``device`` is where torch computes: ``cpu``, ``cuda`` or ``cuda:N``; see
+    :class:`vidkd.flow.torch_tvl1.TorchTVL1` for many pairs at once.
 
     The function may be called from several threads at once, releases the GIL while it computes,
     and returns the same numbers for the same pair whatever it computed before.
     """
-    if resolve(backend) == "opencv":
+    chosen = resolve(backend, device)
+    if chosen == "opencv":
         return lambda previous, current: _opencv(previous, current, parameters)
+    if chosen == "torch":
+        from vidkd.flow.torch_tvl1 import TorchTVL1
+
+        batched = TorchTVL1(device, parameters=parameters)
+        return lambda *pair: batched.sequence(np.stack(_checked(*pair)))[0]
     # Imported on demand: numba takes half a second that the OpenCV backend does not need.
     from vidkd.flow.fused import fused_tvl1
 
