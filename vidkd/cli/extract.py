@@ -204,7 +204,7 @@ def extract_features(
     from vidkd.features import feature_task, plan_jobs, run_jobs
     from vidkd.features.pose_features import pose_feature_task
     from vidkd.networks import ensure_weights
-    from vidkd.recipe import FrameSettings, SnippetSettings
+    from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
     from vidkd.video import find_videos
 
     frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
