@@ -23,7 +23,7 @@ from vidkd.cli import main
 Run = Callable[..., tuple[int, str, str]]
 
 
-def recipe_of(**fields: Any) -> dict[str, Any]:
+def recipe_of(*figures: int, **fields: Any) -> dict[str, Any]:
     return {
         "name": "small",
         "description": "artificial features",
@@ -35,7 +35,7 @@ def recipe_of(**fields: Any) -> dict[str, Any]:
         "filter": {"kind": "ss-tcn", "channels": 8, "layers": 2},
         "optimiser": {"epochs": 2, "batch_size": 4},
         "seeds": [0, 1],
-        "benchmark": {"tables": [3], "controls": ["untrained-teacher"]},
+        "benchmark": {"tables": [3], "controls": ["untrained-teacher"], "figures": list(figures)},
         **fields,
     }
 
@@ -77,7 +77,7 @@ def test_the_matrix_is_run_resumed_and_changed(run: Run, tmp_path: Path) -> None
     # Teacher, vanilla, student, untrained teacher and its student, for two seeds.
     assert (plan["to_train"], plan["runs"]) == (10, 10)
 
-    code, text, err = run(recipe_of(), "--workers", 1, "--json")
+    code, text, err = run(recipe_of(3, 4, 5, 6, 7), "--workers", 1, "--json")
     assert code == 0, err
     found = json.loads(text)
     table, control = found["tables"]

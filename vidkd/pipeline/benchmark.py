@@ -13,7 +13,7 @@ from vidkd.console import log
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import sha256
 from vidkd.pipeline.experiment import Experiment, Layout
-from vidkd.pipeline.feature_cache import FeatureState, feature_state, features_hash
+from vidkd.pipeline.feature_cache import FeatureState, encoder_name, feature_state, features_hash
 from vidkd.pipeline.matrix import Run, Table, TableRow, all_runs, build_tables
 from vidkd.pipeline.pose import train_encoder as train_pose_encoder
 from vidkd.pipeline.row_jobs import EvaluateJob, UntrainedJob
@@ -184,16 +184,16 @@ class Benchmark:
         """Return everything that decides the weights of a run."""
         recipe = self.recipe
         found: dict[str, Any] = {
-            "encoder": recipe.encoders[run.modality].name,
+            "encoder": encoder_name(recipe, run.modality),
             "features": hashes.get(run.modality, ""),
             "filter": run.filter.model_dump(mode="json"),
             "seed": seed,
             "trained": run.trained,
+            "annotations": self.divisions[run.split].sha256,
+            "subsets": recipe.subsets.model_dump(mode="json"),
         }
         if run.trained:
-            found["annotations"] = self.divisions[run.split].sha256
             found["optimiser"] = recipe.optimiser.model_dump(mode="json", exclude={"seed"})
-            found["subsets"] = recipe.subsets.model_dump(mode="json")
         if run.teachers:
             assert run.distillation is not None
             found["distillation"] = run.distillation.model_dump(mode="json")
@@ -227,7 +227,7 @@ class Benchmark:
             annotations=division.path,
             annotation_format=division.format,
             modality=run.modality,
-            encoder=recipe.encoders[run.modality].name,
+            encoder=encoder_name(recipe, run.modality),
             teachers=tuple(self.layout.run(item.slug, seed) for item in run.teachers),
             filter=run.filter,
             optimiser=recipe.optimiser.model_copy(update={"seed": seed}),
@@ -240,13 +240,16 @@ class Benchmark:
         return functools.partial(train_job, job)
 
     def _untrained(self, run: Run, seed: int) -> UntrainedJob:
+        division = self.divisions[run.split]
         return UntrainedJob(
             self.layout.run(run.slug, seed),
             self.layout.cache,
+            division.path,
+            division.format,
+            self.recipe.subsets.training,
             run.modality,
-            self.recipe.encoders[run.modality].name,
+            encoder_name(self.recipe, run.modality),
             run.filter,
-            tuple(self.divisions[run.split].annotations.actions().classes),
             seed,
         )
 

@@ -46,7 +46,7 @@ def feature_state(
     """
     from vidkd.distillation.data import FeatureIndex
 
-    index = FeatureIndex(cache, _encoder(recipe, modality))
+    index = FeatureIndex(cache, encoder_name(recipe, modality))
     lacking = []
     for video in videos:
         key = index.key(video)
@@ -91,7 +91,7 @@ def features_hash(recipe: Pipeline, cache: Path, modality: Modality, videos: Seq
     """
     from vidkd.distillation.data import FeatureIndex
 
-    encoder = _encoder(recipe, modality)
+    encoder = encoder_name(recipe, modality)
     index = FeatureIndex(cache, encoder)
     digest = hashlib.sha256()
     for video in videos:
@@ -105,10 +105,24 @@ def features_hash(recipe: Pipeline, cache: Path, modality: Modality, videos: Seq
     return digest.hexdigest()
 
 
-def _encoder(recipe: Pipeline, modality: Modality) -> str:
+def encoder_name(recipe: Pipeline, modality: Modality) -> str:
+    """Return the name under which the features of a modality are cached.
+
+    Of a fine-tuned encoder, which a recipe gives as a path, that is the name it was given.
+
+    Raises:
+        UsageError: the recipe has no encoder of this modality.
+        WeightsError: the fine-tuned encoder is damaged.
+    """
+    from vidkd.networks import find_card, trained_file
+
     if modality not in recipe.encoders:
         raise UsageError(
             f"recipe {recipe.name} has no encoder for {modality}",
             remedy=f"name one under `encoders: {{{modality}: ...}}`",
         )
-    return recipe.encoders[modality].name
+    name = recipe.encoders[modality].name
+    # Poses are encoded by what the recipe itself trains, under the name that it gives.
+    if modality == "pose" or trained_file(name) is None:
+        return name
+    return find_card(name).name

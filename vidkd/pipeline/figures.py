@@ -21,8 +21,10 @@ from vidkd.errors import VidkdError
 from vidkd.evaluation import read_dense_scores
 from vidkd.networks import load_temporal_filter
 from vidkd.pipeline.benchmark import Benchmark
+from vidkd.pipeline.feature_cache import encoder_name
 from vidkd.pipeline.inference_speed import speed_points
 from vidkd.pipeline.matrix import NAMES, Run, TableRow, all_runs
+from vidkd.recipe import Modality
 from vidkd.report.paper_figures import (
     Covariance,
     Variation,
@@ -127,8 +129,8 @@ class Figures:
         with CacheFile(self._features("rgb", video)) as file:
             return np.asarray(file.pts)
 
-    def _features(self, modality: str, video: str) -> Path:
-        encoder = self.benchmark.recipe.encoders[modality].name  # type: ignore[index]
+    def _features(self, modality: Modality, video: str) -> Path:
+        encoder = encoder_name(self.benchmark.recipe, modality)
         index = FeatureIndex(self.benchmark.layout.cache, encoder)
         key = index.key(video)
         if key is None:

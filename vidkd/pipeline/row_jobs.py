@@ -27,31 +27,42 @@ def train_job(job: TrainingJob) -> None:
 
 @dataclass(frozen=True)
 class UntrainedJob:
-    """Write the first, random weights of a filter as those of a teacher: a control."""
+    """Write the first, random weights of a filter as those of a teacher: a control.
+
+    Its inputs are standardised as those of a trained teacher are, so that nothing but what was
+    learnt is missing.
+    """
 
     output: Path
     cache: Path
+    annotations: Path
+    annotation_format: str
+    training: str
     modality: Modality
     encoder: str
     filter: FilterSettings
-    classes: tuple[str, ...]
     seed: int
 
     def __call__(self) -> None:
         """Write them."""
         import torch
 
-        from vidkd.distillation.data import find_stream
+        from vidkd.distillation.data import find_stream, load_sequences, read_rows
         from vidkd.networks import FilterHeader, build_temporal_filter, save_temporal_filter
 
+        annotations = load_annotations(self.annotations, self.annotation_format).actions()
         stream = find_stream(self.cache, self.modality, self.encoder)
+        classes = tuple(annotations.classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed + _OTHER)
-            module = build_temporal_filter(self.filter, stream.width, len(self.classes))
+            module = build_temporal_filter(self.filter, stream.width, len(classes))
+        if self.filter.standardise:
+            videos = load_sequences([stream], annotations.subset(self.training))
+            module.standardise(read_rows(video, 0) for video in videos)
         header = FilterHeader(
             filter=self.filter,
             in_features=stream.width,
-            classes=self.classes,
+            classes=classes,
             modality=stream.modality,
             encoder=stream.encoder,
             encoder_sha256=stream.weights_sha256,
