@@ -1,0 +1,443 @@
+"""8-bit I3D: its arithmetic against a second implementation, the choice of layers, the files."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidkd.errors import UsageError, VidkdError, WeightsError
+from vidkd.networks import quantise, zoo
+from vidkd.networks.i3d import I3D, INCEPTIONS
+from vidkd.networks.i3d_inference import FoldedUnit, InferenceI3D
+from vidkd.networks.i3d_int8 import FIRST, GROUPS, Int8I3D, check_tensors, load_openvino, shapes
+from vidkd.networks.quantise import (
+    Calibration,
+    calibrate,
+    choose_precisions,
+    order_of_exclusion,
+    quantised_state,
+    relative_error,
+    units_of,
+)
+from vidkd.networks.weights import save_weights, state_sha256
+from vidkd.recipe import ModelCard, Quantisation, model_cards
+
+NAME = "i3d-rgb-kinetics400"
+STRAY = "Mixed_4b"
+
+
+def has_openvino() -> bool:
+    try:
+        load_openvino()
+    except VidkdError:
+        return False
+    return True
+
+
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="OpenVINO is not installed")
+
+
+def snippets(*shape: int, seed: int = 1) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def inference(network: I3D) -> InferenceI3D:
+    return InferenceI3D(network)
+
+
+@pytest.fixture(scope="module")
+def calibration(inference: InferenceI3D) -> Calibration:
+    return calibrate(inference, [snippets(1, 3, 16, 32, 32, seed=k) for k in range(3)])
+
+
+def test_groups_hold_every_convolution_once(inference: InferenceI3D) -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted(units_of(inference))
+    assert len(names) == len(set(names)) == 57
+    for name, unit in units_of(inference).items():
+        assert shapes(3)[name] == tuple(unit.weight.shape)
+
+
+@needs_openvino
+@pytest.mark.parametrize("shape", [(2, 3, 16, 32, 32), (1, 3, 9, 33, 33)])
+def test_without_quantised_layers_it_is_the_float32_network(
+    inference: InferenceI3D, calibration: Calibration, shape: tuple[int, ...]
+) -> None:
+    module = Int8I3D(quantised_state(inference, calibration, ()))
+    with torch.no_grad():
+        for found, expected in zip(
+            module(snippets(*shape)), inference(snippets(*shape)), strict=True
+        ):
+            assert found.shape == expected.shape
+            assert relative_error(found, expected) < 1e-5
+
+
+class Simulated:
+    """The quantised network in PyTorch's float arithmetic, rounding where the tensors say so."""
+
+    def __init__(self, inference: InferenceI3D, state: dict[str, Tensor]) -> None:
+        self.state = state
+        self.handles = []
+        groups = {name: group for group, names in GROUPS.items() for name in names}
+        self.network = inference
+        self.kept = {}
+        for name, unit in units_of(inference).items():
+            self.kept[unit] = unit.weight, unit.bias, unit.fused
+            unit.weight = state[f"{name}.weight"].float()
+            if f"{name}.scale" in state:
+                unit.weight = unit.weight * state[f"{name}.scale"].reshape(-1, 1, 1, 1, 1)
+            unit.bias, unit.fused, unit._packed = state[f"{name}.bias"], False, None
+            hook = self.rounding(groups[name])
+            self.handles.append(unit.register_forward_pre_hook(hook))
+
+    def rounding(self, group: str):
+        def hook(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+            (x,) = inputs
+            if f"{group}.range" not in self.state:
+                return x
+            high = float(self.state[f"{group}.range"])
+            levels, lowest = (127, -128) if group == FIRST else (255, 0)
+            step = high / levels
+            return (x / step).round().clamp(lowest, levels) * step
+
+        return hook
+
+    def __enter__(self) -> InferenceI3D:
+        return self.network
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+        for unit, (weight, bias, fused) in self.kept.items():
+            unit.weight, unit.bias, unit.fused, unit._packed = weight, bias, fused, None
+
+
+@needs_openvino
+@pytest.mark.parametrize("group", ["Conv3d_1a_7x7", "Conv3d_2c_3x3", "Mixed_4b", "Mixed_5c.b1b"])
+def test_int8_computes_what_the_tensors_say(
+    inference: InferenceI3D, calibration: Calibration, group: str
+) -> None:
+    # One group at a time: what is rounded to the level beside, because sums were taken in another
+    # order, would be rounded again by every layer above.
+    state = quantised_state(inference, calibration, [group])
+    x = snippets(1, 3, 16, 32, 32, seed=9)
+    with torch.no_grad():
+        exact = inference(x)[0]
+        with Simulated(inference, state) as simulated:
+            expected = simulated(x)[0]
+        found = Int8I3D(state)(x)[0]
+    assert relative_error(found, expected) < 0.1 * relative_error(expected, exact)
+    assert relative_error(found, exact) > 1e-5
+
+
+@needs_openvino
+def test_snippets_of_a_batch_do_not_influence_each_other(
+    inference: InferenceI3D, calibration: Calibration
+) -> None:
+    module = Int8I3D(quantised_state(inference, calibration, GROUPS))
+    x = snippets(3, 3, 16, 32, 32)
+    together = module(x)[0]
+    for number in range(3):
+        assert torch.equal(module(x[number : number + 1])[0][0], together[number])
+
+
+def test_kernels_are_rounded_and_keep_the_mean_of_their_output(
+    inference: InferenceI3D, calibration: Calibration
+) -> None:
+    state = quantised_state(inference, calibration, GROUPS)
+    for name, unit in units_of(inference).items():
+        weight, scale = state[f"{name}.weight"], state[f"{name}.scale"].reshape(-1, 1, 1, 1, 1)
+        assert weight.dtype == torch.int8
+        assert ((weight * scale - unit.weight).abs() <= 0.501 * scale).all()
+        assert (weight.abs().amax(dim=(1, 2, 3, 4)) == 127).all()
+        # Away from the border, an input that is its mean everywhere gives the same as before.
+        means = calibration.means[name].float()
+        x = means.reshape(1, -1, 1, 1, 1).expand(1, -1, *unit.kernel)
+        before = functional.conv3d(x, unit.weight, unit.bias)
+        after = functional.conv3d(x, weight * scale, state[f"{name}.bias"])
+        torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+
+
+def test_calibration_sees_the_input_of_every_layer(inference: InferenceI3D) -> None:
+    x = snippets(2, 3, 16, 32, 32)
+    found = calibrate(inference, [x[:1], x[1:]])
+    torch.testing.assert_close(found.means[FIRST].float(), x.mean(dim=(0, 2, 3, 4)))
+    # 8 x 16 x 16 places, 64 kernels of 3 x 7 x 7 x 7, two operations each.
+    assert found.operations[FIRST] == 2 * 8 * 16 * 16 * 64 * 3 * 343
+    assert 0 < found.ranges[FIRST] <= 1
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_range_has_the_least_squared_error(signed: bool) -> None:
+    rng = torch.Generator().manual_seed(0)
+    unit = nn.Module()
+    unit.__class__ = FoldedUnit
+    unit.weight = torch.zeros(1, 4, 1, 1, 1)
+    observer = quantise._Observer("Conv3d_2b_1x1", signed)
+    for _ in range(20):
+        values = torch.randn(1, 4, 8, 32, 32, generator=rng) ** 3
+        observer(unit, (values if signed else values.relu(),))
+    chosen, largest = observer.range(), observer.largest
+    assert 0.299 * largest <= chosen < largest
+
+    seen = torch.cat([*observer.samples, torch.tensor([largest])]).double()
+
+    def error(clip: float) -> float:
+        levels = torch.linspace(0, clip, 128 if signed else 256, dtype=torch.float64)
+        above = torch.bucketize(seen, levels).clamp(1, len(levels) - 1)
+        nearest = torch.minimum((seen - levels[above - 1]).abs(), (seen - levels[above]).abs())
+        return float((nearest**2).mean())
+
+    # The tails of a heavy distribution are worth less than a finer step.
+    assert error(chosen) < error(largest)
+    others = [error(share * largest) for share in np.linspace(0.3, 1, 50)]
+    assert error(chosen) <= 1.01 * min(others)
+
+
+class Additive(nn.Module):
+    """Every int8 group adds an error of its own size in a direction of its own."""
+
+    sizes: dict[str, float]
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.features = torch.zeros(1, 1 + len(GROUPS))
+        self.features[0, 0] = 1.0
+        for number, group in enumerate(GROUPS):
+            if f"{group}.range" in state:
+                self.features[0, 1 + number] = self.sizes[group]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.features, self.features
+
+
+@pytest.mark.parametrize("budget", [0.5, 0.06, 0.03, 0.011])
+def test_the_worst_layers_per_operation_stay_float32(
+    monkeypatch: pytest.MonkeyPatch,
+    inference: InferenceI3D,
+    calibration: Calibration,
+    budget: float,
+) -> None:
+    rng = np.random.default_rng(0)
+    sizes = {
+        group: float(size) for group, size in zip(GROUPS, rng.uniform(0, 0.02, 30), strict=True)
+    }
+    monkeypatch.setattr(Additive, "sizes", sizes, raising=False)
+    monkeypatch.setattr(quantise, "Int8I3D", Additive)
+    network = Additive({})
+    for name in ("layers", "classifier"):
+        setattr(network, name, getattr(inference, name))
+    reports: list[float] = []
+    choice = choose_precisions(
+        network,
+        calibration,
+        [torch.zeros(1)],
+        budget,
+        reports.append,  # type: ignore[arg-type]
+    )
+    assert choice.sensitivities == pytest.approx(sizes, abs=1e-6)
+    assert sum(reports) == len(GROUPS)
+    order = order_of_exclusion(sizes, calibration.operations)
+    assert choice.float32 == tuple(order[: len(choice.float32)])
+    total = math.sqrt(sum(sizes[group] ** 2 for group in order[len(choice.float32) :]))
+    assert choice.error == pytest.approx(total, rel=1e-3)
+    assert choice.error <= budget
+    if choice.float32:
+        # With one group more in int8, the budget would have been exceeded.
+        assert math.hypot(total, sizes[choice.float32[-1]]) > budget
+    int8 = {key.removesuffix(".range") for key in choice.state if key.endswith(".range")}
+    assert int8 == set(order[len(choice.float32) :])
+    operations = calibration.operations
+    assert choice.share == pytest.approx(
+        sum(operations[group] for group in int8) / sum(operations.values())
+    )
+
+
+def test_a_budget_that_no_layer_meets_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, inference: InferenceI3D, calibration: Calibration
+) -> None:
+    monkeypatch.setattr(Additive, "sizes", dict.fromkeys(GROUPS, 0.1), raising=False)
+    monkeypatch.setattr(quantise, "Int8I3D", Additive)
+    network = Additive({})
+    for name in ("layers", "classifier"):
+        setattr(network, name, getattr(inference, name))
+    with pytest.raises(UsageError, match="larger --error"):
+        choose_precisions(network, calibration, [torch.zeros(1)], 0.05)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("harm", ["missing", "unknown", "type", "shape"])
+def test_tensors_of_a_quantised_file_are_checked(
+    inference: InferenceI3D, calibration: Calibration, harm: str
+) -> None:
+    state = quantised_state(inference, calibration, [STRAY])
+    check_tensors(state, 3, "file")
+    if harm == "missing":
+        del state[f"{STRAY}.b0.scale"]
+    elif harm == "unknown":
+        state["Mixed_9z.range"] = torch.tensor(1.0)
+    elif harm == "type":
+        state[f"{STRAY}.b0.weight"] = state[f"{STRAY}.b0.weight"].float()
+    else:
+        state["Mixed_3b.b1b.bias"] = torch.zeros(3)
+    with pytest.raises(WeightsError, match=r"^file: .*vidkd models quantise"):
+        check_tensors(state, 3, "file")
+
+
+# Files
+
+
+@pytest.fixture
+def models(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    network: I3D,
+    inference: InferenceI3D,
+    calibration: Calibration,
+) -> Path:
+    """A models folder with an encoder and its quantised form."""
+    monkeypatch.setenv("VIDKD_MODELS", str(tmp_path))
+    card = model_cards()[NAME]
+    state = {n: v for n, v in network.state_dict().items() if not n.endswith("batches_tracked")}
+    write(tmp_path / f"{NAME}.safetensors", card, state)
+    write_quantised(tmp_path, state_sha256(state), inference, calibration)
+    return tmp_path
+
+
+def write(path: Path, card: ModelCard, state: dict[str, Tensor]) -> None:
+    header = {
+        "network": "i3d",
+        "card": card.name,
+        "classes": [f"class {k}" for k in range(400)],
+        "weights_sha256": state_sha256(state),
+    }
+    if card.quantisation is not None:
+        header["model_card"] = card.model_dump(mode="json")
+    save_weights(path, state, header)
+
+
+def write_quantised(
+    folder: Path, of_sha256: str, inference: InferenceI3D, calibration: Calibration
+) -> None:
+    made = Quantisation(
+        of=NAME,
+        of_sha256=of_sha256,
+        float32_layers=(),
+        relative_error=0.05,
+        budget=0.1,
+        snippets=3,
+        snippets_sha256="0" * 64,
+        videos=("a.mp4",),
+    )
+    update = {"name": f"{NAME}-int8", "quantisation": made, "weights": ()}
+    card = model_cards()[NAME].model_copy(update=update)
+    write(
+        folder / f"{NAME}-int8.safetensors",
+        card,
+        quantised_state(inference, calibration, GROUPS),
+    )
+
+
+@needs_openvino
+def test_precision_chooses_between_the_two_forms(models: Path) -> None:
+    plain = zoo.load_encoder(NAME, "cpu")
+    int8 = zoo.load_encoder(f"{NAME}-int8", "cpu")
+    assert (plain.precision, int8.precision) == ("float32", "int8")
+    assert plain.weights_sha256 != int8.weights_sha256
+    assert plain.replaces == int8.replaces == ()
+    assert int8.card.name == f"{NAME}-int8"
+    assert int8.classes is not None
+    assert int8.classes[7] == "class 7"
+
+    asked = zoo.load_encoder(NAME, "cpu", "int8")
+    assert asked.weights_sha256 == int8.weights_sha256
+    assert asked.replaces == (plain.weights_sha256,)
+    back = zoo.load_encoder(f"{NAME}-int8", "cpu", "float32")
+    assert back.weights_sha256 == plain.weights_sha256
+    assert back.replaces == (int8.weights_sha256,)
+    for name, precision in ((NAME, "float32"), (f"{NAME}-int8", "int8")):
+        assert zoo.load_encoder(name, "cpu", precision).replaces == ()
+
+    x = snippets(1, 3, 16, 32, 32)
+    assert 1e-4 < relative_error(asked.features(x), plain.features(x)) < 0.2
+
+
+def test_what_a_quantised_encoder_cannot_do_is_told(models: Path) -> None:
+    with pytest.raises(UsageError, match="float16 is for GPUs"):
+        zoo.load_encoder(NAME, "cpu", "float16")
+    with pytest.raises(UsageError, match="runs on the CPU, not on cuda"):
+        zoo.load_encoder(f"{NAME}-int8", torch.device("cuda", 0))
+    with pytest.raises(UsageError, match=f"quantised: .*give {NAME}"):
+        zoo.load_network(f"{NAME}-int8")
+
+
+def test_an_encoder_that_was_not_quantised_says_how(models: Path) -> None:
+    (models / f"{NAME}-int8.safetensors").unlink()
+    with pytest.raises(WeightsError, match=f"vidkd models quantise {NAME} VIDEO"):
+        zoo.load_encoder(NAME, "cpu", "int8")
+
+
+def test_the_quantised_form_of_other_weights_is_refused(
+    models: Path, inference: InferenceI3D, calibration: Calibration
+) -> None:
+    write_quantised(models, "ab" * 32, inference, calibration)
+    for name, precision in ((NAME, "int8"), (f"{NAME}-int8", "float32")):
+        with pytest.raises(WeightsError, match="other weights"):
+            zoo.load_encoder(name, "cpu", precision)  # type: ignore[arg-type]
+
+
+def test_half_precision_computes_nearly_the_same(network: I3D) -> None:
+    # On a CPU, which `load_encoder` refuses because it is slow there: only the numbers matter.
+    card, cpu = model_cards()[NAME], torch.device("cpu")
+    half = zoo.Encoder(card, network, cpu, precision="float16")
+    plain = zoo.Encoder(card, network, cpu)
+    x = snippets(1, 3, 8, 32, 32)
+    assert half.precision == "float16"
+    assert half.features(x).dtype == torch.float32
+    assert 0 < relative_error(half.features(x), plain.features(x)) < 1e-2
+
+
+def test_without_openvino_one_line_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['openvino'] = None; from vidkd.cli import main;"
+        f"sys.argv = ['vidkd', 'models', 'quantise', '{NAME}', 'x.mp4']; sys.exit(main())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert "pip install 'vidkd[openvino]'" in lines[0]
+
+
+@needs_openvino
+def test_real_features_stay_close() -> None:
+    folder = os.environ.get("VIDKD_TEST_DATA")
+    if not folder or not zoo.weights_path(model_cards()[NAME]).is_file():
+        pytest.skip("VIDKD_TEST_DATA is not set, or the weights were not fetched")
+    with np.load(Path(folder) / "reference" / "i3d_rgb.npz", allow_pickle=False) as data:
+        images = torch.from_numpy(data["snippets"])
+    x = images.permute(0, 4, 1, 2, 3)[..., 56:168, 56:168] / 127.5 - 1
+    inference = InferenceI3D(zoo.load_network(NAME)[0])
+    with torch.no_grad():
+        expected = inference(x[1:])[0]
+        seen = calibrate(inference, [x[:1]])
+        errors = {}
+        for late in (True, False):
+            groups = [g for g in GROUPS if late or not g.startswith(tuple(INCEPTIONS)[-3:])]
+            module = Int8I3D(quantised_state(inference, seen, groups))
+            errors[late] = relative_error(module(x[1:])[0], expected)
+    assert errors[True] < 0.12
+    # The last modules are where 8 bits cost most, and hardly anything is gained.
+    assert errors[False] < 0.7 * errors[True]
