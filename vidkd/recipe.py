@@ -123,7 +123,7 @@ class DistillationSettings(Settings):
     the cross-entropy was summed over the classes of Charades). No weighted term exceeds a fifth
     of the classification loss in the first epoch. On real people (six folds, docs/experiments.md)
     nothing else that was tried was better: five times all weights, or five or ten times one of
-    them, cost 0.6 to 3 points. Long runs on much data may bear more: tune on a validation split,
+    them, cost 0.6 to 4 points. Long runs on much data may bear more: tune on a validation split,
     with ``metrics.csv`` at hand.
     """
 
@@ -484,7 +484,7 @@ class MethodSettings(Settings):
     """One more row of a benchmark: the recipe's student with some settings replaced."""
 
     name: Annotated[str, Field(min_length=1, max_length=80)]
-    distillation: dict[str, bool | float] = {}  # noqa: RUF012
+    distillation: dict[str, bool | float] = {}
     """Keys of ``DistillationSettings`` with their values; the others stay the recipe's."""
     teachers: Annotated[tuple[Modality, ...], Field(min_length=1)] | None = None
     """None takes those of Tables 1 to 4."""
@@ -516,7 +516,7 @@ class BenchmarkSettings(Settings):
     methods: tuple[MethodSettings, ...] = ()
     """Further students, in a table of their own."""
     controls: tuple[Literal["untrained-teacher", "rgb-teacher"], ...] = ()
-    """Students whose teacher knows nothing (a fresh filter, frozen) or nothing new (vanilla RGB)."""
+    """Students of a teacher that knows nothing (fresh, frozen) or nothing new (vanilla RGB)."""
     figures: tuple[Literal[3, 4, 5, 6, 7], ...] = (3, 4, 5, 6, 7)
 
 
