@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,10 +18,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON rather than a tab
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
     """List the networks of the zoo, whether their weights are here, and your own encoders."""
+    from vidkd.files import resources
     from vidkd.networks.zoo import find_card, models_folder, weights_path
-    from vidkd.recipe import model_cards
+    from vidkd.recipe import model_cards, pose_detector_cards
 
-    entries = []
+    entries: list[dict[str, Any]] = []
     cards = [(card, weights_path(card)) for card in model_cards().values()]
     for path in sorted(models_folder().glob("*.safetensors")):
         if path not in {known for _, known in cards}:
@@ -44,11 +45,27 @@ def list_models(as_json: Json = False) -> None:
                 "path": str(path),
             }
         )
+    for detector in pose_detector_cards().values():
+        path = resources("models") / detector.file
+        entries.append(
+            {
+                "name": detector.name,
+                "modality": "pose",
+                "network": detector.network,
+                "feature_dim": None,
+                "description": detector.description,
+                "licence": detector.licence,
+                "source": detector.source,
+                "sources": ["package"],
+                "fetched": path.is_file(),
+                "path": str(path),
+            }
+        )
     if as_json:
         emit_json(entries)
         return
     rows = [
-        (e["name"], e["modality"], e["feature_dim"], "yes" if e["fetched"] else "no")
+        (e["name"], e["modality"], e["feature_dim"] or "-", "yes" if e["fetched"] else "no")
         for e in entries
     ]
     emit_table("Models", ("name", "modality", "features", "fetched"), rows)
