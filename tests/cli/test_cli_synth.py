@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,17 +30,22 @@ def test_killed_and_started_again_it_gives_the_same_files(tmp_path: Path) -> Non
     facts = json.loads(whole.stdout)
     assert sum(facts["subsets"].values()) == 4
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(killed, "--workers", "1"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list(killed.glob("videos/*.mp4")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    # On a busy machine all may be done before the signal comes: then it is tried once more.
+    for _ in range(5):
+        shutil.rmtree(killed, ignore_errors=True)
+        process = subprocess.Popen(
+            command(killed, "--workers", "1"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while not list(killed.glob("videos/*.mp4")) and process.poll() is None:
+            time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if not (killed / "annotations.json").exists():
+            break
     assert not (killed / "annotations.json").exists()
     subprocess.run(command(killed), capture_output=True, check=True)
     files = {path.relative_to(killed) for path in killed.rglob("*") if path.is_file()}

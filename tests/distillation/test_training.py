@@ -330,23 +330,27 @@ def test_a_damaged_state_is_named(job):
 
 SCRIPT = """
 import sys
+import time
 import torch
 from vidkd.distillation import TrainingJob, train, training
 
 torch.set_num_threads(1)
-training._SAVE_SECONDS = float(sys.argv[2])
+training._SAVE_SECONDS = 0.0
+epoch = training.TrainingRun._epoch
+
+def epoch_or_wait(run):
+    while run.epoch > int(sys.argv[2]):
+        time.sleep(1)
+    return epoch(run)
+
+training.TrainingRun._epoch = epoch_or_wait
 train(TrainingJob.model_validate_json(sys.argv[1]))
 """
 
 
-def start(job, save_seconds):
-    command = [
-        sys.executable,
-        "-c",
-        textwrap.dedent(SCRIPT),
-        job.model_dump_json(),
-        str(save_seconds),
-    ]
+def start(job, last):
+    """Train in a process that never gets past the epoch ``last``, however late it is killed."""
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), job.model_dump_json(), str(last)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ))
 
 
@@ -358,7 +362,7 @@ def test_killed_runs_end_like_undisturbed_ones(job, teacher):
     killed = job("killed", memory=0, **fields)
     interruptions = 0
     for epoch in (1, 30):
-        process = start(killed, 0.0)
+        process = start(killed, epoch + 20)
         # Killed in the middle of whatever it does once it has got so far.
         while process.poll() is None and saved_epoch(killed.output) < epoch:
             time.sleep(0.005)

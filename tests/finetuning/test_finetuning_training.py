@@ -158,9 +158,17 @@ def test_divergence_and_damage_are_reported(make_job):
 
 
 SCRIPT = """
-import sys, torch
+import sys, time, torch
 torch.set_num_threads(1)
-from vidkd.finetuning import FinetuneJob, train_encoder
+from vidkd.finetuning import FinetuneJob, train_encoder, training
+validate = training._Run._validate
+
+def validate_or_wait(run):
+    while len(sys.argv) > 2 and run.epoch > int(sys.argv[2]):
+        time.sleep(1)
+    return validate(run)
+
+training._Run._validate = validate_or_wait
 train_encoder(FinetuneJob.model_validate_json(sys.argv[1]))
 """
 
@@ -171,8 +179,9 @@ def test_a_killed_run_ends_like_an_undisturbed_one(make_job):
     undisturbed = make_job("undisturbed", **fields)
     train_encoder(undisturbed)
     killed = make_job("killed", **fields)
+    # It never ends the second epoch, however late it is killed.
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, killed.model_dump_json()], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SCRIPT, killed.model_dump_json(), "1"], stderr=subprocess.DEVNULL
     )
     while process.poll() is None and not (killed.output / "last.pt").exists():
         time.sleep(0.005)
