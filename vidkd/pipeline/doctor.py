@@ -51,7 +51,7 @@ def examine() -> list[Check]:
         ("folder of weights", _weights_folder, "set VIDKD_MODELS to a folder that can be written"),
     ]
     outcomes = [_outcome(name, probe, remedy) for name, probe, remedy in checks]
-    return [*outcomes, _gpu(), *_weights()]
+    return [*outcomes, _pose_detector(), _gpu(), *_weights()]
 
 
 def _outcome(name: str, probe: Callable[[], str], remedy: str) -> Check:
@@ -156,6 +156,23 @@ def _weights_folder() -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         return str(folder)
+
+
+def _pose_detector() -> Check:
+    from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+    from vidkd.recipe import pose_detector_cards
+
+    if DEFAULT_DETECTOR not in pose_detector_cards():
+        return Check("pose detector", "optional", "none", "train one with vidkd train-pose")
+
+    def detect() -> str:
+        detector = load_pose_detector(DEFAULT_DETECTOR, "cpu")
+        (people,) = detector([np.full((192, 256, 3), 127, np.uint8)])
+        if people:
+            raise VidkdError(f"{detector.name} finds {len(people)} people in a grey picture")
+        return detector.name
+
+    return _outcome("pose detector", detect, "install vidkd again")
 
 
 def _gpu() -> Check:
