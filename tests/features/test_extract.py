@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,6 +170,68 @@ def test_flow_must_be_there_and_be_what_is_asked_for(make_video: MakeVideo, tmp_
     assert features(video, tmp_path, "flow", flow=OPENCV).skipped
     with pytest.raises(CacheError, match=r"flow.bound is 20.0 \(asked for: 10.0\)"):
         features(video, tmp_path, "flow", flow=FlowSettings(backend="opencv", bound=10.0))
+
+
+def test_flow_need_not_be_kept(make_video: MakeVideo, tmp_path: Path) -> None:
+    """In one pass or through the cache: the same bits, and either call accepts the other's."""
+    video = make_video(frames=21)
+    kept, passed = tmp_path / "kept", tmp_path / "passed"
+    extract_flow(video, kept, FRAMES, OPENCV)
+    one_pass: dict[str, Any] = {"flow": OPENCV, "flow_cache": False}
+    results = [features(video, kept, "flow"), features(video, passed, "flow", **one_pass)]
+    assert not (passed / "flow").exists()
+    with CacheFile(results[0].path) as first, CacheFile(results[1].path) as second:
+        assert first.rows().tobytes() == second.rows().tobytes()
+        np.testing.assert_array_equal(first.pts, second.pts)
+        assert first.provenance.settings == second.provenance.settings
+        assert second.provenance.source.frame_count == 21
+    assert features(video, kept, "flow", **one_pass).skipped
+    assert features(video, passed, "flow").skipped
+    other = FlowSettings(backend="opencv", bound=10.0)
+    with pytest.raises(CacheError, match=r"flow.bound is 20.0 \(asked for: 10.0\)"):
+        features(video, kept, "flow", flow=other, flow_cache=False)
+
+
+def test_flow_as_jpeg_is_never_taken_for_the_other(make_video: MakeVideo, tmp_path: Path) -> None:
+    video = make_video(frames=18)
+    jpeg = FlowSettings(backend="opencv", codec="jpeg")
+    path = extract_flow(video, tmp_path, FRAMES, jpeg).path
+    exact = extract_flow(video, tmp_path / "exact", FRAMES, OPENCV).path
+    with CacheFile(path) as lossy, CacheFile(exact) as lossless:
+        assert lossy.data.shape == lossless.data.shape
+        away = np.abs(lossy.rows().astype(int) - lossless.rows())
+        assert 0 < away.mean() < 1
+        assert lossy.provenance.settings["flow"]["codec"] == "jpeg-95"
+    assert verify(path) == []
+    assert extract_flow(video, tmp_path, FRAMES, jpeg).skipped
+    with pytest.raises(CacheError, match=r"flow\.codec"):
+        extract_flow(video, tmp_path, FRAMES, OPENCV)
+    with pytest.raises(CacheError, match=r"flow\.codec"):
+        extract_flow(video, tmp_path / "exact", FRAMES, jpeg)
+    made = features(video, tmp_path, "flow").path
+    with CacheFile(made) as file:
+        assert file.provenance.settings["flow"]["codec"] == "jpeg-95"
+    with pytest.raises(CacheError, match=r"flow\.codec"):
+        features(video, tmp_path, "flow", flow=OPENCV, flow_cache=False)
+    with pytest.raises(UsageError, match="cannot be coded as jpeg"):
+        features(video, tmp_path, "flow", flow=jpeg, flow_cache=False)
+
+
+def test_a_source_that_shrinks_while_it_is_read_leaves_nothing(
+    make_video: MakeVideo, tmp_path: Path
+) -> None:
+    video = make_video(frames=400, width=320, height=240)
+    cut = False
+
+    def unplug(amount: float) -> None:
+        nonlocal cut
+        if not cut:
+            os.truncate(video.path, video.path.stat().st_size // 3)
+            cut = True
+
+    with pytest.raises(VideoError, match="damaged"):
+        features(video, tmp_path / "cache", report=unplug)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_what_cannot_fit_is_a_usage_error(make_video: MakeVideo, tmp_path: Path) -> None:

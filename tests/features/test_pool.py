@@ -105,6 +105,32 @@ def test_a_worker_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - started < 200
 
 
+def hang_or_trickle(job: str, report: Report, threads: int) -> str:
+    for _ in range(4):
+        report(1)
+        time.sleep(1000 if job == "hangs" else 0.3)
+    return job
+
+
+def test_a_job_without_a_sign_is_killed_and_the_others_go_on() -> None:
+    """Not even its connection answers: nothing but the kill ends ``time.sleep``."""
+    # Trickling takes longer than hanging may, but is never silent: 60 s serve a busy machine.
+    allowed = {"hangs": 0.5, "a": 60.0, "b": 60.0}
+    ended = {
+        item.job: item
+        for item in run_pool(
+            ["a", "hangs", "b"],
+            hang_or_trickle,
+            workers=1,
+            advance=lambda _: None,
+            silence=allowed.__getitem__,
+        )
+    }
+    assert [ended[name].result for name in "ab"] == ["a", "b"]
+    assert "gave no sign of life" in str(ended["hangs"].error)
+    assert "--time-limit" in str(ended["hangs"].error)
+
+
 def test_errors_survive_the_way_between_processes() -> None:
     [ended] = run_pool(["refuses"], misbehave, workers=1, advance=lambda _: None)
     assert isinstance(ended.error, VidkdError)

@@ -301,6 +301,22 @@ def test_a_part_holds_the_frames_of_the_whole(kind, tmp_path, encode, number, co
             assert (frame.start, frame.end) == (other.start, other.end)
 
 
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_a_part_of_a_variable_rate_with_b_frames(name, tmp_path, encode, number):
+    choose = random.Random(name)
+    steps = [choose.choice([0.01, 0.04, 0.04, 0.1, 0.7]) for _ in range(60)]
+    times = [sum(steps[:count]) for count in range(len(steps))]
+    path = encode(tmp_path / name, times, options={"bf": "3", "g": "9"})
+    whole = list(read_frames(path))
+    for _ in range(10):
+        start, length = choose.uniform(0, times[-1]), choose.uniform(0.01, 2.0)
+        part = list(read_frames(path, start=start, end=start + length))
+        wanted = [f for f in whole if f.end > start and f.start < start + length]
+        assert [(f.start, f.end, number(f.image)) for f in part] == [
+            (f.start, f.end, number(f.image)) for f in wanted
+        ]
+
+
 def test_part_with_sampling_keeps_the_grid(tmp_path, encode, number, constant):
     path = encode(tmp_path / "v.mp4", constant(75), options={"g": "10"})
     whole = [f for f in read_frames(path, frame_rate=10) if 0.95 <= f.start < 2.0]

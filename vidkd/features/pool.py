@@ -115,9 +115,8 @@ def _heard(
     """Wait for workers that have something to say, or have said nothing for too long."""
     if silence is None:
         return [busy[connection] for connection in wait(list(busy))]  # type: ignore[index]
-    patience = max(
-        0.0, min(worker.deadline(silence) for worker in busy.values()) - time.monotonic()
-    )
+    next_deadline = min(worker.deadline(silence) for worker in busy.values())
+    patience = min(max(0.0, next_deadline - time.monotonic()), _PATIENCE_SECONDS)
     before = time.monotonic()
     ready = [busy[connection] for connection in wait(list(busy), patience)]  # type: ignore[index]
     if time.monotonic() - before > patience + _PATIENCE_SECONDS:

@@ -124,10 +124,11 @@ def _resized(
     for axis, length in ((-1, size[1]), (-2, size[0])):
         old = images.shape[axis]
         points = (np.arange(length) + 0.5) * (step or old / length) - 0.5
-        before = np.floor(points)
-        share = np.where((before < 0) | (before >= old - 1), 0, points - before)
-        left = np.clip(before, 0, old - 1).astype(np.int64)
-        right = np.minimum(left + 1, old - 1)
+        # Beyond the last pixel the step from the one before it is added to that one, which rounds.
+        points = np.clip(points, 0, old - 1)
+        left = np.minimum(np.floor(points), old - 2).astype(np.int64)
+        share = points - left
+        right = left + 1
         shape = (-1, 1) if axis == -2 else (-1,)
         # Single precision, multiplied and added in double: OpenCV's has one rounding there.
         weight = torch.from_numpy(share.astype(np.float32)).reshape(shape).to(images.device)
