@@ -90,6 +90,7 @@ def test_wrong_usage_is_one_line(arguments: list[str], message: str, tmp_path: P
 
 
 def test_features_need_an_encoder_of_poses(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
     done = vidkd("extract-features", tmp_path, "--cache", tmp_path, "--modality", "pose")
     assert done.returncode == 2
     assert "train one with `vidkd train-encoder --modality pose`" in done.stderr
