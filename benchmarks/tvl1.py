@@ -1,10 +1,11 @@
 """Compare the TV-L1 backends on one core: speed and agreement, measured interleaved in one run.
 
-    python benchmarks/tvl1.py [VIDEO] [--short-side 256] [--pairs 5]
+    python benchmarks/tvl1.py [VIDEO] [--short-side 256] [--pairs 5] [--device cuda]
 
 Without a video, frames are generated. Rates are pairs per second of the CPU time this thread
 used, which other load on the machine disturbs less than wall time; the wall time is printed
-beside it.
+beside it. With ``--device`` the backend torch computes all pairs as one batch there, second of two
+runs, and its wall time is compared.
 """
 
 from __future__ import annotations
@@ -83,11 +84,30 @@ def measure(frames: list[np.ndarray]) -> Iterator[dict[str, float]]:
         yield row
 
 
+def batched(frames: list[np.ndarray], device: str) -> tuple[float, float]:
+    """Return pairs per second of the backend torch, and its mean end-point error to OpenCV."""
+    from vidkd.flow.torch_tvl1 import TorchTVL1
+
+    estimator = TorchTVL1(device, batch_size=len(frames) - 1)
+    images = np.stack(frames)
+    estimator.sequence(images)
+    start = time.perf_counter()
+    flows = estimator.sequence(images)  # comes back to the host, so nothing is still under way
+    seconds = time.perf_counter() - start
+    opencv = flow_function("opencv")
+    errors = [
+        np.hypot(*np.moveaxis(flow - opencv(*pair), -1, 0)).mean()
+        for flow, pair in zip(flows, pairwise(frames), strict=True)
+    ]
+    return len(flows) / seconds, float(np.mean(errors))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("video", nargs="?", help="a video file; default: generated frames")
     parser.add_argument("--short-side", type=int, default=256)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N: measure the backend torch there")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -119,6 +139,8 @@ def main() -> None:
         "mean motion": statistics.mean(row["motion"] for row in rows),
         "first call": ready,
     }
+    if options.device:
+        result["torch pairs/s"], result["torch error"] = batched(frames, options.device)
     if options.json:
         print(json.dumps(result))
         return
@@ -136,6 +158,11 @@ def main() -> None:
         f"mean end-point error {result['mean end-point error']:.6f} px, largest "
         f"{result['largest error']:.6f}, mean motion {result['mean motion']:.2f} px"
     )
+    if options.device:
+        print(
+            f"torch   {result['torch pairs/s']:7.2f} pairs/s of wall time on {options.device}, "
+            f"mean end-point error {result['torch error']:.6f} px"
+        )
     print(f"first call of numba (compiling, or loading what is compiled) {ready:.1f} s")
 
 

@@ -1,4 +1,4 @@
-"""A task that kills its own process; apart, so that workers need not import torch for it."""
+"""Tasks that die or hang; apart, so that workers need not import torch for them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,22 @@ class DeadlyTask(FlowTask):
             report(amount)
 
         return super().__call__(video, deadly, threads)
+
+
+@dataclass(frozen=True)
+class StuckTask(FlowTask):
+    """Waits for ever on a pipe nobody writes to, in the middle of the video called ``stuck``."""
+
+    def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
+        done = 0.0
+
+        def stuck(amount: float) -> None:
+            nonlocal done
+            done += amount
+            if video.key == "stuck" and done == 12:
+                pipe = video.path.with_suffix(".pipe")
+                os.mkfifo(pipe)
+                os.open(pipe, os.O_RDONLY)
+            report(amount)
+
+        return super().__call__(video, stuck, threads)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from deadly_task import DeadlyTask
+from deadly_task import DeadlyTask, StuckTask
 from encoder_double import TinyEncoder, load
 
+import vidkd.features.jobs
 from vidkd.cache import CacheFile, verify_cache
 from vidkd.errors import UsageError
 from vidkd.features import (
@@ -22,6 +24,7 @@ from vidkd.features import (
     plan_jobs,
     run_jobs,
 )
+from vidkd.features.jobs import silence_allowed
 from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
 from vidkd.video import VideoFile
 
@@ -116,6 +119,59 @@ def test_a_killed_worker_fails_its_video_and_a_rerun_gives_the_same_bytes(
     extract_flow_all(videos[:1], undisturbed, FRAMES, OPENCV)
     assert (cache / "flow/deadly.h5").read_bytes() == (undisturbed / "flow/deadly.h5").read_bytes()
     assert all(problems == [] for _, problems in verify_cache(cache, tmp_path / "videos"))
+
+
+@pytest.mark.slow
+def test_a_video_that_hangs_fails_alone_and_leaves_no_half_file(
+    make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allowed(video: VideoFile, time_limit: float | None) -> float:
+        # Once it hangs it cannot recover; until then a busy machine has all the time it needs.
+        assert time_limit == 7
+        return 0.5 if video.path.with_suffix(".pipe").exists() else 300.0
+
+    monkeypatch.setattr("vidkd.features.jobs.silence_allowed", allowed)
+    videos = [make_video(name, 20) for name in ("stuck", "one")]
+    task = StuckTask(tmp_path / "cache", FRAMES, OPENCV)
+    results = run_jobs(videos, task, workers=1, overwrite=False, time_limit=7)
+    assert [result.status for result in results] == ["failed", "done"]
+    assert "gave no sign of life" in results[0].reason
+    assert [item.name for item in (tmp_path / "cache/flow").iterdir()] == ["one.h5"]
+
+
+def test_a_file_that_cannot_even_be_looked_at_does_not_hold_up_the_rest(
+    make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [make_video(name, 3) for name in ("stuck", "one")]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = vidkd.features.jobs.probe
+
+    def look(path: Path) -> Any:
+        if path.stem == "stuck":
+            pipe.read_bytes()
+        return before(path)
+
+    def allowed(video: VideoFile, time_limit: float | None) -> float:
+        return 0.2 if video.key == "stuck" else 300.0
+
+    monkeypatch.setattr(vidkd.features.jobs, "probe", look)
+    monkeypatch.setattr(vidkd.features.jobs, "silence_allowed", allowed)
+    plans = plan_jobs(videos, FlowTask(tmp_path, FRAMES, OPENCV))
+    with pipe.open("wb"):  # lets the thread go
+        pass
+    assert [plan.state for plan in plans] == ["failed", "missing"]
+    assert "gave no sign of life" in plans[0].reason
+
+
+def test_silence_is_allowed_by_the_size_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    video = VideoFile(path, "v")
+    assert silence_allowed(video, None) == 600
+    with path.open("wb") as stream:
+        stream.truncate(5 * 10**9)
+    assert silence_allowed(video, None) == 1100
+    assert silence_allowed(video, 30) == 30
 
 
 def test_the_plan_tells_without_decoding(

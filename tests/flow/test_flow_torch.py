@@ -97,7 +97,7 @@ def test_the_median_network_selects_the_median_of_zeros_and_ones() -> None:
 def test_resizing_is_opencvs(size: tuple[int, int]) -> None:
     image = np.random.default_rng(1).uniform(0, 255, size).astype(np.float32)
     smaller = cv2.resize(image, None, fx=0.8, fy=0.8)
-    larger = cv2.resize(image, (171, 120))
+    larger = cv2.resize(image, (round(size[1] * 1.25), round(size[0] * 1.25)))
     tensor = torch.from_numpy(image)[None]
     for expected, actual in (
         (smaller, torch_tvl1._resized(tensor, smaller.shape, 1 / 0.8)),

@@ -124,11 +124,12 @@ def _resized(
     for axis, length in ((-1, size[1]), (-2, size[0])):
         old = images.shape[axis]
         points = (np.arange(length) + 0.5) * (step or old / length) - 0.5
-        # Beyond the last pixel the step from the one before it is added to that one, which rounds.
         points = np.clip(points, 0, old - 1)
-        left = np.minimum(np.floor(points), old - 2).astype(np.int64)
+        # Given the distance, OpenCV reaches the last pixel by adding the step to the one before
+        # it, which rounds.
+        left = np.minimum(np.floor(points), old - 1 if step is None else old - 2).astype(np.int64)
+        right = np.minimum(left + 1, old - 1)
         share = points - left
-        right = left + 1
         shape = (-1, 1) if axis == -2 else (-1,)
         # Single precision, multiplied and added in double: OpenCV's has one rounding there.
         weight = torch.from_numpy(share.astype(np.float32)).reshape(shape).to(images.device)
