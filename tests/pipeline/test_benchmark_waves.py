@@ -27,7 +27,7 @@ def test_a_failure_stays_with_what_builds_on_it_and_a_change_too(tmp_path: Path)
             stage(tmp_path, "of-both", "of-one", "of-two"),
         ]
 
-    first = run_waves(graph(True, 1), tmp_path, workers=2)
+    first = run_waves(graph(True, 1), tmp_path, workers=1)
     assert sorted(first.ran) == ["of-one", "one"]
     assert "nothing.json" in first.failed["two"]
     assert first.failed["of-two"] == "two failed"
@@ -39,3 +39,10 @@ def test_a_failure_stays_with_what_builds_on_it_and_a_change_too(tmp_path: Path)
     changed = run_waves(graph(False, 2), tmp_path, workers=1)
     assert sorted(changed.ran) == ["of-both", "of-two", "two"]
     assert not run_waves(graph(False, 2), tmp_path, workers=1).ran
+
+
+def test_a_worker_process_does_what_this_one_would(tmp_path: Path) -> None:
+    found = run_waves([stage(tmp_path, "one")], tmp_path, workers=2)
+    assert found.ran == ["one"]
+    assert (tmp_path / "one.out").read_text() == "one"
+    assert (tmp_path / "logs" / "one.log").exists()

@@ -15,7 +15,6 @@ from vidkd.files import sha256
 from vidkd.pipeline.experiment import Experiment, Layout
 from vidkd.pipeline.feature_cache import FeatureState, encoder_name, feature_state, features_hash
 from vidkd.pipeline.matrix import Run, Table, TableRow, all_runs, build_tables
-from vidkd.pipeline.pose import train_encoder as train_pose_encoder
 from vidkd.pipeline.row_jobs import EvaluateJob, UntrainedJob
 from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.pipeline.waves import Outcome, run_waves
@@ -143,12 +142,12 @@ class Benchmark:
         # A folder that others may share is never overwritten: they are told what differs.
         renew = state.stale and self.layout.shared is None
         experiment = replace(self.experiment, overwrite=renew)
-        if modality == "flow":
-            experiment.extract_flow()
-        if modality == "pose":
-            experiment.extract_pose()
-            train_pose_encoder(experiment)
-        experiment.extract_features(modality)
+        # Found before anything is loaded: whoever gave no videos is told that first.
+        log(f"extracting {modality} from {len(experiment.videos)} videos")
+        needed = {f"{step}-{modality}" for step in ("quantise", "encoder", "features")}
+        for stage in experiment.data_stages():
+            if stage.name in {modality, *needed}:
+                stage.action()
 
     def _videos(self) -> list[str]:
         names = (name for item in self.divisions.values() for name in item.annotations.videos)

@@ -14,6 +14,7 @@ from vidkd.console import log
 from vidkd.errors import AnnotationError, UsageError, VidkdError
 from vidkd.features import JobResult, extract_features_all, extract_flow_all
 from vidkd.pipeline import pose
+from vidkd.pipeline.feature_cache import encoder_name
 from vidkd.pipeline.results import Results, Row
 from vidkd.pipeline.scoring import score_runs
 from vidkd.pipeline.stages import Stage, run_stages
@@ -246,10 +247,7 @@ class Experiment:
 
     def encoder_name(self, modality: Modality) -> str:
         """Name of the encoder whose features are trained on."""
-        from vidkd.networks.zoo import quantised_name
-
-        encoder = self.recipe.encoders[modality]
-        return quantised_name(encoder.name) if encoder.precision == "int8" else encoder.name
+        return encoder_name(self.recipe, modality)
 
     def _quantised_file(self, modality: Modality) -> Path:
         return self.layout.encoders / f"{self.encoder_name(modality)}.safetensors"

@@ -108,13 +108,15 @@ def features_hash(recipe: Pipeline, cache: Path, modality: Modality, videos: Seq
 def encoder_name(recipe: Pipeline, modality: Modality) -> str:
     """Return the name under which the features of a modality are cached.
 
-    Of a fine-tuned encoder, which a recipe gives as a path, that is the name it was given.
+    Of a fine-tuned encoder, which a recipe gives as a path, that is the name it was given; of one
+    that the recipe quantises, the name of its quantised form.
 
     Raises:
         UsageError: the recipe has no encoder of this modality.
         WeightsError: the fine-tuned encoder is damaged.
     """
     from vidkd.networks import find_card, trained_file
+    from vidkd.networks.zoo import quantised_name
 
     if modality not in recipe.encoders:
         raise UsageError(
@@ -122,6 +124,8 @@ def encoder_name(recipe: Pipeline, modality: Modality) -> str:
             remedy=f"name one under `encoders: {{{modality}: ...}}`",
         )
     name = recipe.encoders[modality].name
+    if recipe.encoders[modality].precision == "int8":
+        return quantised_name(name)
     # Poses are encoded by what the recipe itself trains, under the name that it gives.
     if modality == "pose" or trained_file(name) is None:
         return name

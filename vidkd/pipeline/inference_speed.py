@@ -13,6 +13,7 @@ from vidkd.console import log
 from vidkd.errors import VidkdError
 from vidkd.files import cores
 from vidkd.pipeline.benchmark import Benchmark
+from vidkd.pipeline.feature_cache import encoder_name
 from vidkd.pipeline.matrix import Table, TableRow
 from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.recipe import Modality
@@ -150,8 +151,12 @@ def _encoder(benchmark: Benchmark, modality: Modality) -> Any:
 
     recipe = benchmark.recipe
     chosen = recipe.encoders[modality]
-    ensure_weights(chosen.name)
-    encoder = load_encoder(chosen.name, benchmark.device)
+    name, precision = chosen.name, chosen.precision
+    if precision == "int8":
+        file = benchmark.layout.encoders / f"{encoder_name(recipe, modality)}.safetensors"
+        name, precision = str(file), "auto"
+    ensure_weights(name)
+    encoder = load_encoder(name, benchmark.device, precision)
     batch = 32 if encoder.device.type == "cuda" else 4
 
     def encode(video: VideoFile, cache: Path) -> Path:
