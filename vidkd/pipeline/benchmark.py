@@ -149,6 +149,11 @@ class Benchmark:
             if stage.name in {modality, *needed}:
                 stage.action()
 
+    @functools.cached_property
+    def encoders(self) -> dict[Modality, str]:
+        """The names of the features of every modality; see ``encoder_name``."""
+        return {modality: encoder_name(self.recipe, modality) for modality in self.modalities()}
+
     def _videos(self) -> list[str]:
         names = (name for item in self.divisions.values() for name in item.annotations.videos)
         return list(dict.fromkeys(names))
@@ -183,7 +188,7 @@ class Benchmark:
         """Return everything that decides the weights of a run."""
         recipe = self.recipe
         found: dict[str, Any] = {
-            "encoder": encoder_name(recipe, run.modality),
+            "encoder": self.encoders[run.modality],
             "features": hashes.get(run.modality, ""),
             "filter": run.filter.model_dump(mode="json"),
             "seed": seed,
@@ -226,7 +231,7 @@ class Benchmark:
             annotations=division.path,
             annotation_format=division.format,
             modality=run.modality,
-            encoder=encoder_name(recipe, run.modality),
+            encoder=self.encoders[run.modality],
             teachers=tuple(self.layout.run(item.slug, seed) for item in run.teachers),
             filter=run.filter,
             optimiser=recipe.optimiser.model_copy(update={"seed": seed}),
@@ -247,7 +252,7 @@ class Benchmark:
             division.format,
             self.recipe.subsets.training,
             run.modality,
-            encoder_name(self.recipe, run.modality),
+            self.encoders[run.modality],
             run.filter,
             seed,
         )

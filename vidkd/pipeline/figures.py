@@ -21,7 +21,6 @@ from vidkd.errors import VidkdError
 from vidkd.evaluation import read_dense_scores
 from vidkd.networks import load_temporal_filter
 from vidkd.pipeline.benchmark import Benchmark
-from vidkd.pipeline.feature_cache import encoder_name
 from vidkd.pipeline.inference_speed import speed_points
 from vidkd.pipeline.matrix import NAMES, Run, TableRow, all_runs
 from vidkd.recipe import Modality
@@ -130,7 +129,7 @@ class Figures:
             return np.asarray(file.pts)
 
     def _features(self, modality: Modality, video: str) -> Path:
-        encoder = encoder_name(self.benchmark.recipe, modality)
+        encoder = self.benchmark.encoders[modality]
         index = FeatureIndex(self.benchmark.layout.cache, encoder)
         key = index.key(video)
         if key is None:
