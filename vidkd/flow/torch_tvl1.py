@@ -1,9 +1,9 @@
 """TV-L1 of many pairs at once in torch, for GPUs.
 
 The algorithm, its parameters and every operation on a pixel are those of OpenCV's DualTVL1 (see
-:mod:`vidkd.flow.kernels`, which runs them on a CPU), in the same order and, but for three places,
-with the same rounding: the sum of the stopping rule, the square root of the dual step and the
-cubic interpolation, whose last bits differ.
+:mod:`vidkd.flow.kernels`, which runs them on a CPU), in the same order and with the same rounding:
+the iteration is chaotic, and a last-bit difference grows. Only the stopping rule sums
+in another order, and in double precision, so that a result does not depend on the batch.
 
 All pairs of a batch go through the same sweeps, each with its own stopping rule: a pair that has
 converged has its step sizes set to zero, which leaves its flow and dual variables as they are, bit
