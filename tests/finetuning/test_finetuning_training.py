@@ -153,7 +153,7 @@ def test_divergence_and_damage_are_reported(make_job):
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"encoder\.safetensors: was damaged.*train or copy"):
+    with pytest.raises(WeightsError, match=r"encoder\.safetensors: was damaged.*copy it again"):
         load_encoder(str(job.output), "cpu")
 
 

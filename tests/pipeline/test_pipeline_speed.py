@@ -59,7 +59,7 @@ def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_command_times_flow(video: Path) -> None:
-    options = ("--modality", "flow", "--short-side", 48, "--rounds", 2)
+    options = ("--modality", "flow", "--short-side", 32, "--rounds", 2)
     result = bench(video, *options, "--seconds", 0.6, "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
@@ -70,10 +70,6 @@ def test_the_command_times_flow(video: Path) -> None:
     assert sum(found["whole"]["wall"]) / sum(slowest["wall"]) == pytest.approx(
         found["whole_to_slowest_stage"]
     )
-    table = bench(video, *options)
-    assert table.returncode == 0
-    assert "30 frames" in table.stdout
-    assert "slowest stage: " in table.stderr
 
 
 def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:

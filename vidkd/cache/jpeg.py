@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import h5py
 import numpy as np
 
@@ -30,6 +29,8 @@ _LARGEST_ROW = 1 << 28
 
 def encode_row(row: np.ndarray) -> list[np.ndarray]:
     """Code a row (H, W, C) uint8 as C JPEG pictures, each an array of bytes."""
+    import cv2  # here, since whoever only reads a cache of features has no use for it
+
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     return [
         cv2.imencode(".jpg", np.ascontiguousarray(row[..., channel]), options)[1]
@@ -93,6 +94,8 @@ class JpegRows:
             yield self._coded[start : start + step]
 
     def _decoded(self, coded: np.ndarray, number: int) -> np.ndarray:
+        import cv2
+
         # The size is read first: a picture may claim any, and would get the memory for it.
         image: Any = None
         if _size(coded.tobytes()) == self.shape[1:3]:
