@@ -440,4 +440,4 @@ def test_real_features_stay_close() -> None:
             errors[late] = relative_error(module(x[1:])[0], expected)
     assert errors[True] < 0.12
     # The last modules are where 8 bits cost most, and hardly anything is gained.
-    assert errors[False] < 0.7 * errors[True]
+    assert errors[False] < 0.9 * errors[True]

@@ -411,12 +411,13 @@ def test_abandoned_reading_closes_the_file(tmp_path, encode, constant):
 def test_no_picture_waits_for_the_garbage_collector(tmp_path, encode, constant) -> None:
     path = encode(tmp_path / "many.mp4", constant(60))
     collect_before = gc.isenabled()
+    gc.collect()
     gc.disable()
     try:
         frames = read_frames(path, short_side=32)
         for _ in range(50):
             next(frames)
-        alive = sum(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+        alive = sum(type(item) is av.VideoFrame for item in gc.get_objects())
     finally:
         if collect_before:
             gc.enable()
