@@ -7,7 +7,7 @@ file, so that a number means the same thing wherever it is written.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -333,12 +333,7 @@ def load_yaml(path: str | Path, model: type[Model]) -> Model:
     except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError("is not valid YAML", path=path, remedy=reason) from error
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise UsageError(
-            "does not fit the schema", path=path, remedy=f"correct {describe(error)}"
-        ) from error
+    return validated(model, data, "does not fit the schema", path)
 
 
 def checked_settings(model: type[Model], **values: object) -> Model:
@@ -347,12 +342,19 @@ def checked_settings(model: type[Model], **values: object) -> Model:
     Raises:
         UsageError: an option is out of its range; the message names it.
     """
+    return validated(model, values, "an option is out of its range")
+
+
+def validated(model: type[Model], data: Any, problem: str, path: Path | None = None) -> Model:
+    """Return settings made of ``data``.
+
+    Raises:
+        UsageError: ``problem``, about the file at ``path`` if given, and which key to correct.
+    """
     try:
-        return model.model_validate(values)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise UsageError(
-            "an option is out of its range", remedy=f"correct {describe(error)}"
-        ) from error
+        raise UsageError(problem, path=path, remedy=f"correct {describe(error)}") from error
 
 
 def describe(error: ValidationError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,7 +15,6 @@ from vidkd.errors import UsageError
 if TYPE_CHECKING:
     from vidkd.features import JobResult, Plan
     from vidkd.features.tasks import Task
-    from vidkd.recipe import Settings
 
 
 class Backend(StrEnum):
@@ -125,12 +124,12 @@ def extract_flow(
     """
     from vidkd.features import FlowTask, plan_jobs, run_jobs
     from vidkd.features.pool import cores
-    from vidkd.recipe import FlowSettings, FrameSettings
+    from vidkd.recipe import FlowSettings, FrameSettings, checked_settings
     from vidkd.video import find_videos
 
-    frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
+    frames = checked_settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
     place = _flow_device(backend, device)
-    flow = _settings(FlowSettings, backend=backend.value, bound=bound, codec=codec.value)
+    flow = checked_settings(FlowSettings, backend=backend.value, bound=bound, codec=codec.value)
     videos = find_videos(inputs, root)
     task = FlowTask(cache, frames, flow, overwrite, device=place)
     if dry_run:
@@ -204,11 +203,11 @@ def extract_features(
     from vidkd.features import feature_task, plan_jobs, run_jobs
     from vidkd.features.pose_features import pose_feature_task
     from vidkd.networks import ensure_weights
-    from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
+    from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings, checked_settings
     from vidkd.video import find_videos
 
-    frames = _settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
-    snippet = _settings(SnippetSettings, stride=stride)
+    frames = checked_settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
+    snippet = checked_settings(SnippetSettings, stride=stride)
     videos = find_videos(inputs, root)
     given = {"backend": backend and backend.value, "bound": bound}
     flow = {name: value for name, value in given.items() if value is not None}
@@ -249,7 +248,7 @@ def extract_features(
             dtype.value,
             device=device,
             precision=precision.value,
-            flow=_settings(FlowSettings, **flow) if no_flow_cache else None,
+            flow=checked_settings(FlowSettings, **flow) if no_flow_cache else None,
             flow_cache=not no_flow_cache,
             overwrite=overwrite,
         )
@@ -290,22 +289,6 @@ def _default_encoder(modality: Stream) -> str:
         "from RGB (see `vidkd models fetch i3d-flow-imagenet`)"
     )
     return "i3d-flow-inflated"
-
-
-Chosen = TypeVar("Chosen", bound="Settings")
-
-
-def _settings(model: type[Chosen], **values: object) -> Chosen:
-    from pydantic import ValidationError
-
-    from vidkd.recipe import describe
-
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(
-            "an option is out of its range", remedy=f"correct {describe(error)}"
-        ) from error
 
 
 def print_results(results: Sequence[JobResult], as_json: bool) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from vidkd.console import emit_json, emit_table
-from vidkd.errors import UsageError
 
 
 class Filter(StrEnum):
@@ -241,17 +240,11 @@ def _common(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(fields: dict[str, Any], modality: str, as_json: bool) -> None:
-    from pydantic import ValidationError
 
     from vidkd.distillation import TrainingJob, train
-    from vidkd.recipe import describe
+    from vidkd.recipe import validated
 
-    try:
-        job = TrainingJob.model_validate({**fields, "modality": modality})
-    except ValidationError as error:
-        raise UsageError(
-            "these settings cannot work", remedy=f"correct {describe(error)}"
-        ) from error
+    job = validated(TrainingJob, {**fields, "modality": modality}, "these settings cannot work")
     result = train(job)
     if as_json:
         emit_json(result.to_json())

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidkd.console import emit_json, emit_table
-from vidkd.errors import UsageError
 
 if TYPE_CHECKING:
     from vidkd.finetuning import FinetuneResult
@@ -151,11 +150,10 @@ def train_encoder(
         return
     for name in ("channels", "blocks", "people", "dimensions", "view"):
         del options[name]
-    from pydantic import ValidationError
 
     from vidkd.finetuning import FinetuneJob
     from vidkd.finetuning import train_encoder as run
-    from vidkd.recipe import describe
+    from vidkd.recipe import validated
 
     del options["as_json"]
     options["subsets"] = {
@@ -166,12 +164,7 @@ def train_encoder(
         options[key] = options[key].value
     default = "i3d-rgb-kinetics400" if modality is Stream.rgb else "i3d-flow-inflated"
     options["encoder"] = encoder or default
-    try:
-        job = FinetuneJob.model_validate(options)
-    except ValidationError as error:
-        raise UsageError(
-            "these settings cannot work", remedy=f"correct {describe(error)}"
-        ) from error
+    job = validated(FinetuneJob, options, "these settings cannot work")
     result = run(job)
     if os.environ.get("RANK", "0") != "0":
         return

@@ -41,11 +41,10 @@ def train(context: typer.Context, options: dict[str, Any]) -> FinetuneResult:
     Raises:
         UsageError: an option does not apply to poses, or is out of its range.
     """
-    from pydantic import ValidationError
 
     from vidkd.finetuning.pose import train_pose_encoder
     from vidkd.finetuning.pose_job import PoseEncoderJob
-    from vidkd.recipe import describe
+    from vidkd.recipe import validated
 
     given = {name: value for name, value in options.items() if _was_given(context, name)}
     foreign = sorted(set(given) - {*_SHARED, *_ONLY_HERE, *_OTHERS})
@@ -65,12 +64,7 @@ def train(context: typer.Context, options: dict[str, Any]) -> FinetuneResult:
         "dimensions": options["dimensions"].value,
         "view": options["view"],
     }
-    try:
-        job = PoseEncoderJob.model_validate(fields)
-    except ValidationError as error:
-        raise UsageError(
-            "these settings cannot work", remedy=f"correct {describe(error)}"
-        ) from error
+    job = validated(PoseEncoderJob, fields, "these settings cannot work")
     return train_pose_encoder(job)
 
 

@@ -129,7 +129,8 @@ def _flow_settings(
         raise CacheError(
             f"this flow is stale: {', '.join(different)}",
             path=path,
-            remedy=f"run `{_flow_command(video, cache)} --overwrite` with the same frame settings",
+            remedy=f"run `{extraction_command('extract-flow', video, cache)} --overwrite` "
+            "with the same frame settings",
         )
     return dict(found.settings["flow"])
 
@@ -139,13 +140,14 @@ def missing_flow(video: VideoFile, cache: Path) -> CacheError:
     return CacheError(
         "this flow is needed and missing",
         path=cache_path(cache, "flow", video.key),
-        remedy=f"run `{_flow_command(video, cache)}` first",
+        remedy=f"run `{extraction_command('extract-flow', video, cache)}` first",
     )
 
 
-def _flow_command(video: VideoFile, cache: Path) -> str:
+def extraction_command(command: str, video: VideoFile, cache: Path) -> str:
+    """Return the command line that extracts what features of one video are computed from."""
     root = str(video.path.with_suffix("")).removesuffix(video.key) or "."
-    return f"vidkd extract-flow {video.path} --root {root} --cache {cache}"
+    return f"vidkd {command} {video.path} --root {root} --cache {cache}"
 
 
 def _recorded_flow(features: Path) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from vidkd.cache import (
     remove_leftovers,
 )
 from vidkd.errors import CacheError, UsageError
+from vidkd.features.described import extraction_command
 from vidkd.features.extract import Extraction, FeatureType, Report, finished_rows, stored
 from vidkd.pose.normalise import lift, normalise
 from vidkd.pose.poses import load_poses
@@ -118,8 +119,8 @@ class PoseFeatureTask:
             raise CacheError(
                 f"these poses are stale: {', '.join(different)}",
                 path=path,
-                remedy=f"run `{_command(video, self.cache)} --overwrite` with the --frame-rate "
-                "of the RGB features",
+                remedy=f"run `{extraction_command('extract-pose', video, self.cache)} "
+                "--overwrite` with the --frame-rate of the RGB features",
             )
         return {**settings, "inputs": {"pose_sha256": digest}}
 
@@ -223,13 +224,8 @@ def missing_poses(video: VideoFile, cache: Path) -> CacheError:
     return CacheError(
         "these poses are needed and missing",
         path=cache_path(cache, "pose", video.key),
-        remedy=f"run `{_command(video, cache)}` first",
+        remedy=f"run `{extraction_command('extract-pose', video, cache)}` first",
     )
-
-
-def _command(video: VideoFile, cache: Path) -> str:
-    root = str(video.path.with_suffix("")).removesuffix(video.key) or "."
-    return f"vidkd extract-pose {video.path} --root {root} --cache {cache}"
 
 
 @functools.cache

@@ -11,24 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Array = np.ndarray
+from vidkd.pose.joints import JOINTS
 
-JOINTS = (
-    "right ankle",
-    "left ankle",
-    "right knee",
-    "left knee",
-    "right hip",
-    "left hip",
-    "right wrist",
-    "left wrist",
-    "right elbow",
-    "left elbow",
-    "right shoulder",
-    "left shoulder",
-    "head",
-)
-"""The 13 joints in the order of LCR-Net++ (METHOD section 4); ``head`` is the head's centre."""
+Array = np.ndarray
 
 RIGID = (
     (0, 2),
