@@ -8,6 +8,7 @@ What makes the difference on a CPU (``benchmarks/i3d.py`` measures it):
 - convolution and ReLU are one call of oneDNN with weights in the library's own order. It is the
   operator that ``torch.compile`` emits for frozen graphs, without the minute of compilation. It
   also avoids a trap: at batch 1, ``conv3d`` takes PyTorch's slow fallback for small inputs;
+- large 3x3x3 convolutions multiply less (:mod:`vidkd.networks.winograd`);
 - freed memory is kept rather than given back to the system and faulted in again.
 
 Merging the parallel 1x1 branches into one convolution gained 0 to 3 %, less than the noise, and
@@ -38,6 +39,7 @@ from vidkd.networks.i3d import (
     pooled_features,
     pooled_windows,
 )
+from vidkd.networks.winograd import TemporalWinograd, suits
 
 NO_DILATION = [1, 1, 1]
 KEPT_BYTES = 1 << 29
@@ -96,10 +98,11 @@ class FoldedUnit(nn.Module):
         self.register_buffer("bias", bias)
         self.fused = fused_convolution_available()
         self._packed: tuple[torch.Size, Tensor] | None = None
+        self._winograd: tuple[torch.Size, TemporalWinograd] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Weights in oneDNN's order can be neither copied nor pickled; they are made again.
-        return {**self.__dict__, "_packed": None}
+        return {**self.__dict__, "_packed": None, "_winograd": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T, H, W) to (B, C', ceil(T / stride), ...)."""
@@ -110,6 +113,11 @@ class FoldedUnit(nn.Module):
             y = functional.conv3d(x, self.weight, self.bias, self.stride, padding)
             return functional.relu_(y)
         geometry = padding, list(self.stride), NO_DILATION, 1
+        if suits(self.weight.shape, x.shape):
+            # It takes one clip at a time, whatever the size of the batch.
+            if self._winograd is None or self._winograd[0] != x.shape[1:]:
+                self._winograd = x.shape[1:], TemporalWinograd(self.weight, self.bias, x.shape)
+            return self._winograd[1](x)
         # The order that suits oneDNN best depends on the size of the input.
         if self._packed is None or self._packed[0] != x.shape:
             reorder = torch.ops.mkldnn._reorder_convolution_weight
