@@ -20,7 +20,11 @@ from vidkd.networks.i3d import (
     pooled_windows,
     same_padding,
 )
-from vidkd.networks.i3d_inference import InferenceI3D, fused_convolution_available
+from vidkd.networks.i3d_inference import (
+    InferenceI3D,
+    fused_convolution_available,
+    largest_neighbours,
+)
 from vidkd.networks.zoo import DEFAULT_ENCODER, class_names, find_card, load_encoder, weights_path
 
 
@@ -76,6 +80,15 @@ def test_max_pool_against_padding_with_minus_infinity(size, kernel, stride):
     ]
     expected = functional.max_pool3d(functional.pad(x, padding, value=-math.inf), kernel, stride)
     assert torch.equal(max_pool_same(x, kernel, stride), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4, 6, 3), (1, 1, 1, 2, 1)])
+def test_pool_by_dimensions_gives_the_same_bits(shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last_3d)
+    found = largest_neighbours(x)
+    assert torch.equal(found, functional.max_pool3d(x, 3, stride=1, padding=1))
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_classifier_sees_the_windows_of_the_original(network):
