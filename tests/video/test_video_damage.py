@@ -90,9 +90,9 @@ def test_permission_error_of_the_system(tmp_path, encode, constant, monkeypatch)
     path = encode(tmp_path / "v.mp4", constant(5))
 
     def refuse(*_args: object, **_settings: object) -> None:
-        raise av.error.PermissionError(13, "Permission denied", str(path))
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(av, "open", refuse)
+    monkeypatch.setattr("vidkd.video.watched.io.FileIO", refuse)
     with pytest.raises(VideoError, match="may not be read"):
         probe(path)
 

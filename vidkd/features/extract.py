@@ -24,8 +24,10 @@ from vidkd.cache import (
 from vidkd.cache.layout import Codec
 from vidkd.errors import CacheError, UsageError, VideoError, VidkdError
 from vidkd.features.described import FeatureType, feature_provenance, flow_provenance
+from vidkd.files import sha256
 from vidkd.recipe import FlowSettings, FrameSettings, Modality, ModelCard, SnippetSettings
 from vidkd.video import Frame, VideoFile, read_frames
+from vidkd.video.watched import Stamp, stamp, unreadable
 
 if TYPE_CHECKING:
     from vidkd.features.encode import Encoder
@@ -71,13 +73,14 @@ def extract_flow(
         report: called with the number of frames done since the last call.
 
     Raises:
-        VideoError: the video cannot be decoded.
+        VideoError: the video cannot be decoded, or changed meanwhile.
         CacheError: the cache holds a stale or damaged file and ``overwrite`` is off.
         VidkdError: the cache cannot be written.
     """
     from vidkd.flow import flow_rows
 
     path = cache_path(cache, "flow", video.key)
+    before = stamp(video.path)
     provenance = flow_provenance(video, frames, flow, device)
     rows = finished_rows(path, provenance, overwrite=overwrite)
     if rows is not None:
@@ -85,7 +88,8 @@ def extract_flow(
     decoded = _Counted(_decode(video, frames), report)
     fields = flow_rows(decoded, flow, threads, device)
     blocks = ((row.image[None], np.array([[row.start, row.end]])) for row in fields)
-    rows = _write(path, provenance, blocks, "uint8", decoded, flow.codec)
+    checked = of_one_video(blocks, video, before, provenance)
+    rows = _write(path, provenance, checked, "uint8", decoded, flow.codec)
     return Extraction(path, rows, False)
 
 
@@ -130,7 +134,7 @@ def extract_features(
     Raises:
         UsageError: modality, crop and encoder do not fit each other, or flow that is not kept is
             to be coded as JPEG.
-        VideoError: the video cannot be decoded.
+        VideoError: the video cannot be decoded, or changed meanwhile.
         CacheError: the cache holds a stale or damaged file and ``overwrite`` is off, or the
             flow is missing or was computed with other settings.
         VidkdError: the cache cannot be written.
@@ -139,6 +143,7 @@ def extract_features(
 
     check_encoder(encoder.card, modality, frames, crop)
     path = cache_path(cache, "features", video.key, encoder.card.name)
+    before = stamp(video.path)
     provenance = feature_provenance(
         video,
         cache,
@@ -172,7 +177,8 @@ def extract_features(
         (stored(features, dtype), pts)
         for features, pts in encode(images, encoder, snippet, crop, batch_size, bound)
     )
-    return Extraction(path, _write(path, provenance, blocks, dtype, source), False)
+    checked = of_one_video(blocks, video, before, provenance)
+    return Extraction(path, _write(path, provenance, checked, dtype, source), False)
 
 
 def check_encoder(card: ModelCard, modality: Modality, frames: FrameSettings, crop: int) -> None:
@@ -235,6 +241,41 @@ def cached_flow(path: Path) -> Iterator[Frame]:
                 start, end = file.pts[index]
                 yield Frame(image=image, start=float(start), end=float(end), index=index)
                 index += 1
+
+
+def of_one_video(
+    blocks: Iterable[Block], video: VideoFile, before: Stamp, provenance: Provenance
+) -> Iterator[Block]:
+    """Pass blocks on, and refuse at their end if the video is no longer the one described.
+
+    Args:
+        blocks: made from the video.
+        video: the video.
+        before: its stamp from before ``provenance`` was made.
+        provenance: what the blocks will be kept with.
+
+    Raises:
+        VideoError: the file was replaced or written to meanwhile, or is gone.
+    """
+    yield from blocks
+    check_unchanged(video, before, provenance)
+
+
+def check_unchanged(video: VideoFile, before: Stamp, provenance: Provenance) -> None:
+    """Raise VideoError if a video is not the one described any more; see ``of_one_video``."""
+    if stamp(video.path) == before:
+        return
+    # Somebody may have touched it, or copied the same content over it.
+    try:
+        same = sha256(video.path) == provenance.source.sha256
+    except OSError as error:
+        raise unreadable(video.path, error) from error
+    if not same:
+        raise VideoError(
+            "changed while it was read",
+            path=video.path,
+            remedy="run the same command again when nobody writes to it",
+        )
 
 
 class _Counted:

@@ -20,7 +20,7 @@ from vidkd.cache import (
     remove_leftovers,
 )
 from vidkd.errors import UsageError, VideoError
-from vidkd.features.extract import Extraction, finished_rows
+from vidkd.features.extract import Extraction, check_unchanged, finished_rows
 from vidkd.features.pool import Report
 from vidkd.files import sha256
 from vidkd.pose.detector import DEFAULT_DETECTOR
@@ -30,6 +30,7 @@ from vidkd.pose.poses import CHANNELS
 from vidkd.pose.tracks import Arrangement, Tracker
 from vidkd.recipe import FrameSettings, PoseSettings
 from vidkd.video import Frame, VideoFile, probe, read_frames
+from vidkd.video.watched import stamp
 
 if TYPE_CHECKING:
     from vidkd.pose.detector import PersonPose, PoseDetector
@@ -126,6 +127,7 @@ class PoseTask:
             VidkdError: there are no poses for it, or the cache cannot be written.
         """
         path = self.path(video)
+        before = stamp(video.path)
         provenance = self.provenance(video)
         rows = finished_rows(path, provenance, overwrite=self.overwrite)
         if rows is not None:
@@ -142,6 +144,7 @@ class PoseTask:
         tracker = Tracker(self.pose.tracks)
         for index, start, people in self._looks(video, timed, (width, height), threads):
             tracker.look(index, start, people)
+        check_unchanged(video, before, provenance)
         _write(path, provenance, Arrangement(tracker, timed.pts, self.pose.tracks), timed.pts)
         return Extraction(path, len(timed.pts), False)
 

@@ -26,6 +26,7 @@ from vidkd.video.probe import (
     stream_duration,
     stream_rate,
 )
+from vidkd.video.watched import unreadable
 
 MISSING_SECONDS = 0.5
 MISSING_SHARE = 0.05
@@ -191,7 +192,10 @@ def _timed(
     waiting = replace(waiting, end=_last_end(waiting, usual, promised))
     _check_complete(container, stream, path, progress, waiting.end, origin or 0.0, sought=sought)
     if not sought and "matroska" in container.format.name:
-        damage = matroska_damage(path)
+        try:
+            damage = matroska_damage(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
         if damage is not None:
             raise VideoError(
                 f"is damaged ({damage})",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import stat
 import struct
@@ -20,6 +19,7 @@ import av.sidedata.sidedata
 import av.video.stream
 
 from vidkd.errors import VideoError
+from vidkd.video.watched import WatchedFile, unreadable
 
 _FALLBACK_RATE = Fraction(25)
 _NO_VIDEO = {
@@ -77,9 +77,27 @@ def open_video(
     """Open a file and find its first video stream that is not a cover picture.
 
     Raises:
-        VideoError: the file is missing, unreadable, not a video, or has no video stream.
+        VideoError: the file is missing, unreadable, not a video, or has no video stream. When the
+            block ends: something of the file could not be read, whatever FFmpeg made of that.
     """
-    container = _open(path)
+    watched = _watch(path)
+    try:
+        with _opened(path, watched) as found:
+            yield found
+        watched.check()
+    except VideoError:
+        # What the disk did explains what the demuxer and the decoder say.
+        watched.check()
+        raise
+    finally:
+        watched.close()
+
+
+@contextlib.contextmanager
+def _opened(
+    path: Path, watched: WatchedFile
+) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+    container = _open(path, watched)
     try:
         streams = [
             stream
@@ -99,7 +117,7 @@ def open_video(
         container.close()
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _watch(path: Path) -> WatchedFile:
     try:
         if path.is_dir():
             raise VideoError("is a folder, not a video", path=path, remedy="give a video file")
@@ -109,18 +127,22 @@ def _open(path: Path) -> av.container.InputContainer:
             raise VideoError("is not a regular file", path=path, remedy="give a video file")
         if status.st_size == 0:
             raise VideoError("is empty", path=path, remedy="copy or download the video again")
-        # FFmpeg would take a name such as concat:... for a protocol; a file: URL is only a file.
-        # A playlist under the name of a video must not make it wait for the network.
-        # PyAV keeps FFmpeg's own log silent unless told otherwise, so an error stays one line.
-        container = av.open(
-            f"file:{os.fspath(path)}", options={"protocol_whitelist": "file"}, **_LENIENT
-        )
+        return WatchedFile(path)
     except FileNotFoundError as error:
         raise VideoError("does not exist", path=path, remedy="check the path") from error
     except PermissionError as error:
         raise VideoError(
             "may not be read", path=path, remedy="give yourself the right to read it"
         ) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _open(path: Path, watched: WatchedFile) -> av.container.InputContainer:
+    try:
+        # A playlist under the name of a video must not make FFmpeg wait for the network.
+        # PyAV keeps FFmpeg's own log silent unless told otherwise, so an error stays one line.
+        container = av.open(watched, options={"protocol_whitelist": "file"}, **_LENIENT)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"is not a video that can be opened ({reason(error)})",
