@@ -1,0 +1,109 @@
+"""The schema of ``models/*.yaml`` and ``pipelines/*.yaml``: every setting of a run, validated.
+
+The same settings classes describe a recipe, the options of a command and the header of a weights
+file, so that a number means the same thing wherever it is written.
+"""
+
+from vidkd.recipe.benchmark import (
+    BaselineWeights,
+    BenchmarkSettings,
+    MethodSettings,
+    SplitSettings,
+)
+from vidkd.recipe.choices import (
+    Dataset,
+    FilterKind,
+    Modality,
+    Precision,
+)
+from vidkd.recipe.evaluation import (
+    EvaluationSettings,
+    SegmentSettings,
+)
+from vidkd.recipe.inputs import (
+    FlowSettings,
+    FrameSettings,
+    PoseSettings,
+    SnippetSettings,
+    SynthSettings,
+    TrackSettings,
+)
+from vidkd.recipe.models import (
+    ModelCard,
+    PoseDetectorCard,
+    Quantisation,
+    ReferenceOutput,
+    WeightsSource,
+    model_cards,
+    pose_detector_cards,
+)
+from vidkd.recipe.pipeline import (
+    EncoderSettings,
+    FolderData,
+    Pipeline,
+    PoseExtraction,
+    pipeline_path,
+)
+from vidkd.recipe.pose import (
+    PoseAugmentation,
+    PoseEncoderSettings,
+    PoseInputSettings,
+    PoseNetworkSettings,
+)
+from vidkd.recipe.settings import (
+    Settings,
+    checked_settings,
+    describe,
+    load_yaml,
+    validated,
+)
+from vidkd.recipe.training import (
+    DistillationSettings,
+    FilterSettings,
+    OptimiserSettings,
+    SubsetSettings,
+)
+
+__all__ = [
+    "BaselineWeights",
+    "BenchmarkSettings",
+    "Dataset",
+    "DistillationSettings",
+    "EncoderSettings",
+    "EvaluationSettings",
+    "FilterKind",
+    "FilterSettings",
+    "FlowSettings",
+    "FolderData",
+    "FrameSettings",
+    "MethodSettings",
+    "Modality",
+    "ModelCard",
+    "OptimiserSettings",
+    "Pipeline",
+    "PoseAugmentation",
+    "PoseDetectorCard",
+    "PoseEncoderSettings",
+    "PoseExtraction",
+    "PoseInputSettings",
+    "PoseNetworkSettings",
+    "PoseSettings",
+    "Precision",
+    "Quantisation",
+    "ReferenceOutput",
+    "SegmentSettings",
+    "Settings",
+    "SnippetSettings",
+    "SplitSettings",
+    "SubsetSettings",
+    "SynthSettings",
+    "TrackSettings",
+    "WeightsSource",
+    "checked_settings",
+    "describe",
+    "load_yaml",
+    "model_cards",
+    "pipeline_path",
+    "pose_detector_cards",
+    "validated",
+]

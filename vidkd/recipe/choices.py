@@ -1,0 +1,21 @@
+"""The names that settings choose among."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Modality = Literal["rgb", "flow", "pose"]
+
+
+Precision = Literal["auto", "float32", "float16", "int8"]
+"""Arithmetic of an encoder. ``auto`` is what the encoder was made for: float32, or int8 if it is a
+quantised one; it never changes what is computed. ``float16`` needs a GPU, ``int8`` a quantised
+form (``vidkd models quantise``)."""
+
+
+FilterKind = Literal["ss-tcn", "causal-ss-tcn", "tgm", "lstm"]
+
+
+Dataset = Literal[
+    "charades", "multithumos", "pku-mmd-cs", "pku-mmd-cv", "thumos14", "tsu-cs", "tsu-cv"
+]

@@ -1,0 +1,76 @@
+"""How video becomes what the encoders see: frames, snippets, flow and poses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vidkd.recipe.settings import Settings
+
+
+class FrameSettings(Settings):
+    """How video becomes frames."""
+
+    short_side: Annotated[int, Field(ge=32, le=2160)] = 256
+    """Pixels of the shorter side after the resize, which happens before flow is computed."""
+    frame_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Frames per second to sample by time; None keeps the video's own frames."""
+    resize: Literal["swscale-bilinear"] = "swscale-bilinear"
+    """What defines the resize; other bilinear resizes differ by about a grey level."""
+
+
+class SnippetSettings(Settings):
+    """How frames become snippets (METHOD section 1)."""
+
+    length: Annotated[int, Field(ge=8, le=256)] = 16
+    stride: Annotated[int, Field(ge=1, le=256)] = 16
+
+
+class FlowSettings(Settings):
+    """TV-L1 optical flow; the defaults are those of OpenCV's DualTVL1."""
+
+    backend: Literal["auto", "numba", "opencv", "torch"] = "auto"
+    """``auto`` is torch where flow is computed on a GPU, else numba."""
+    bound: Annotated[float, Field(gt=0, le=200)] = 20.0
+    """Pixels at which flow is clipped before it is stored in 8 bits."""
+    codec: Literal["zstd", "jpeg"] = "zstd"
+    """``zstd`` loses nothing; ``jpeg`` (quality 95) takes less than half the room."""
+
+
+class TrackSettings(Settings):
+    """Poses of single frames linked over time; times are in seconds, whatever the frame rate."""
+
+    max_people: Annotated[int, Field(ge=1, le=32)] = 4
+    """Slots of the cache file; slot 0 is the main person's."""
+    max_gap: Annotated[float, Field(ge=0, le=10)] = 0.5
+    """A person missed for no longer is the same person, and the gap is filled."""
+    min_length: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """Shorter tracks are dropped."""
+    smoothing: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Standard deviation of the Gaussian over time; 0 for none."""
+
+
+class PoseSettings(Settings):
+    """People's poses in video (``vidkd extract-pose``)."""
+
+    backend: Literal["lcrnet", "files"] = "lcrnet"
+    """``files`` takes poses that another program has computed."""
+    every: Annotated[int, Field(ge=1, le=250)] = 1
+    """Frames from one look of the detector to the next; joints between are interpolated."""
+    min_score: Annotated[float, Field(ge=0, le=1)] | None = None
+    """People with a lower score are ignored; None: 0.5 for a detector, 0 for files."""
+    tracks: TrackSettings = TrackSettings()
+
+
+class SynthSettings(Settings):
+    """The rendered data set (``vidkd synth``)."""
+
+    videos: Annotated[int, Field(ge=1)] = 60
+    seconds: Annotated[float, Field(ge=4)] = 24.0
+    width: Annotated[int, Field(ge=64)] = 320
+    height: Annotated[int, Field(ge=64)] = 240
+    frame_rate: Annotated[float, Field(gt=0)] = 12.5
+    seed: int = 0
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    testing_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.3

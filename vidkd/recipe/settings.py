@@ -1,0 +1,70 @@
+"""What all settings have in common: the base class, the checks, and reading them from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vidkd.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown key is an error rather than ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_yaml(path: str | Path, model: type[Model]) -> Model:
+    """Read and validate one YAML file.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or does not fit the schema; the message
+            names the key.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(
+            f"cannot be read ({reason})", path=path, remedy="check the path and the name"
+        ) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError("is not valid YAML", path=path, remedy=reason) from error
+    return validated(model, data, "does not fit the schema", path)
+
+
+def checked_settings(model: type[Model], **values: object) -> Model:
+    """Return the settings of a command's options.
+
+    Raises:
+        UsageError: an option is out of its range; the message names it.
+    """
+    return validated(model, values, "an option is out of its range")
+
+
+def validated(model: type[Model], data: Any, problem: str, path: Path | None = None) -> Model:
+    """Return settings made of ``data``.
+
+    Raises:
+        UsageError: ``problem``, about the file at ``path`` if given, and which key to correct.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(problem, path=path, remedy=f"correct {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """Put a validation error into one line: which key, and what is wrong with it."""
+    return ", ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'the whole file'} ({item['msg']})"
+        for item in error.errors()
+    )
