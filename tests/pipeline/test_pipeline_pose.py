@@ -9,7 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from vidkd.cache import CacheFile
-from vidkd.pipeline.experiment import Experiment, Layout
+from vidkd.pipeline.division import Division
+from vidkd.pipeline.experiment import Experiment
+from vidkd.pipeline.layout import Layout
+from vidkd.pipeline.workplace import Workplace
 from vidkd.recipe import Pipeline
 
 RECIPE = {
@@ -31,7 +34,7 @@ RECIPE = {
 
 def experiment(folder: Path, **changes: object) -> Experiment:
     recipe = Pipeline.model_validate({**RECIPE, **changes})
-    return Experiment(recipe, Layout(folder), 1, "cpu", overwrite=False)
+    return Experiment(Workplace(Division(recipe, Layout(folder)), 1, "cpu", overwrite=False))
 
 
 def settings(folder: Path, **changes: object) -> dict[str, object]:

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidkd.annotations import Annotations, load_annotations
 from vidkd.console import log
 from vidkd.errors import UsageError, VidkdError
-from vidkd.files import sha256
-from vidkd.pipeline.experiment import Experiment, Layout
+from vidkd.pipeline.data_stages import data_stages
+from vidkd.pipeline.division import Division
 from vidkd.pipeline.feature_cache import FeatureState, encoder_name, feature_state, features_hash
+from vidkd.pipeline.layout import Layout
 from vidkd.pipeline.matrix import Run, Table, TableRow, all_runs, build_tables
 from vidkd.pipeline.row_jobs import EvaluateJob, UntrainedJob
 from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.pipeline.waves import Outcome, run_waves
+from vidkd.pipeline.workplace import Workplace
 from vidkd.recipe import Modality, Pipeline
-
-
-@dataclass(frozen=True)
-class Division:
-    """A division of the videos into subsets: the annotation file, and what it says."""
-
-    path: Path
-    format: str
-    annotations: Annotations
-    sha256: str
 
 
 @dataclass
@@ -71,11 +62,6 @@ class Benchmark:
         tables = build_tables(recipe, numbers)
         return cls(recipe, Layout(output, cache), workers, device, tables, subset)
 
-    @functools.cached_property
-    def experiment(self) -> Experiment:
-        """The stages from video to features, as ``vidkd run`` has them."""
-        return Experiment(self.recipe, self.layout, self.workers, self.device, overwrite=False)
-
     @property
     def reported(self) -> str:
         """Name of the subset that the tables show."""
@@ -90,19 +76,11 @@ class Benchmark:
     def divisions(self) -> dict[str, Division]:
         """Every division of the videos that the tables need, by name; empty for the recipe's own.
 
-        Raises:
-            AnnotationError: a file cannot be read, or lacks a subset.
+        They are read when they are first asked for.
         """
-        sources = {"": (self.experiment.annotations_file, self.experiment.annotation_format)}
-        for split in self.recipe.benchmark.splits:
-            sources[split.name] = (split.annotations, split.format)
         found = {}
-        for name in dict.fromkeys(run.split for run in all_runs(self.tables)):
-            path, kind = sources[name]
-            annotations = load_annotations(path, kind)
-            for subset in (self.recipe.subsets.training, *self.subsets):
-                annotations.subset(subset)
-            found[name] = Division(path, kind, annotations, sha256(path))
+        for name in dict.fromkeys(("", *(run.split for run in all_runs(self.tables)))):
+            found[name] = Division(self.recipe, self.layout, name, self.subset)
         return found
 
     def modalities(self) -> list[Modality]:
@@ -121,7 +99,7 @@ class Benchmark:
         outcome = Outcome()
         root = self.layout.root
         if self.recipe.synth is not None:
-            render = [item for item in self.experiment.data_stages() if item.name == "render"]
+            render = [item for item in self._data_stages() if item.name == "render"]
             run_stages(render, root, overwrite=True)
         for modality in self.modalities():
             state = feature_state(self.recipe, self.layout.cache, modality, self._videos())
@@ -141,13 +119,16 @@ class Benchmark:
     def _extract(self, modality: Modality, state: FeatureState) -> None:
         # A folder that others may share is never overwritten: they are told what differs.
         renew = state.stale and self.layout.shared is None
-        experiment = replace(self.experiment, overwrite=renew)
         # Found before anything is loaded: whoever gave no videos is told that first.
-        log(f"extracting {modality} from {len(experiment.videos)} videos")
+        log(f"extracting {modality} from {len(self.divisions[''].videos)} videos")
         needed = {f"{step}-{modality}" for step in ("quantise", "encoder", "features")}
-        for stage in experiment.data_stages():
+        for stage in self._data_stages(overwrite=renew):
             if stage.name in {modality, *needed}:
                 stage.action()
+
+    def _data_stages(self, *, overwrite: bool = False) -> list[Stage]:
+        """Return the stages from video to features, as ``vidkd run`` has them."""
+        return data_stages(Workplace(self.divisions[""], self.workers, self.device, overwrite))
 
     @functools.cached_property
     def encoders(self) -> dict[Modality, str]:
@@ -291,7 +272,7 @@ class Benchmark:
 
     def planned(self) -> dict[str, Any]:
         """Return what is to be done as JSON values; nothing is written."""
-        rendered = self.recipe.synth is None or self.experiment.annotations_file.exists()
+        rendered = self.recipe.synth is None or self.divisions[""].path.exists()
         features = {}
         missing: list[Modality] = []
         for modality in self.modalities():

@@ -140,7 +140,7 @@ def _shortest(benchmark: Benchmark) -> VideoFile:
         raise VidkdError("there are no videos to measure on", remedy="give --videos FOLDER")
     names = benchmark.divisions[""].annotations.subset(benchmark.reported).videos
     stems = {Path(name).name for name in names}
-    found = [v for v in benchmark.experiment.videos if Path(v.key).name in stems]
+    found = [v for v in benchmark.divisions[""].videos if Path(v.key).name in stems]
     return min(found, key=lambda video: (video.path.stat().st_size, video.key))
 
 

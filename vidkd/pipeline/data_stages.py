@@ -1,0 +1,107 @@
+"""The stages that every model shares, from video to features."""
+
+from __future__ import annotations
+
+import functools
+
+from vidkd.features import extract_features_all, extract_flow_all
+from vidkd.pipeline.pose import pose_stages
+from vidkd.pipeline.stages import Stage
+from vidkd.pipeline.workplace import Workplace, part, succeed
+from vidkd.recipe import Modality
+
+
+def data_stages(place: Workplace) -> list[Stage]:
+    """Return the stages from video to features, in order."""
+    recipe, layout = place.recipe, place.layout
+    data = part(recipe, "synth", "data")
+    flow = {**data, **part(recipe, "frames", "flow")}
+    features = {**flow, **part(recipe, "snippet", "encoders")}
+    stages = []
+    if recipe.synth is not None:
+        truth = layout.data / "annotations.json"
+        stages.append(Stage("render", data, [truth], functools.partial(render, place)))
+    if "flow" in recipe.encoders:
+        action = functools.partial(extract_flow, place)
+        stages.append(Stage("flow", flow, [layout.cache / "flow"], action))
+    for modality, encoder in recipe.encoders.items():
+        if modality == "pose":
+            stages.extend(pose_stages(place))
+            continue
+        if encoder.precision == "int8":
+            action = functools.partial(quantise, place, modality)
+            made = [place.quantised_file(modality)]
+            stages.append(Stage(f"quantise-{modality}", features, made, action))
+        action = functools.partial(extract_features, place, modality)
+        made = [place.features_folder(modality)]
+        stages.append(Stage(f"features-{modality}", features, made, action))
+    return stages
+
+
+def render(place: Workplace) -> None:
+    """Render the data set (``vidkd synth``)."""
+    from vidkd.synth import render_dataset
+
+    assert place.recipe.synth is not None
+    render_dataset(place.layout.data, place.recipe.synth, place.workers)
+
+
+def extract_flow(place: Workplace) -> None:
+    """TV-L1 flow of every annotated video."""
+    succeed(
+        extract_flow_all(
+            place.division.videos,
+            place.layout.cache,
+            place.recipe.frames,
+            place.recipe.flow,
+            workers=place.workers,
+            overwrite=place.overwrite,
+        )
+    )
+
+
+def quantise(place: Workplace, modality: Modality) -> None:
+    """Quantise an encoder, calibrated on the training videos."""
+    from vidkd.features.calibration import quantise_encoder
+    from vidkd.networks import ensure_weights
+
+    encoder = place.recipe.encoders[modality]
+    ensure_weights(encoder.name)
+    quantise_encoder(
+        encoder.name,
+        place.division.training_videos(),
+        place.quantised_file(modality),
+        called=place.encoder_name(modality),
+        frames=place.recipe.frames,
+        crop=encoder.crop,
+        # A stage that runs again was killed, or its settings have changed.
+        overwrite=True,
+    )
+
+
+def extract_features(place: Workplace, modality: Modality) -> None:
+    """Features of every annotated video in one modality of pictures."""
+    from vidkd.networks import ensure_weights
+
+    recipe = place.recipe
+    encoder = recipe.encoders[modality]
+    name, precision = encoder.name, encoder.precision
+    if precision == "int8":
+        name, precision = str(place.quantised_file(modality)), "auto"
+    ensure_weights(name)
+    succeed(
+        extract_features_all(
+            place.division.videos,
+            place.layout.cache,
+            modality,
+            name,
+            recipe.frames,
+            recipe.snippet,
+            encoder.crop,
+            device=place.device,
+            precision=precision,
+            flow=recipe.flow if modality == "flow" else None,
+            workers=place.encoding_workers,
+            overwrite=place.overwrite,
+        )
+    )
