@@ -129,7 +129,11 @@ CUT = {
     "mkv-with-sound": ("v.mkv", {"audio_seconds": 4.0}),
     "webm": ("v.webm", {"codec": "libvpx-vp9", "options": {"deadline": "realtime"}}),
     "avi": ("v.avi", {"codec": "mpeg4", "unit": ONE_25TH}),
+    "avi-h264": ("v.avi", {"unit": ONE_25TH, "options": {"bf": "0"}}),
     "flv": ("v.flv", {}),
+    "flv-with-sound": ("v.flv", {"audio_seconds": 4.0}),
+    "ts": ("v.ts", {}),
+    "ts-with-sound": ("v.ts", {"audio_seconds": 4.0}),
 }
 
 
@@ -251,7 +255,8 @@ def whole_or_error(path: Path, data: bytes, pictures: int) -> None:
         assert count(path) == pictures
 
 
-EXACT = ("mp4", "mp4-index-first", "mov", "mkv", "mkv-with-sound", "webm", "avi")
+EXACT = ("mp4", "mp4-index-first", "mov", "mkv", "mkv-with-sound", "webm", "avi", "avi-h264")
+EXACT += ("flv", "flv-with-sound", "ts", "ts-with-sound")
 
 
 @pytest.mark.parametrize("kind", EXACT)
@@ -266,6 +271,35 @@ def test_no_picture_is_lost_in_silence(kind, tmp_path, encode, constant):
         at, length = choose.randrange(len(whole)), choose.choice([1, 8, 64, 400, 3000])
         middle = {"noise": choose.randbytes(length), "zeros": bytes(length), "hole": b""}[damage]
         whole_or_error(path, whole[:at] + middle + whole[at + length :], 50)
+
+
+@pytest.mark.parametrize("kind", ["ts", "flv", "avi"])
+def test_what_is_around_a_sound_file_is_no_damage(kind, tmp_path, encode, constant):
+    """Recordings begin in the middle of a packet; some tools append their own notes."""
+    name, settings = CUT[kind]
+    path = encode(tmp_path / name, constant(50), size=(128, 96), draw=textured, **settings)
+    data = path.read_bytes()
+    if kind == "ts":
+        path.write_bytes(data[100:])
+        assert count(path) == 50
+        wide = b"".join(b"\0\1\2\3" + data[at : at + 188] for at in range(0, len(data), 188))
+        path = tmp_path / "v.m2ts"
+        path.write_bytes(wide)
+    elif kind == "avi":
+        path.write_bytes(data + b"something that was appended")
+    assert count(path) == 50
+
+
+@pytest.mark.parametrize("kind", ["ts", "flv", "avi"])
+def test_one_packet_less_is_an_error(kind, tmp_path, encode, constant):
+    """The size of one transport packet, or a whole tag or chunk, with nothing odd around it."""
+    name, settings = CUT[kind]
+    path = encode(tmp_path / name, constant(50), size=(128, 96), draw=textured, **settings)
+    data = path.read_bytes()
+    middle = len(data) // 2 // 188 * 188
+    path.write_bytes(data[:middle] + data[middle + 188 :])
+    with pytest.raises(VideoError, match="is damaged"):
+        count(path)
 
 
 def test_a_lost_cluster_is_an_error(tmp_path, encode, constant):

@@ -54,9 +54,10 @@ def read_frames(
     The resize is libswscale's bilinear one, in the same pass as the conversion to RGB, which
     follows the stream's own colour matrix and range.
 
-    Missing pictures are found where the format allows it: by the index of MP4, MOV and AVI, by
-    the structure of Matroska and WebM. Raw streams, MPEG transport streams and FLV promise nothing
-    to the picture, and may lose some to damage without notice.
+    Missing pictures are found where the format allows it: by the index of MP4, MOV and AVI, and by
+    the structure of Matroska, WebM, AVI, FLV and MPEG transport streams. Raw streams promise
+    nothing and may lose pictures to damage without notice; so does a transport stream that was cut
+    between two of its packets.
 
     Args:
         path: the video.

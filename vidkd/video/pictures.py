@@ -26,6 +26,7 @@ from vidkd.video.probe import (
     stream_duration,
     stream_rate,
 )
+from vidkd.video.structure import avi_damage, flv_damage, transport_damage
 from vidkd.video.watched import unreadable
 
 MISSING_SECONDS = 0.5
@@ -45,6 +46,8 @@ _LARGEST_JUMP_BACK = 1.0
 _ONE_PACKET_ONE_PICTURE = {"h264", "hevc"}
 """Codecs whose decoders drop pictures without a word, for want of a lost key frame for one. The
 packets of others may hold nothing to display."""
+_ONE_UNIT_ONE_PICTURE = {"h264", "hevc", "mpeg2video", "mpeg1video"}
+"""Codecs of which every unit of a transport stream begins a picture."""
 _MOST_THREADS = 8
 
 
@@ -66,6 +69,8 @@ class _Progress:
     count: int = 0
     longest_step: float = 0.0
     other_streams: float | None = None
+    first: int | None = None
+    interlaced: bool = False
 
 
 class _Pending:
@@ -191,17 +196,8 @@ def _timed(
     usual = statistics.median(steps) if steps else nominal
     waiting = replace(waiting, end=_last_end(waiting, usual, promised))
     _check_complete(container, stream, path, progress, waiting.end, origin or 0.0, sought=sought)
-    if not sought and "matroska" in container.format.name:
-        try:
-            damage = matroska_damage(path)
-        except OSError as error:
-            raise unreadable(path, error) from error
-        if damage is not None:
-            raise VideoError(
-                f"is damaged ({damage})",
-                path=path,
-                remedy="copy or download it again, or re-encode the part that plays with ffmpeg",
-            )
+    if not sought:
+        _check_structure(container, stream, path, progress)
     if waiting.end > start:
         yield waiting
 
@@ -251,7 +247,7 @@ def _decoded(
     pending = _Pending() if stream.codec_context.name in _ONE_PACKET_ONE_PICTURE else None
     jump = int(_LARGEST_JUMP_BACK / (stream.time_base or 1))
     try:
-        for packet in container.demux(*streams):
+        for packet in _packets(container, streams):
             if packet.stream.index != stream.index:
                 if packet.pts is not None and packet.time_base is not None:
                     passed = float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -269,7 +265,10 @@ def _decoded(
                     continue
                 if frame.is_corrupt:
                     raise damaged(path, progress.second, "corrupt data")
+                if progress.first is None:
+                    progress.first = frame.pts
                 if frame.interlaced_frame:
+                    progress.interlaced = True
                     pending = None  # a packet may hold a field, half a picture
                 if pending is not None:
                     pending.came(frame)
@@ -280,6 +279,48 @@ def _decoded(
             raise damaged(path, progress.second, f"{lost} pictures cannot be decoded")
     except (av.error.FFmpegError, OSError, MemoryError) as error:
         raise damaged(path, progress.second, reason(error)) from error
+
+
+def _packets(
+    container: av.container.InputContainer, streams: list[av.stream.Stream]
+) -> Iterator[av.Packet]:
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        # After the last packet PyAV trips over streams that turned up on the way: late sound, or
+        # damage that looks like another stream, which the structure will tell.
+        return
+
+
+def _check_structure(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    path: Path,
+    progress: _Progress,
+) -> None:
+    """Refuse a video in whose file parts are missing that FFmpeg passes over."""
+    damage = None
+    try:
+        if "matroska" in container.format.name:
+            damage = matroska_damage(path)
+        elif container.format.name == "avi":
+            damage = avi_damage(path)
+        elif container.format.name == "flv":
+            count = progress.count if stream.codec_context.name == "h264" else None
+            damage = flv_damage(path, progress.first, count)
+        elif container.format.name == "mpegts":
+            # A unit of an interlaced stream may hold a field, half a picture.
+            countable = stream.codec_context.name in _ONE_UNIT_ONE_PICTURE
+            count = progress.count if countable and not progress.interlaced else None
+            damage = transport_damage(path, stream.id, progress.first, count)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if damage is not None:
+        raise VideoError(
+            f"is damaged ({damage})",
+            path=path,
+            remedy="copy or download it again, or re-encode the part that plays with ffmpeg",
+        )
 
 
 def _check_complete(
