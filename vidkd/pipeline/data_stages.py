@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from pathlib import Path
 
+from vidkd.cache import CacheFile
+from vidkd.errors import CacheError
 from vidkd.features import extract_features_all, extract_flow_all
 from vidkd.pipeline.pose import pose_stages
 from vidkd.pipeline.stages import Stage
 from vidkd.pipeline.workplace import Workplace, part, succeed
-from vidkd.recipe import Modality
+from vidkd.recipe import FlowSettings, Modality
 
 
 def data_stages(place: Workplace) -> list[Stage]:
@@ -48,16 +52,42 @@ def render(place: Workplace) -> None:
 
 def extract_flow(place: Workplace) -> None:
     """TV-L1 flow of every annotated video."""
+    flow, device = flow_of(place)
     succeed(
         extract_flow_all(
             place.division.videos,
             place.layout.cache,
             place.recipe.frames,
-            place.recipe.flow,
-            workers=place.workers,
+            flow,
+            device=device,
+            workers=1 if device.startswith("cuda") else place.workers,
             overwrite=place.overwrite,
         )
     )
+
+
+def flow_of(place: Workplace) -> tuple[FlowSettings, str]:
+    """Return the settings of flow with the backend that ``auto`` stands for, and the device.
+
+    ``auto`` stays with the backend of the flow that is there, so that a run may go on on another
+    machine: the flow of two backends is not mixed.
+    """
+    from vidkd.flow import resolve
+    from vidkd.networks import select_device
+
+    flow, device = place.recipe.flow, str(select_device(place.device))
+    if flow.backend == "auto":
+        found = None if place.overwrite else _flow_backend(place.layout.cache / "flow")
+        flow = flow.model_copy(update={"backend": found or resolve("auto", device)})
+    return flow, device if flow.backend == "torch" else "cpu"
+
+
+def _flow_backend(folder: Path) -> str | None:
+    """Return the backend of the flow in a folder, or None where there is none."""
+    for path in sorted(folder.rglob("[!.]*.h5")):
+        with contextlib.suppress(CacheError), CacheFile(path) as file:
+            return str(file.provenance.settings["flow"]["backend"])
+    return None
 
 
 def quantise(place: Workplace, modality: Modality) -> None:
@@ -100,7 +130,7 @@ def extract_features(place: Workplace, modality: Modality) -> None:
             encoder.crop,
             device=place.device,
             precision=precision,
-            flow=recipe.flow if modality == "flow" else None,
+            flow=flow_of(place)[0] if modality == "flow" else None,
             workers=place.encoding_workers,
             overwrite=place.overwrite,
         )
