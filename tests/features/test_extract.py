@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from encoder_double import FLOW, RGB, TinyEncoder
 
 import vidkd.features.extract
-from vidkd.cache import CacheFile, cache_path, verify
+from vidkd.cache import CacheFile, cache_path, verify, verify_cache
 from vidkd.errors import CacheError, UsageError, VideoError, VidkdError
 from vidkd.features import extract_features, extract_flow
 from vidkd.files import sha256
@@ -149,9 +150,11 @@ def test_broken_and_damaged_files_are_repaired_by_overwrite(
     with CacheFile(path) as file:
         place = file.data.id.get_chunk_info(0).byte_offset + 40
     path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
-    assert verify(path) != []
+    [(damaged, problems)] = verify_cache(tmp_path)
+    assert (damaged, len(problems)) == (path, 1)
     assert not features(video, tmp_path, overwrite=True).skipped
     assert path.read_bytes() == good
+    assert [problems for _, problems in verify_cache(tmp_path)] == [[]]
 
 
 def test_flow_must_be_there_and_be_what_is_asked_for(make_video: MakeVideo, tmp_path: Path) -> None:
@@ -232,6 +235,24 @@ def test_a_source_that_shrinks_while_it_is_read_leaves_nothing(
     with pytest.raises(VideoError, match="became shorter while it was read"):
         features(video, tmp_path / "cache", report=unplug)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_disk_that_takes_no_more_leaves_nothing_and_a_rerun_completes(
+    make_video: MakeVideo, tmp_path: Path
+) -> None:
+    """The system itself refuses to write on, here for a limit on the size of files."""
+    video = make_video(frames=24)
+    whole = extract_flow(video, tmp_path / "whole", FRAMES, OPENCV).path
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole.stat().st_size // 2, old[1]))
+    try:
+        with pytest.raises(VidkdError, match=r"cannot be written \(File too large\); free some"):
+            extract_flow(video, tmp_path / "cache", FRAMES, OPENCV)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    again = extract_flow(video, tmp_path / "cache", FRAMES, OPENCV)
+    assert again.path.read_bytes() == whole.read_bytes()
 
 
 def test_what_cannot_fit_is_a_usage_error(make_video: MakeVideo, tmp_path: Path) -> None:
