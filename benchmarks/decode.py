@@ -4,9 +4,10 @@
 
 ``read_frames`` against OpenCV's ``VideoCapture`` with ``cv2.resize``, and against PyAV's
 ``to_ndarray`` with ``cv2.resize``; all give RGB pictures of one size. Then the last second of the
-video by seeking, against reading up to it. Every ratio is the median over rounds of two times
-taken one after the other: of wall time, and of the CPU time of all threads, which other load on the
-machine disturbs less.
+video by seeking, against reading up to it. Then the pictures of a low rate, against decoding all,
+both without resize and conversion, which only the pictures taken get. Every ratio is the median
+over rounds of two times taken one after the other: of wall time, and of the CPU time of all
+threads, which other load on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import cv2
 import numpy as np
 
 from vidkd.video import probe, read_frames
+from vidkd.video.pictures import Picture, read_pictures
+from vidkd.video.sparse import sample_pictures
 
 
 def ours(video: Path, size: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -105,14 +108,39 @@ def compare(video: Path, short_side: int, rounds: int) -> None:
         )
 
 
+def compare_sampling(video: Path, rates: list[float], rounds: int) -> None:
+    def cpu(pictures: Iterator[Picture]) -> float:
+        return timed(np.empty(0) for _ in pictures)[1]
+
+    for rate in rates:
+        sparse, whole = [], []
+        for turn in range(rounds + 1):
+            order = (0, 1) if turn % 2 else (1, 0)
+            for one in order:
+                if one:
+                    sparse.append(cpu(sample_pictures(video, rate)))
+                else:
+                    whole.append(cpu(read_pictures(video, 0.0, None)))
+        print(
+            f"  {rate:g} pictures a second: {statistics.median(sparse[1:]) * 1e3:.0f} ms of CPU "
+            f"time; decoding all takes {times(whole[1:], sparse[1:])} times that"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
     parser.add_argument("--short-side", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rates", type=float, nargs="*", default=[1.0, 0.2])
+    parser.add_argument("--only-rates", action="store_true", help="Leave out the rest.")
     options = parser.parse_args()
     for video in options.videos:
-        compare(video, options.short_side, options.rounds)
+        if options.only_rates:
+            print(video.name)
+        else:
+            compare(video, options.short_side, options.rounds)
+        compare_sampling(video, options.rates, options.rounds)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from vidkd.errors import UsageError, VideoError
 from vidkd.video.pictures import Picture, read_pictures
 from vidkd.video.probe import damaged, display_size, orientation, reason
+from vidkd.video.sparse import HAIR, sample_pictures
 
 RESIZE = "swscale-bilinear"
 """Name of the resize for provenance; other libraries' bilinear resize differs by a grey level."""
@@ -57,7 +58,8 @@ def read_frames(
     Missing pictures are found where the format allows it: by the index of MP4, MOV and AVI, and by
     the structure of Matroska, WebM, AVI, FLV and MPEG transport streams. Raw streams promise
     nothing and may lose pictures to damage without notice; so does a transport stream that was cut
-    between two of its packets.
+    between two of its packets. At a low ``frame_rate``, what no picture taken needs is not decoded
+    in H.264 and HEVC of MP4, MOV and Matroska, so that damage to its content is not seen.
 
     Args:
         path: the video.
@@ -80,7 +82,10 @@ def read_frames(
         raise UsageError(f"a short side of {short_side} makes no sense")
     if start < 0 or (end is not None and end <= start):
         raise UsageError("the part to read must begin at 0 or later and end after its start")
-    pictures = read_pictures(path, start, end)
+    if frame_rate is not None and start == 0 and end is None:
+        pictures = sample_pictures(path, frame_rate)
+    else:
+        pictures = read_pictures(path, start, end)
     convert = _Converter(path, short_side)
     timed = _own(pictures) if frame_rate is None else _ticks(pictures, frame_rate, start, end)
     previous: Picture | None = None
@@ -99,14 +104,11 @@ def _own(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, float, float]]:
 def _ticks(
     pictures: Iterator[Picture], rate: float, start: float, end: float | None
 ) -> Iterator[tuple[Picture, float, float]]:
-    # A hair of tolerance, so that a tick that falls on a frame's start takes that frame although
-    # k / rate and the timestamp are rounded differently.
-    hair = 1e-6
-    tick = math.ceil((start - hair) * rate)
+    tick = math.ceil((start - HAIR) * rate)
     waiting: tuple[Picture, float, float] | None = None
     for picture in pictures:
-        while tick / rate < picture.end - hair:
-            if end is not None and tick / rate >= end - hair:
+        while tick / rate < picture.end - HAIR:
+            if end is not None and tick / rate >= end - HAIR:
                 break
             if waiting is not None:
                 yield waiting

@@ -62,7 +62,7 @@ class Picture:
 
 
 @dataclass
-class _Progress:
+class Progress:
     """How far reading came: for error messages, and to compare with the container's promise."""
 
     second: float
@@ -126,9 +126,7 @@ def read_pictures(path: Path, start: float, end: float | None) -> Iterator[Pictu
     # all; reading from the start always serves.
     for seek in (True, False) if origin is not None else (False,):
         with open_video(path) as (container, stream):
-            stream.thread_type = "AUTO"
-            # Every thread of a decoder holds frames; many would only cost memory.
-            stream.codec_context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
+            use_threads(stream)
             if seek and origin is not None and not _seek(container, stream, origin + start):
                 continue
             pictures = _timed(container, stream, path, start, end, origin, sought=seek)
@@ -139,6 +137,13 @@ def read_pictures(path: Path, start: float, end: float | None) -> Iterator[Pictu
                 yield first
                 yield from pictures
             return
+
+
+def use_threads(stream: av.video.stream.VideoStream) -> None:
+    """Let a decoder use the processors."""
+    stream.thread_type = "AUTO"
+    # Every thread of a decoder holds frames; many would only cost memory.
+    stream.codec_context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
 
 
 def _seek(
@@ -166,7 +171,7 @@ def _timed(
     nominal = 1 / float(stream_rate(stream))
     promised = stream_duration(container, stream)
     steps: deque[float] = deque(maxlen=31)
-    progress = _Progress(start if sought else 0.0)
+    progress = Progress(start if sought else 0.0)
     waiting: Picture | None = None
     for frame in _decoded(container, stream, path, progress, sought=sought):
         time = frame_time(frame)
@@ -176,7 +181,7 @@ def _timed(
         if waiting is None:
             begin = 0.0 if time is None else time - origin
         else:
-            begin = _next_start(path, waiting.start, time, origin, nominal)
+            begin = next_start(path, waiting.start, time, origin, nominal)
             steps.append(begin - waiting.start)
             progress.longest_step = max(progress.longest_step, steps[-1])
             if begin > start:
@@ -194,15 +199,15 @@ def _timed(
             remedy="copy or download the video again",
         )
     usual = statistics.median(steps) if steps else nominal
-    waiting = replace(waiting, end=_last_end(waiting, usual, promised))
-    _check_complete(container, stream, path, progress, waiting.end, origin or 0.0, sought=sought)
+    waiting = replace(waiting, end=last_end(waiting, usual, promised))
+    check_complete(container, stream, path, progress, waiting.end, origin or 0.0, sought=sought)
     if not sought:
-        _check_structure(container, stream, path, progress)
+        check_structure(container, stream, path, progress)
     if waiting.end > start:
         yield waiting
 
 
-def _next_start(
+def next_start(
     path: Path, previous: float, time: float | None, origin: float, nominal: float
 ) -> float:
     """Return when the next picture begins; later than the previous one, whatever the file says."""
@@ -218,7 +223,8 @@ def _next_start(
     return previous + (step if step > 0 else nominal / 100)
 
 
-def _last_end(picture: Picture, usual: float, promised: float | None) -> float:
+def last_end(picture: Picture, usual: float, promised: float | None) -> float:
+    """Return when the last picture disappears; ``usual`` is the median of the steps before it."""
     frame = picture.frame
     if not frame.duration or frame.time_base is None:
         return picture.start + usual
@@ -233,7 +239,7 @@ def _decoded(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     path: Path,
-    progress: _Progress,
+    progress: Progress,
     *,
     sought: bool,
 ) -> Iterator[av.VideoFrame]:
@@ -247,7 +253,7 @@ def _decoded(
     pending = _Pending() if stream.codec_context.name in _ONE_PACKET_ONE_PICTURE else None
     jump = int(_LARGEST_JUMP_BACK / (stream.time_base or 1))
     try:
-        for packet in _packets(container, streams):
+        for packet in packets(container, streams):
             if packet.stream.index != stream.index:
                 if packet.pts is not None and packet.time_base is not None:
                     passed = float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -281,9 +287,10 @@ def _decoded(
         raise damaged(path, progress.second, reason(error)) from error
 
 
-def _packets(
+def packets(
     container: av.container.InputContainer, streams: list[av.stream.Stream]
 ) -> Iterator[av.Packet]:
+    """Yield the packets of some streams, and an empty one of each at the end."""
     try:
         yield from container.demux(*streams)
     except IndexError:
@@ -292,11 +299,11 @@ def _packets(
         return
 
 
-def _check_structure(
+def check_structure(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     path: Path,
-    progress: _Progress,
+    progress: Progress,
 ) -> None:
     """Refuse a video in whose file parts are missing that FFmpeg passes over."""
     damage = None
@@ -323,11 +330,11 @@ def _check_structure(
         )
 
 
-def _check_complete(
+def check_complete(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     path: Path,
-    progress: _Progress,
+    progress: Progress,
     end: float,
     origin: float,
     *,

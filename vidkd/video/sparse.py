@@ -1,0 +1,285 @@
+"""Sparse sampling: the pictures that a low rate takes are decoded, and those that they refer to.
+
+Packets tell when every picture is displayed, so that it is known before decoding which of them a
+rate takes. Decoding begins at the key frame before such a picture, what follows the last one before
+the next key frame is left out, and in H.264 the pictures between that no other refers to. What is
+decoded is decoded as ever: the pictures are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import av.container
+import av.video.stream
+
+from vidkd.errors import VideoError
+from vidkd.video.pictures import (
+    Picture,
+    Progress,
+    check_complete,
+    check_structure,
+    last_end,
+    next_start,
+    packets,
+    read_pictures,
+    use_threads,
+)
+from vidkd.video.probe import open_video, stream_duration, stream_rate
+
+HAIR = 1e-6
+"""Seconds of tolerance, so that a tick that falls on a picture's start takes that picture although
+k / rate and the timestamp are rounded differently."""
+
+_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+"""Those whose key frames and times are in the container, not guessed by FFmpeg."""
+_CODECS = {"h264", "hevc"}
+_HELD_BYTES = 64 << 20
+"""What is held back from the decoder, at most; a key frame a minute in large video is more."""
+
+
+class _IrregularError(Exception):
+    """The video is not one of which packets tell enough."""
+
+
+def sample_pictures(path: Path, rate: float) -> Iterator[Picture]:
+    """Yield, in order, at least the pictures that are displayed at the seconds k / rate.
+
+    Raises:
+        VideoError: as ``read_pictures``, but damage in what is not decoded may stay unseen.
+    """
+    reached: float | None = None
+    try:
+        for picture in _sparse(path, rate):
+            reached = picture.start
+            yield picture
+        return
+    except (_IrregularError, VideoError, av.error.FFmpegError, OSError, MemoryError):
+        # Reading everything serves always, and says what is wrong.
+        pass
+    for picture in read_pictures(path, 0.0, None):
+        if reached is None or picture.start > reached:
+            yield picture
+
+
+def _sparse(path: Path, rate: float) -> Iterator[Picture]:
+    with open_video(path) as (container, stream):
+        if (
+            container.format.name not in _CONTAINERS
+            or stream.codec_context.name not in _CODECS
+            or 2 * rate > stream_rate(stream)
+            or stream.time_base is None
+            or stream_duration(container, stream) is None
+        ):
+            raise _IrregularError
+        use_threads(stream)
+        yield from _Sampler(path, container, stream, rate).pictures()
+
+
+class _Schedule:
+    """Tells from the times of packets, in any order, which pictures a rate takes, in order."""
+
+    def __init__(self, path: Path, stream: av.video.stream.VideoStream, rate: float) -> None:
+        self._path = path
+        self._rate = rate
+        self._tick = 0
+        self._unit = stream.time_base
+        self._nominal = 1 / float(stream_rate(stream))
+        self._waiting: list[int] = []
+        self._origin: float | None = None
+        self._begin = 0.0
+        self._steps: deque[float] = deque(maxlen=31)
+        self.longest_step = 0.0
+        self.final: int | None = None
+        """Up to this time it is decided which pictures are taken."""
+
+    def add(self, time: int) -> None:
+        if self.final is not None and time <= self.final:
+            raise _IrregularError
+        heapq.heappush(self._waiting, time)
+
+    def decide(self, horizon: int | None) -> Iterator[tuple[int, float, float]]:
+        """Yield time, start and end of those taken; later packets are not before ``horizon``.
+
+        None stands for the end of the video: of the last picture only the start is known, which
+        ``last`` returns.
+        """
+        while len(self._waiting) > 1:
+            if horizon is not None and min(self._waiting[1:3]) > horizon:
+                return
+            time = heapq.heappop(self._waiting)
+            if self._origin is None:
+                self._origin = self._seconds(time)
+            second = self._seconds(self._waiting[0])
+            end = next_start(self._path, self._begin, second, self._origin, self._nominal)
+            begin, self._begin = self._begin, end
+            self._steps.append(end - begin)
+            self.longest_step = max(self.longest_step, end - begin)
+            self.final = time
+            if self._takes(end):
+                yield time, begin, end
+
+    def last(self) -> tuple[int, float, float, float]:
+        """Return time and start of the last picture, the usual step and the second of the first."""
+        time = self._waiting[0]
+        usual = statistics.median(self._steps) if self._steps else self._nominal
+        self.final = time
+        return time, self._begin, usual, self._origin or self._seconds(time)
+
+    def _takes(self, end: float) -> bool:
+        before = self._tick
+        while self._tick / self._rate < end - HAIR:
+            self._tick += 1
+        return self._tick > before
+
+    def _seconds(self, time: int) -> float:
+        assert self._unit is not None
+        return float(time * self._unit)
+
+
+class _Sampler:
+    """One reading of one video."""
+
+    def __init__(
+        self,
+        path: Path,
+        container: av.container.InputContainer,
+        stream: av.video.stream.VideoStream,
+        rate: float,
+    ) -> None:
+        self._path, self._container, self._stream = path, container, stream
+        self._schedule = _Schedule(path, stream, rate)
+        # H.264 says of a picture that none refers to it; HEVC only that none of its layer does.
+        self._skips = stream.codec_context.name == "h264"
+        self._held: deque[av.Packet] = deque()
+        self._held_bytes = 0
+        self._gap = False
+        self._taken: deque[tuple[int, float, float]] = deque()
+        self._wanted: set[int] = set()
+        self._frames: dict[int, av.VideoFrame] = {}
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the pictures that are taken, and the last one."""
+        progress = Progress(0.0)
+        for packet in packets(self._container, [self._stream]):
+            if not packet.size and packet.pts is None:
+                continue  # the sign of the end
+            if not packet.size or packet.is_corrupt or packet.is_discard or packet.pts is None:
+                raise _IrregularError
+            if progress.first is None:
+                progress.first = packet.pts
+                if not packet.is_keyframe:
+                    raise _IrregularError
+            elif packet.pts < progress.first:
+                raise _IrregularError
+            progress.count += 1
+            self._schedule.add(packet.pts)
+            self._held.append(packet)
+            self._held_bytes += packet.size
+            if packet.dts is not None:
+                self._take(self._schedule.decide(packet.dts))
+            self._forget()
+            if self._held_bytes > _HELD_BYTES:
+                self._send(len(self._held))
+            yield from self._ready()
+        if progress.first is None:
+            raise _IrregularError
+        self._take(self._schedule.decide(None))
+        time, begin, usual, origin = self._schedule.last()
+        self._take(iter([(time, begin, begin)]))
+        self._drain()
+        pictures = list(self._ready())
+        if self._taken or not pictures:
+            raise _IrregularError
+        last = pictures.pop()
+        yield from pictures
+        promised = stream_duration(self._container, self._stream)
+        end = last_end(last, usual, promised)
+        progress.longest_step = self._schedule.longest_step
+        check_complete(
+            self._container, self._stream, self._path, progress, end, origin, sought=False
+        )
+        check_structure(self._container, self._stream, self._path, progress)
+        yield Picture(last.frame, last.aspect, begin, end)
+
+    def _take(self, decided: Iterator[tuple[int, float, float]]) -> None:
+        for item in decided:
+            self._taken.append(item)
+            self._wanted.add(item[0])
+            # It may have been sent already, before others that are displayed earlier.
+            place = next((n for n, held in enumerate(self._held) if held.pts == item[0]), None)
+            if place is not None:
+                self._leave_out(place)
+                place = next(n for n, held in enumerate(self._held) if held.pts == item[0])
+                self._send(place + 1)
+
+    def _leave_out(self, place: int) -> None:
+        """Drop what the picture at ``place`` of those held does not need."""
+        time = self._held[place].pts
+        keys = [n for n in range(place + 1) if self._held[n].is_keyframe]
+        # A picture that is displayed before the key frame it follows refers to some before that.
+        usable = [n for n in keys if self._held[n].pts <= time]  # type: ignore[operator]
+        if usable:
+            self._drop(usable[-1])
+
+    def _forget(self) -> None:
+        """Drop what lies before a key frame up to which everything is decided."""
+        if not self._held[-1].is_keyframe and len(self._held) % 16:
+            return
+        final = self._schedule.final
+        keys = [n for n, packet in enumerate(self._held) if packet.is_keyframe]
+        usable = [n for n in keys if final is not None and self._held[n].pts <= final]  # type: ignore[operator]
+        if usable:
+            self._drop(usable[-1])
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            packet = self._held.popleft()
+            self._held_bytes -= packet.size
+            if self._schedule.final is None or packet.pts > self._schedule.final:  # type: ignore[operator]
+                raise _IrregularError
+            self._gap = True
+
+    def _send(self, count: int) -> None:
+        """Give the decoder the first packets of those held."""
+        context = self._stream.codec_context
+        if self._gap:
+            self._drain()
+            context.flush_buffers()
+            self._gap = False
+        for _ in range(count):
+            packet = self._held.popleft()
+            self._held_bytes -= packet.size
+            final = self._schedule.final
+            decided = final is not None and packet.pts is not None and packet.pts <= final
+            if self._skips:
+                unseen = decided and packet.pts not in self._wanted
+                context.skip_frame = "NONREF" if unseen else "DEFAULT"
+            self._receive(self._stream.decode(packet))
+
+    def _drain(self) -> None:
+        self._receive(self._stream.decode(None))
+
+    def _receive(self, frames: list[av.VideoFrame]) -> None:
+        for frame in frames:
+            if frame.interlaced_frame or frame.pts is None:
+                raise _IrregularError
+            final = self._schedule.final
+            if final is None or frame.pts > final or frame.pts in self._wanted:
+                if frame.is_corrupt:
+                    raise _IrregularError
+                if frame.time_base is None and self._stream.time_base is not None:
+                    frame.time_base = self._stream.time_base  # it came out when the decoder drained
+                self._frames[frame.pts] = frame
+
+    def _ready(self) -> Iterator[Picture]:
+        while self._taken and (frame := self._frames.get(self._taken[0][0])) is not None:
+            time, begin, end = self._taken.popleft()
+            self._wanted.discard(time)
+            yield Picture(frame, self._stream.sample_aspect_ratio, begin, end)
+            self._frames = {key: item for key, item in self._frames.items() if key > time}
