@@ -13,6 +13,7 @@ from vidkd.networks.lcrnet import (
     decode,
     encode,
 )
+from vidkd.networks.lcrnet_backbones import InceptionPyramid
 
 SMALL = PoseNetSettings(full=3, upper=2, short_side=64, long_side=128, proposals=8)
 
@@ -132,3 +133,15 @@ def test_resnet_has_the_same_interface() -> None:
     assert found.poses_2d.shape == (len(found.boxes), 5, 13, 2)
     names = [name for name, _ in network.backbone.named_parameters()]
     assert sum("conv" in name and "stages" in name for name in names) == 48
+
+
+def test_what_is_faster_without_gradients_computes_the_same() -> None:
+    torch.manual_seed(0)
+    backbone = InceptionPyramid().eval()
+    pictures = torch.rand(1, 3, 70, 97).contiguous(memory_format=torch.channels_last) * 2 - 1
+    slow = backbone(pictures)
+    with torch.no_grad():
+        fast = backbone(pictures)
+    for name, expected in slow.items():
+        assert expected.requires_grad
+        torch.testing.assert_close(fast[name], expected.detach(), rtol=1e-4, atol=1e-5)

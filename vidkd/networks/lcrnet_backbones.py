@@ -20,6 +20,7 @@ from vidkd.networks.i3d import (
     Unit,
     same_padding,
 )
+from vidkd.networks.i3d_inference import fused_convolution_available, largest_neighbours
 
 INCEPTION_CHANNELS = 64
 RESNET50_CHANNELS = 256
@@ -27,6 +28,11 @@ FROZEN = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", "Mixed_3b", "Mixed_
 """Layers of a pretrained Inception that stay as they are: general, and half of the computation."""
 _LAST = "Mixed_4f"
 _TAPS = ("Mixed_3c", _LAST)
+
+
+def _for_inference(x: Tensor) -> bool:
+    """Tell whether what a CPU does faster, but without gradients and in float32 alone, will do."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
 class Unit2d(nn.Module):
@@ -41,12 +47,18 @@ class Unit2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
-        if stride == 1:
-            return functional.relu(
-                functional.conv2d(x, self.conv.weight, self.conv.bias, 1, kernel // 2)
-            )
-        padding = [p for n in (x.shape[3], x.shape[2]) for p in same_padding(n, kernel, stride)]
-        return functional.relu(self.conv(functional.pad(x, padding)))
+        border = kernel // 2
+        if stride > 1:
+            sides = [p for n in (x.shape[3], x.shape[2]) for p in same_padding(n, kernel, stride)]
+            x, border = functional.pad(x, sides), 0
+        weight, bias = self.conv.weight, self.conv.bias
+        if _for_inference(x) and fused_convolution_available():
+            # Convolution and ReLU in one call; `conv2d` takes a slow path for 1x1 kernels.
+            geometry = [border, border], [stride, stride], [1, 1], 1
+            convolve = torch.ops.mkldnn._convolution_pointwise
+            result: Tensor = convolve(x, weight, bias, *geometry, "relu", [], "")
+            return result
+        return functional.relu(functional.conv2d(x, weight, bias, stride, border))
 
 
 class Inception2d(nn.Module):
@@ -64,7 +76,8 @@ class Inception2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, b0 + b1b + b2b + b3b, H, W)."""
-        pooled = functional.max_pool2d(x, 3, 1, 1)
+        fast = _for_inference(x)
+        pooled = largest_neighbours(x) if fast else functional.max_pool2d(x, 3, 1, 1)
         branches = self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)
         return torch.cat(branches, dim=1)
 
