@@ -339,7 +339,7 @@ training._SAVE_SECONDS = 0.0
 epoch = training.TrainingRun._epoch
 
 def epoch_or_wait(run):
-    while run.epoch > int(sys.argv[2]):
+    while run.epochs.number > int(sys.argv[2]):
         time.sleep(1)
     return epoch(run)
 

@@ -164,7 +164,7 @@ from vidkd.finetuning import FinetuneJob, train_encoder, training
 validate = training._Run._validate
 
 def validate_or_wait(run):
-    while len(sys.argv) > 2 and run.epoch > int(sys.argv[2]):
+    while len(sys.argv) > 2 and run.epochs.number > int(sys.argv[2]):
         time.sleep(1)
     return validate(run)
 

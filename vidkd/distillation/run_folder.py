@@ -18,8 +18,9 @@ import platform
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import yaml
@@ -27,6 +28,11 @@ import yaml
 from vidkd.cache import library_versions
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import atomic_path, write_json, write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Result = TypeVar("Result")
 
 # Where things lie is recorded, but a moved folder does not make a run another one.
 _NOT_COMPARED = frozenset({"paths"})
@@ -194,23 +200,25 @@ class RunFolder:
             )
         write_text(self.path / "metrics.csv", text.getvalue())
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """Mark the run as finished."""
-        write_json(self._result, dict(result))
+    def finish(self, result: DataclassInstance) -> None:
+        """Mark the run as finished, with a result that has ``output`` and ``skipped``."""
+        fields = asdict(result)
+        del fields["output"], fields["skipped"]
+        write_json(self._result, fields)
 
-    def read_result(self) -> dict[str, Any]:
-        """Return the result of a finished run.
+    def read_result(self, kind: type[Result]) -> Result:
+        """Return the result of a finished run, as one that did nothing now.
 
         Raises:
             VidkdError: the file is missing or damaged.
         """
         try:
-            result = json.loads(self._result.read_text(encoding="utf-8"))
+            fields = json.loads(self._result.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise VidkdError(
                 "is missing or damaged", path=self._result, remedy="delete it and train again"
             ) from error
-        return dict(result)
+        return kind(**{**fields, "output": self.path, "skipped": True})
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> str:

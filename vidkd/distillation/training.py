@@ -8,11 +8,8 @@ the seed and the number of the epoch, and the state of model, optimiser and sche
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +18,7 @@ from torch import Tensor
 from vidkd.console import log, progress
 from vidkd.distillation.batches import Batch, TrainingSet
 from vidkd.distillation.data import Features
+from vidkd.distillation.epochs import Epochs
 from vidkd.distillation.job import TrainingJob, TrainResult
 from vidkd.distillation.losses import classification_loss
 from vidkd.distillation.prepare import TrainingData, recipe_as_run
@@ -61,12 +59,12 @@ def train(job: TrainingJob) -> TrainResult:
     with folder.lock():
         folder.remove_leftovers()
         if folder.begin(recipe_as_run(job, data), overwrite=job.overwrite):
-            fields = folder.read_result()
+            result = folder.read_result(TrainResult)
             log(
                 f"{job.output}: done before, best validation frame mAP "
-                f"{100 * fields['validation_map']:.1f} in epoch {fields['best_epoch']}"
+                f"{100 * result.validation_map:.1f} in epoch {result.best_epoch}"
             )
-            return TrainResult(**{**fields, "output": job.output, "skipped": True})
+            return result
         folder.write_environment(data.device, job.optimiser.seed)
         with _reproducible(data.device):
             return TrainingRun(job, data, folder).run()
@@ -138,49 +136,41 @@ class TrainingRun:
             factor=settings.plateau_factor,
             patience=settings.plateau_patience,
         )
-        self.epoch = 0
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, Any] = {"epoch": 0, "map": -1.0, "model": {}}
-        self.seconds = 0.0
-        if not self._resume() and job.filter.standardise:
+        self.epochs = Epochs(folder, {"epoch": 0, "map": -1.0, "model": {}})
+        self.epochs.keep(model=self.model, optimiser=self.optimiser, schedule=self.schedule)
+        if not self.epochs.resumed and job.filter.standardise:
             self.model.standardise(features.read(number) for number in range(len(data.training)))
 
     def run(self) -> TrainResult:
         self._warn_about_negatives()
-        total = self.job.optimiser.epochs
-        started = saved = time.monotonic()
-        before = self.seconds
-        with self._board() as board, progress(self.job.stage, total, "epochs") as advance:
-            advance(self.epoch)
-            while self.epoch < total:
-                self.epoch += 1
+        total, epochs = self.job.optimiser.epochs, self.epochs
+        saved = epochs.seconds
+        with (
+            epochs.recorded(name=_curve_name),
+            progress(self.job.stage, total, "epochs") as advance,
+        ):
+            advance(epochs.number)
+            while epochs.number < total:
+                epochs.number += 1
                 row = self._epoch()
-                self.history.append(row)
-                for name, value in row.items():
-                    if name != "epoch":
-                        board.add_scalar(_tag(name), value, self.epoch)
+                epochs.add(row)
                 self._warn_about_weights(row)
-                now = time.monotonic()
-                self.seconds = before + now - started
-                if now - saved >= _SAVE_SECONDS or self.epoch == total:
-                    board.flush()
+                if epochs.seconds - saved >= _SAVE_SECONDS or epochs.number == total:
                     self._save()
-                    saved = now
+                    saved = epochs.seconds
                 advance(1)
         result = TrainResult(
             output=self.job.output,
             stage=self.job.stage,
-            best_epoch=self.best["epoch"],
+            best_epoch=epochs.best["epoch"],
             epochs=total,
-            validation_map=self.best["map"],
+            validation_map=epochs.best["map"],
             training_videos=len(self.data.training),
             unlabelled_videos=sum(item.targets is None for item in self.data.training),
             validation_videos=len(self.data.validation),
-            seconds=round(self.seconds, 2),
+            seconds=round(epochs.seconds, 2),
         )
-        fields = asdict(result)
-        del fields["output"], fields["skipped"]
-        self.folder.finish(fields)
+        self.folder.finish(result)
         log(
             f"{self.job.output}: best validation frame mAP {100 * result.validation_map:.1f} "
             f"in epoch {result.best_epoch} of {total}"
@@ -189,7 +179,8 @@ class TrainingRun:
 
     def _epoch(self) -> dict[str, float]:
         """Train and validate once, and return the epoch's row of ``metrics.csv``."""
-        rng = np.random.default_rng([self.job.optimiser.seed, self.epoch])
+        number = self.epochs.number
+        rng = np.random.default_rng([self.job.optimiser.seed, number])
         torch.manual_seed(int(rng.integers(2**62)))
         rate = self.optimiser.param_groups[0]["lr"]
         self.model.train()
@@ -206,7 +197,7 @@ class TrainingRun:
         )
         if not np.isfinite(means["loss"]):
             raise VidkdError(
-                f"the training diverged in epoch {self.epoch} (the loss is {means['loss']})",
+                f"the training diverged in epoch {number} (the loss is {means['loss']})",
                 path=self.folder.path,
                 remedy="use a smaller --learning-rate or smaller weights, in another --output",
             )
@@ -216,13 +207,13 @@ class TrainingRun:
         # Without a single class in the validation set the last epoch is as good as any.
         if not np.isfinite(score):
             score = 0.0
-        if score > self.best["map"]:
+        if score > self.epochs.best["map"]:
             state = {
                 name: value.detach().cpu().clone()
                 for name, value in self.model.state_dict().items()
             }
-            self.best = {
-                "epoch": self.epoch,
+            self.epochs.best = {
+                "epoch": number,
                 "map": score,
                 "thresholds": validation.thresholds(),
                 "model": state,
@@ -232,7 +223,7 @@ class TrainingRun:
         # distillation losses had begun to show.
         self.schedule.step(means["loss"])
         return {
-            "epoch": self.epoch,
+            "epoch": number,
             "learning_rate": rate,
             **means,
             "validation_classification": validation.loss,
@@ -275,8 +266,8 @@ class TrainingRun:
         return {"loss": total.detach(), **terms}
 
     def _save(self) -> None:
-        """Write what has been found so far; ``last.pt`` comes last, for it refers to the rest."""
-        stage, data = self.job.stage, self.data
+        """Write the weights of the best epoch, and the state that refers to them."""
+        stage, data, found = self.job.stage, self.data, self.epochs.best
         header = FilterHeader(
             filter=self.job.filter,
             in_features=data.stream.width,
@@ -295,54 +286,18 @@ class TrainingRun:
                 "validation_subset": self.job.subsets.validation,
                 "videos": len(data.training),
                 "snippets": sum(len(item) for item in data.training),
-                "epoch": self.best["epoch"],
-                "validation_map": self.best["map"],
+                "epoch": found["epoch"],
+                "validation_map": found["map"],
             },
             teachers=tuple(teacher.name for teacher in data.teachers),
             segments=self.job.segments,
-            thresholds=tuple(self.best["thresholds"]),
+            thresholds=tuple(found["thresholds"]),
         )
         with torch.device("meta"):
             best = build_temporal_filter(self.job.filter, header.in_features, len(header.classes))
-        best.load_state_dict(self.best["model"], assign=True)
+        best.load_state_dict(found["model"], assign=True)
         save_temporal_filter(self.folder.weights, best, header)
-        self.folder.write_metrics(self.history)
-        self.folder.save_state(
-            {
-                "epoch": self.epoch,
-                "model": self.model.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "best": self.best,
-                "history": self.history,
-                "seconds": self.seconds,
-            }
-        )
-
-    def _resume(self) -> bool:
-        """Go on from the state on disk; return False when there is none."""
-        state = self.folder.load_state()
-        if state is None:
-            return False
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.best = state["epoch"], state["best"]
-        self.history, self.seconds = state["history"], state["seconds"]
-        log(f"{self.job.output}: going on after epoch {self.epoch}")
-        return True
-
-    @contextmanager
-    def _board(self) -> Iterator[Any]:
-        # Imported here: it takes a second that commands which do not train need not spend.
-        from torch.utils.tensorboard import SummaryWriter
-
-        # Curves of epochs that are now repeated are hidden.
-        board = SummaryWriter(str(self.folder.tensorboard), purge_step=self.epoch + 1)
-        try:
-            yield board
-        finally:
-            board.close()
+        self.epochs.save()
 
     def _warn_about_negatives(self) -> None:
         if "atomic" in self.weights and not self.training.contrast:
@@ -353,7 +308,7 @@ class TrainingRun:
 
     def _warn_about_weights(self, row: dict[str, float]) -> None:
         """Say so when a term drowns the others; later epochs are no guide, as losses shrink."""
-        if self.epoch != 1:
+        if self.epochs.number != 1:
             return
         for name, value in row.items():
             if name.endswith("_weighted") and value > _DROWNING * row["classification"] > 0:
@@ -363,7 +318,7 @@ class TrainingRun:
                 )
 
 
-def _tag(column: str) -> str:
+def _curve_name(column: str) -> str:
     """Return the TensorBoard name of a column of ``metrics.csv``."""
     if column.startswith("validation_"):
         return f"validation/{column.removeprefix('validation_')}"

@@ -121,6 +121,14 @@ class FinetuneResult:
     seconds: float
     skipped: bool = False
 
+    @property
+    def summary(self) -> str:
+        """The best epoch in words."""
+        return (
+            f"best validation snippet mAP {100 * self.validation_map:.1f} "
+            f"in epoch {self.best_epoch}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
         return {**asdict(self), "output": str(self.output)}

@@ -8,10 +8,7 @@ started again ends with the same weights on the same processor.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidkd.console import log, progress
+from vidkd.distillation.epochs import Epochs
 from vidkd.distillation.run_folder import RunFolder
 from vidkd.errors import UsageError, VidkdError
-from vidkd.finetuning.card import save_encoder
 from vidkd.finetuning.job import FinetuneResult
+from vidkd.finetuning.outcome import BEFORE_THE_FIRST, encoder_result, keep_if_best
 from vidkd.finetuning.pose_data import PoseData, PoseReader
 from vidkd.finetuning.pose_job import PoseEncoderJob
 from vidkd.finetuning.snippets import BalancedSampler, Clip, validation_clips
@@ -57,19 +55,12 @@ def train_pose_encoder(job: PoseEncoderJob) -> FinetuneResult:
     with folder.lock():
         folder.remove_leftovers()
         if folder.begin(recipe, overwrite=job.overwrite):
-            fields = folder.read_result()
-            log(f"{job.output}: done before, {_best(fields)}")
-            return FinetuneResult(**{**fields, "output": job.output, "skipped": True})
+            result = folder.read_result(FinetuneResult)
+            log(f"{job.output}: done before, {result.summary} of {result.epochs}")
+            return result
         folder.write_environment(device, job.seed)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return _Run(job, data, folder, device).run()
-
-
-def _best(fields: dict[str, Any]) -> str:
-    return (
-        f"best validation snippet mAP {100 * fields['validation_map']:.1f} "
-        f"in epoch {fields['best_epoch']} of {fields['epochs']}"
-    )
 
 
 def pose_card(job: PoseEncoderJob, data: PoseData, feature_dim: int) -> ModelCard:
@@ -122,54 +113,25 @@ class _Run:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=job.learning_rate, weight_decay=job.weight_decay
         )
-        self.epoch, self.seconds = 0, 0.0
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, Any] = {"epoch": 0, "map": -1.0, "sha256": ""}
-        state = folder.load_state()
-        if state is not None:
-            self.network.load_state_dict(state["network"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.epoch, self.best = state["epoch"], state["best"]
-            self.history, self.seconds = state["history"], state["seconds"]
-            log(f"{job.output}: going on after epoch {self.epoch}")
+        self.epochs = Epochs(folder, BEFORE_THE_FIRST)
+        self.epochs.keep(network=self.network, optimiser=self.optimiser)
 
     def run(self) -> FinetuneResult:
         """Train to the end."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        job = self.job
+        job, epochs = self.job, self.epochs
         card = pose_card(job, self.data, self.network.feature_dim)
-        started, before = time.monotonic(), self.seconds
-        count = (job.epochs - self.epoch) * self.steps * job.batch_size
-        with (
-            progress("train-encoder", count, "snippets") as advance,
-            SummaryWriter(str(self.folder.tensorboard), purge_step=self.epoch + 1) as board,
-        ):
-            while self.epoch < job.epochs:
-                self.epoch += 1
+        count = (job.epochs - epochs.number) * self.steps * job.batch_size
+        with progress("train-encoder", count, "snippets") as advance, epochs.recorded():
+            while epochs.number < job.epochs:
+                epochs.number += 1
                 row = self._epoch()
                 advance(self.steps * job.batch_size)
-                self.history.append(row)
-                self.seconds = before + time.monotonic() - started
-                for name in list(row)[1:]:
-                    board.add_scalar(name.replace("_", "/", 1), row[name], self.epoch)
-                board.flush()
-                self._save(row["validation_map"], card)
-        result = FinetuneResult(
-            output=job.output,
-            encoder=card.name,
-            weights_sha256=self.best["sha256"],
-            best_epoch=self.best["epoch"],
-            epochs=job.epochs,
-            validation_map=self.best["map"],
-            training_videos=len(self.data.training),
-            validation_videos=len(self.data.validation),
-            seconds=round(self.seconds, 2),
-        )
-        fields = asdict(result)
-        del fields["output"], fields["skipped"]
-        self.folder.finish(fields)
-        log(f"{job.output}: {_best(fields)}")
+                epochs.add(row)
+                keep_if_best(epochs, row["validation_map"], self.network, card, self.data)
+                epochs.save()
+        result = encoder_result(job.output, card, self.data, epochs)
+        self.folder.finish(result)
+        log(f"{job.output}: {result.summary} of {result.epochs}")
         return result
 
     def _batches(
@@ -185,14 +147,15 @@ class _Run:
 
     def _epoch(self) -> dict[str, float]:
         job = self.job
+        epoch = self.epochs.number
         # All that is random in an epoch follows from the seed and its number.
-        rng = np.random.default_rng([job.seed, self.epoch])
-        torch.manual_seed(job.seed * 1_000_003 + self.epoch)
+        rng = np.random.default_rng([job.seed, epoch])
+        torch.manual_seed(job.seed * 1_000_003 + epoch)
         self.network.train()
         clips = self.sampler.draw(self.steps * job.batch_size, rng)
         total, losses, rate = job.epochs * self.steps, 0.0, 0.0
         for number, (inputs, targets) in enumerate(self._batches(self.training, clips, rng)):
-            done = (self.epoch - 1) * self.steps + number
+            done = (epoch - 1) * self.steps + number
             rate = job.learning_rate * 0.5 * (1 + math.cos(math.pi * done / total))
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
@@ -203,13 +166,13 @@ class _Run:
             losses += loss.item() / self.steps
         if not math.isfinite(losses):
             raise VidkdError(
-                f"the training diverged in epoch {self.epoch} (the loss is {losses})",
+                f"the training diverged in epoch {epoch} (the loss is {losses})",
                 path=job.output,
                 remedy="use a smaller --learning-rate, in another --output",
             )
         score, validation_loss = self._validate()
         return {
-            "epoch": self.epoch,
+            "epoch": epoch,
             "learning_rate": rate,
             "loss": losses,
             "validation_loss": validation_loss,
@@ -228,26 +191,3 @@ class _Run:
         targets = torch.cat([targets for _, targets in found]).cpu()
         score = snippet_map(streams.mean(dim=1).numpy(), targets.numpy())
         return score, float(stream_loss(streams, targets))
-
-    def _save(self, score: float, card: ModelCard) -> None:
-        """Keep the best weights and the state; the state comes last, for it tells the rest."""
-        if score > self.best["map"]:
-            about = {
-                "annotations_sha256": self.data.identity["annotations_sha256"],
-                "videos": len(self.data.training),
-                "epoch": self.epoch,
-                "validation_map": score,
-            }
-            digest = save_encoder(self.folder.weights, self.network, card, self.data.classes, about)
-            self.best = {"epoch": self.epoch, "map": score, "sha256": digest}
-        self.folder.write_metrics(self.history)
-        self.folder.save_state(
-            {
-                "epoch": self.epoch,
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "best": self.best,
-                "history": self.history,
-                "seconds": self.seconds,
-            }
-        )

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
@@ -22,14 +20,16 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from vidkd.console import log, progress
+from vidkd.distillation.epochs import Epochs
 from vidkd.distillation.run_folder import RunFolder
 from vidkd.errors import UsageError, VidkdError
 from vidkd.evaluation.average_precision import non_interpolated
 from vidkd.features.encode import network_input
-from vidkd.finetuning.card import save_encoder, trained_card
+from vidkd.finetuning.card import trained_card
 from vidkd.finetuning.data import SnippetData
 from vidkd.finetuning.job import FinetuneJob, FinetuneResult
 from vidkd.finetuning.network import Tuned, recalibrate, replace_head
+from vidkd.finetuning.outcome import BEFORE_THE_FIRST, encoder_result, keep_if_best
 from vidkd.finetuning.processes import Processes, join
 from vidkd.finetuning.snippets import (
     BalancedSampler,
@@ -85,13 +85,12 @@ def train_encoder(job: FinetuneJob) -> FinetuneResult:
         folder = RunFolder(job.output, ENCODER_FILE)
         with folder.lock() if processes.first else contextlib.nullcontext():
             if _finished(folder, recipe, job, processes):
-                fields = processes.share(folder.read_result() if processes.first else None)
+                result: FinetuneResult = processes.share(
+                    folder.read_result(FinetuneResult) if processes.first else None
+                )
                 if processes.first:
-                    log(
-                        f"{job.output}: done before, best validation snippet mAP "
-                        f"{100 * fields['validation_map']:.1f} in epoch {fields['best_epoch']}"
-                    )
-                return FinetuneResult(**{**fields, "output": job.output, "skipped": True})
+                    log(f"{job.output}: done before, {result.summary}")
+                return result
             devices = [processes.device] if processes.device.type == "cuda" else []
             with torch.random.fork_rng(devices=devices):
                 replace_head(network, len(data.classes), job.dropout, job.seed)
@@ -192,21 +191,19 @@ class _Run:
         clips = validation_clips(data.validation, length, stride, job.validation_snippets)
         own = clips[processes.rank :: processes.size]
         self.validation = [own[i : i + self.part] for i in range(0, len(own), self.part)]
-        self.epoch = 0
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, Any] = {"epoch": 0, "map": -1.0, "sha256": ""}
-        self.seconds = 0.0
-        state = folder.load_state()
-        network = network.to(processes.device)
-        self.network = network
-        if state is None and job.batch_norm == "recalibrate":
+        self.epochs = Epochs(folder, BEFORE_THE_FIRST)
+        self.network = network.to(processes.device)
+        if not self.epochs.resumed and job.batch_norm == "recalibrate":
             self._recalibrate()
-        if state is not None:
-            network.load_state_dict(state["network"])
         model = Tuned(self.network, job.freeze_until, job.batch_norm)
         self.stepper = Stepper(model, job, processes, job.epochs * self.steps)
-        if state is not None:
-            self._resume(state)
+        self.epochs.keep(
+            announce=processes.first,
+            network=self.network,
+            optimiser=self.stepper.optimiser,
+            scaler=self.stepper.scaler,
+        )
+        self.stepper.steps = self.epochs.number * self.steps
 
     def _inputs(
         self, batches: Iterator[tuple[np.ndarray, np.ndarray]]
@@ -227,13 +224,14 @@ class _Run:
 
     def _plan(self) -> list[list[Clip]]:
         """Return this process's parts of all batches of the epoch, in order."""
-        rng = np.random.default_rng([self.job.seed, self.epoch])
+        rng = np.random.default_rng([self.job.seed, self.epochs.number])
         clips = self.sampler.draw(self.steps * self.job.batch_size, rng)
         parts = [clips[i : i + self.part] for i in range(0, len(clips), self.part)]
         return parts[self.processes.rank :: self.processes.size]
 
     def _epoch(self, advance: Callable[[float], None]) -> dict[str, float]:
-        torch.manual_seed((self.job.seed * 1_000_003 + self.epoch) * 4096 + self.processes.rank)
+        number = self.epochs.number
+        torch.manual_seed((self.job.seed * 1_000_003 + number) * 4096 + self.processes.rank)
         stepper = self.stepper
         stepper.model.train()
         losses = torch.zeros((), device=self.processes.device)
@@ -246,13 +244,13 @@ class _Run:
         loss = float(np.mean(self.processes.gather(losses.item() / self.steps)))
         if not math.isfinite(loss):
             raise VidkdError(
-                f"the training diverged in epoch {self.epoch} (the loss is {loss})",
+                f"the training diverged in epoch {number} (the loss is {loss})",
                 path=self.folder.path,
                 remedy="use a smaller --learning-rate, in another --output",
             )
         score, validation_loss = self._validate()
         return {
-            "epoch": self.epoch,
+            "epoch": number,
             "learning_rate": rate,
             "loss": loss,
             "validation_loss": validation_loss,
@@ -277,83 +275,29 @@ class _Run:
 
     def run(self, card: ModelCard) -> FinetuneResult:
         """Train to the end; only the first process writes."""
-        first, total = self.processes.first, self.job.epochs
-        started, before = time.monotonic(), self.seconds
+        first, total, epochs = self.processes.first, self.job.epochs, self.epochs
         with contextlib.ExitStack() as stack:
             advance: Callable[[float], None] = _nothing
-            board = None
             if first:
-                from torch.utils.tensorboard import SummaryWriter
-
-                count = (total - self.epoch) * self.steps * self.job.batch_size
+                count = (total - epochs.number) * self.steps * self.job.batch_size
                 advance = stack.enter_context(progress("train-encoder", count, "snippets"))
-                board = SummaryWriter(str(self.folder.tensorboard), purge_step=self.epoch + 1)
-                stack.callback(board.close)
-            while self.epoch < total:
-                self.epoch += 1
+            stack.enter_context(epochs.recorded(curves=first))
+            while epochs.number < total:
+                epochs.number += 1
                 row = self._epoch(advance)
-                self.history.append(row)
-                self.seconds = before + time.monotonic() - started
-                if board is not None:
-                    for name in list(row)[1:]:
-                        board.add_scalar(name.replace("_", "/", 1), row[name], self.epoch)
-                    board.flush()
+                epochs.add(row)
+                if first:
                     self._save(row["validation_map"], card)
-        result = FinetuneResult(
-            output=self.job.output,
-            encoder=card.name,
-            weights_sha256=self.best["sha256"],
-            best_epoch=self.best["epoch"],
-            epochs=total,
-            validation_map=self.best["map"],
-            training_videos=len(self.data.training),
-            validation_videos=len(self.data.validation),
-            seconds=round(self.seconds, 2),
-        )
+        result = encoder_result(self.job.output, card, self.data, epochs)
         if first:
-            fields = asdict(result)
-            del fields["output"], fields["skipped"]
-            self.folder.finish(fields)
-            log(
-                f"{self.job.output}: best validation snippet mAP "
-                f"{100 * result.validation_map:.1f} in epoch {result.best_epoch} of {total}"
-            )
+            self.folder.finish(result)
+            log(f"{self.job.output}: {result.summary} of {total}")
         return result
 
     def _save(self, score: float, card: ModelCard) -> None:
-        """Keep the best weights and the state; ``last.pt`` comes last, for it tells the rest."""
-        if score > self.best["map"]:
-            about = {
-                "annotations_sha256": self.data.identity["annotations_sha256"],
-                "start": self.job.encoder,
-                "videos": len(self.data.training),
-                "epoch": self.epoch,
-                "validation_map": score,
-            }
-            digest = save_encoder(self.folder.weights, self.network, card, self.data.classes, about)
-            self.best = {"epoch": self.epoch, "map": score, "sha256": digest}
-        self.folder.write_metrics(self.history)
-        self.folder.save_state(
-            {
-                "epoch": self.epoch,
-                "steps": self.stepper.steps,
-                "network": self.network.state_dict(),
-                "optimiser": self.stepper.optimiser.state_dict(),
-                "scaler": self.stepper.scaler.state_dict(),
-                "best": self.best,
-                "history": self.history,
-                "seconds": self.seconds,
-            }
-        )
-
-    def _resume(self, state: dict[str, Any]) -> None:
-        self.stepper.optimiser.load_state_dict(state["optimiser"])
-        self.stepper.scaler.load_state_dict(state["scaler"])
-        self.stepper.steps = state["steps"]
-        self.epoch, self.best = state["epoch"], state["best"]
-        self.history, self.seconds = state["history"], state["seconds"]
-        if self.processes.first:
-            log(f"{self.job.output}: going on after epoch {self.epoch}")
+        about = {"start": self.job.encoder}
+        keep_if_best(self.epochs, score, self.network, card, self.data, about)
+        self.epochs.save()
 
 
 def _nothing(amount: float) -> None:

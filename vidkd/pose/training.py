@@ -7,11 +7,8 @@ state is saved after every epoch.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import numpy as np
 import torch
 
 from vidkd.console import log, progress
+from vidkd.distillation.epochs import Epochs
 from vidkd.distillation.run_folder import RunFolder
 from vidkd.errors import VidkdError
 from vidkd.finetuning.network import working_type
@@ -70,8 +68,7 @@ def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
         folder.remove_leftovers()
         if folder.begin(recipe, overwrite=job.overwrite):
             log(f"{job.output}: done before")
-            fields = folder.read_result()
-            return PoseTrainingResult(**{**fields, "output": job.output, "skipped": True})
+            return folder.read_result(PoseTrainingResult)
         folder.write_environment(device, job.seed)
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -130,61 +127,42 @@ class _Run:
         self.optimiser = torch.optim.AdamW(
             _groups(self.network, job.learning_rate, job.pretrained), weight_decay=job.weight_decay
         )
-        self.epoch = 0
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, Any] = {"epoch": 0, "score": -math.inf, "sha256": "", "scores": {}}
-        self.seconds = 0.0
-        state = folder.load_state()
-        if state is not None:
-            self.network.load_state_dict(state["network"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.epoch, self.best = state["epoch"], state["best"]
-            self.history, self.seconds = state["history"], state["seconds"]
-            log(f"{job.output}: going on after epoch {self.epoch}")
+        first = {"epoch": 0, "score": -math.inf, "sha256": "", "scores": {}}
+        self.epochs = Epochs(folder, first)
+        self.epochs.keep(network=self.network, optimiser=self.optimiser)
 
     def run(self) -> PoseTrainingResult:
         """Train to the end."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        job = self.job
-        started, before = time.monotonic(), self.seconds
-        with contextlib.ExitStack() as stack:
-            left = (job.epochs - self.epoch) * self.steps * job.batch_size
-            advance = stack.enter_context(progress("train-pose", left, "pictures"))
-            board = SummaryWriter(str(self.folder.tensorboard), purge_step=self.epoch + 1)
-            stack.callback(board.close)
-            while self.epoch < job.epochs:
-                self.epoch += 1
+        job, epochs = self.job, self.epochs
+        left = (job.epochs - epochs.number) * self.steps * job.batch_size
+        with progress("train-pose", left, "pictures") as advance, epochs.recorded():
+            while epochs.number < job.epochs:
+                epochs.number += 1
                 row, scores = self._epoch(advance)
-                self.history.append(row)
-                self.seconds = before + time.monotonic() - started
-                for name in list(row)[1:]:
-                    board.add_scalar(name.replace("_", "/", 1), row[name], self.epoch)
-                board.flush()
+                epochs.add(row)
                 self._save(scores)
         result = PoseTrainingResult(
             output=job.output,
             name=job.detector_name,
-            weights_sha256=self.best["sha256"],
-            best_epoch=self.best["epoch"],
+            weights_sha256=epochs.best["sha256"],
+            best_epoch=epochs.best["epoch"],
             epochs=job.epochs,
-            validation=self.best["scores"],
+            validation=epochs.best["scores"],
             training_pictures=sum(map(len, self.data.sources)),
             validation_pictures=len(self.data.validation),
-            seconds=round(self.seconds, 2),
+            seconds=round(epochs.seconds, 2),
         )
-        fields = asdict(result)
-        del fields["output"], fields["skipped"]
-        self.folder.finish(fields)
+        self.folder.finish(result)
         return result
 
     def _epoch(self, advance: Callable[[float], None]) -> tuple[dict[str, float], PoseScores]:
-        torch.manual_seed(self.job.seed * 1_000_003 + self.epoch)
-        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + self.epoch)
+        number = self.epochs.number
+        torch.manual_seed(self.job.seed * 1_000_003 + number)
+        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + number)
         self.network.train()
         sums: dict[str, float] = {}
-        for step, (images, targets) in enumerate(self.batches.epoch(self.epoch, self.steps)):
-            rate = self._rate((self.epoch - 1) * self.steps + step)
+        for step, (images, targets) in enumerate(self.batches.epoch(number, self.steps)):
+            rate = self._rate((number - 1) * self.steps + step)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate * group["share"]
             terms = losses(self.network, images.to(self.device), targets, generator, self.dtype)
@@ -198,16 +176,16 @@ class _Run:
             advance(len(images))
         if not all(map(math.isfinite, sums.values())):
             raise VidkdError(
-                f"the training diverged in epoch {self.epoch}",
+                f"the training diverged in epoch {number}",
                 path=self.folder.path,
                 remedy="use a smaller --learning-rate, in another --output",
             )
         scores = evaluate_detector(self._detector(), self.data.validation)
-        row = {"epoch": self.epoch, "learning_rate": rate}
+        row = {"epoch": number, "learning_rate": rate}
         row |= {f"loss_{name}": value for name, value in sums.items()}
         row |= {f"validation_{name}": value for name, value in scores.to_json().items()}
         log(
-            f"epoch {self.epoch}: loss {sum(sums.values()):.3f}, recall {scores.recall:.3f}, "
+            f"epoch {number}: loss {sum(sums.values()):.3f}, recall {scores.recall:.3f}, "
             f"precision {scores.precision:.3f}, MPJPE {scores.mpjpe:.0f} mm, "
             f"PCK {scores.pck_head:.3f} (head) {scores.pck_torso:.3f} (torso)"
         )
@@ -226,33 +204,28 @@ class _Run:
         return LCRNetDetector(self.network, self.job.detector_name, "", self.device)
 
     def _save(self, scores: PoseScores) -> None:
-        """Keep the best weights and the state; ``last.pt`` comes last, for it tells the rest."""
+        """Write the weights if none were better, and the state."""
         # Wrong joints of people who were missed count as well, so that this sees both.
         score = float(np.nan_to_num(scores.pck_head))
-        if score >= self.best["score"]:
+        if score >= self.epochs.best["score"]:
             known = {k: v for k, v in scores.to_json().items() if not math.isnan(v)}
             about = {
                 "training_data": {
                     "data_sha256": self.data.identity,
                     "pictures": [len(source) for source in self.data.sources],
                     "start": None if self.job.start is None else Path(self.job.start).name,
-                    "epoch": self.epoch,
+                    "epoch": self.epochs.number,
                     "validation": known,
                 }
             }
             digest = save_network(self.folder.weights, self.network, self.job.detector_name, about)
-            self.best = {"epoch": self.epoch, "score": score, "sha256": digest, "scores": known}
-        self.folder.write_metrics(self.history)
-        self.folder.save_state(
-            {
-                "epoch": self.epoch,
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "best": self.best,
-                "history": self.history,
-                "seconds": self.seconds,
+            self.epochs.best = {
+                "epoch": self.epochs.number,
+                "score": score,
+                "sha256": digest,
+                "scores": known,
             }
-        )
+        self.epochs.save()
 
 
 def _new_network(settings: PoseNetSettings, pretrained: bool) -> LCRNet:
