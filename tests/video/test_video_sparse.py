@@ -14,7 +14,7 @@ from vidkd.errors import VideoError
 from vidkd.video import Frame, read_frames
 from vidkd.video.sparse import _Sampler, _sparse
 
-UNEVEN = [Fraction(10 * number + number * number % 7, 250) for number in range(130)]
+UNEVEN = [Fraction(10 * number + number * number % 7, 250) for number in range(90)]
 ENCODED = {
     "plain": {"options": {"bf": "0", "g": "10"}},
     "b-frames": {"options": {"bf": "3", "g": "10"}},
@@ -35,8 +35,10 @@ def displayed(frames: list[Frame], rate: float) -> list[tuple[float, float, np.n
     return picked
 
 
-@pytest.mark.parametrize("kind", ENCODED)
-@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("v.mp4", kind) for kind in ENCODED] + [("v.mkv", "b-frames"), ("v.mkv", "open-groups")],
+)
 def test_sparse_pictures_are_those_of_the_whole(kind, name, tmp_path, encode, monkeypatch) -> None:
     path = encode(tmp_path / name, UNEVEN, draw=textured, **ENCODED[kind])
     whole = list(read_frames(path))
@@ -49,7 +51,7 @@ def test_sparse_pictures_are_those_of_the_whole(kind, name, tmp_path, encode, mo
         receive(self, frames)
 
     monkeypatch.setattr(_Sampler, "_receive", counted)
-    for rate in (0.3, 1, 2.3, 10):
+    for rate in (0.4, 2.3, 10):
         decoded = 0
         taken = [picture.start for picture in _sparse(path, rate)]
         assert len(taken) <= math.ceil(whole[-1].end * rate) + 1
@@ -76,9 +78,9 @@ def test_a_video_without_true_key_frames_is_read_whole(tmp_path, encode, constan
 def test_a_cut_is_an_error_at_a_low_rate_too(name, tmp_path, encode, constant) -> None:
     faststart = {"movflags": "+faststart"} if name == "v.mp4" else {}
     settings = {"size": (128, 96), "draw": textured, "options": {"g": "10"}}
-    path = encode(tmp_path / name, constant(200), container=faststart, **settings)
+    path = encode(tmp_path / name, constant(100), container=faststart, **settings)
     data = path.read_bytes()
-    for share in (0.5, 0.8, 0.95):
+    for share in (0.5, 0.9):
         path.write_bytes(data[: int(len(data) * share)])
         with pytest.raises(VideoError, match="is damaged"):
             list(read_frames(path, frame_rate=1))

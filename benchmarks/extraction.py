@@ -1,0 +1,197 @@
+"""Extract RGB features of whole videos: `vidkd extract-features` against the obvious script.
+
+    python benchmarks/extraction.py [VIDEO...] [--rounds 3] [--crop 224] [--threads N] [--json]
+
+The obvious script reads with OpenCV's capture, resizes with `cv2.resize`, stacks 16 frames to a
+snippet and runs the eager PyTorch network batch by batch, one thing after the other, with the same
+weights; it stands below. Both run as commands of their own, in turn, and are timed from start to
+end, with the start of Python and the loading of the weights. CPU time is that of all their
+processes. Without videos, six are rendered. The features differ by the resize alone, which is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidkd.cache import CacheFile, cache_path
+from vidkd.console import emit_json, emit_table, log
+from vidkd.networks import DEFAULT_ENCODER, ensure_weights
+from vidkd.video import find_videos, read_frames
+
+SHORT_SIDE, LENGTH, BATCH = 256, 16, 4
+
+
+def plain(videos: list[Path], crop: int, folder: Path) -> None:
+    """The obvious script: everything in turn, in one process."""
+    import cv2
+    import torch
+    from i3d import Ported
+
+    from vidkd.networks.zoo import load_network
+
+    trained = load_network(DEFAULT_ENCODER)[0].eval()
+    network = Ported(trained)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    found: list[torch.Tensor] = []
+    trained.classifier = torch.nn.Identity()  # type: ignore[assignment]  # features, not classes
+
+    def run(snippets: list[np.ndarray]) -> None:
+        x = torch.from_numpy(np.stack(snippets)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        with torch.no_grad():
+            found.append(network(x).flatten(1))
+
+    for video in videos:
+        found.clear()
+        capture = cv2.VideoCapture(str(video))
+        frames: list[np.ndarray] = []
+        snippets: list[np.ndarray] = []
+        while True:
+            more, image = capture.read()
+            if more:
+                height, width = image.shape[:2]
+                scale = SHORT_SIDE / min(height, width)
+                image = cv2.resize(image, (round(width * scale), round(height * scale)))
+                top, left = (image.shape[0] - crop) // 2, (image.shape[1] - crop) // 2
+                image = image[top : top + crop, left : left + crop]
+                frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            elif frames:
+                frames += [frames[-1]] * (LENGTH - len(frames))
+            if len(frames) == LENGTH:
+                snippets.append(np.stack(frames))
+                frames = []
+            if len(snippets) == BATCH or (not more and snippets):
+                run(snippets)
+                snippets = []
+            if not more:
+                break
+        np.save(folder / f"{video.stem}.npy", torch.cat(found).numpy())
+
+
+def timed(command: list[str], threads: int) -> tuple[float, float]:
+    """Run a command; return seconds of wall time and of CPU time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def difference(videos: list[Path], cache: Path, folder: Path) -> float:
+    """Return the median relative distance between the features that both wrote."""
+    away = []
+    for video in videos:
+        theirs = np.load(folder / f"{video.stem}.npy")
+        with CacheFile(cache_path(cache, "features", video.stem, DEFAULT_ENCODER)) as file:
+            rows = file.rows()
+        distance = np.linalg.norm(rows - theirs, axis=1) / np.linalg.norm(theirs, axis=1)
+        away.extend(distance.tolist())
+    return statistics.median(away)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+def measure(videos: list[Path], rounds: int, crop: int, threads: int) -> dict[str, Any]:
+    frames = sum(1 for video in videos for _ in read_frames(video, short_side=64))
+    seconds: dict[str, list[tuple[float, float]]] = {"obvious": [], "vidkd": []}
+    loads = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        paths = [str(video) for video in videos]
+        for turn in range(rounds):
+            cache = folder / f"cache{turn}"
+            settings = ["--modality", "rgb", "--dtype", "float32", "--device", "cpu"]
+            settings += ["--short-side", str(SHORT_SIDE)]
+            extract = [sys.executable, "-m", "vidkd", "extract-features", *paths, *settings]
+            commands = {
+                "obvious": [sys.executable, __file__, *paths, "--plain", str(folder)],
+                "vidkd": [*extract, "--cache", str(cache)],
+            }
+            names = list(commands) if turn % 2 == 0 else list(reversed(commands))
+            for name in names:
+                loads.append(os.getloadavg()[0])
+                seconds[name].append(timed([*commands[name], "--crop", str(crop)], threads))
+                log(f"round {turn + 1}, {name}: {seconds[name][-1][0]:.1f} s")
+        away = difference(videos, folder / "cache0", folder)
+    pairs = list(zip(seconds["obvious"], seconds["vidkd"], strict=True))
+    return {
+        "videos": len(videos),
+        "frames": frames,
+        "crop": crop,
+        "threads": threads,
+        "rounds": rounds,
+        "load": spread(loads),
+        "wall": {name: spread([wall for wall, _ in both]) for name, both in seconds.items()},
+        "cpu": {name: spread([cpu for _, cpu in both]) for name, both in seconds.items()},
+        "wall_ratio": spread([one[0] / other[0] for one, other in pairs]),
+        "cpu_ratio": spread([one[1] / other[1] for one, other in pairs]),
+        "feature_distance": away,
+    }
+
+
+def render(folder: Path) -> list[Path]:
+    command = [
+        sys.executable,
+        "-m",
+        "vidkd",
+        "synth",
+        "--output",
+        str(folder),
+        "--videos",
+        "6",
+        "--seconds",
+        "8",
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return [video.path for video in find_videos([folder])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("videos", nargs="*", type=Path, metavar="VIDEO")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--crop", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--plain", type=Path, metavar="DIR", help="Be the obvious script.")
+    options = parser.parse_args()
+    if options.plain is not None:
+        plain(options.videos, options.crop, options.plain)
+        return
+    ensure_weights(DEFAULT_ENCODER)
+    with tempfile.TemporaryDirectory() as place:
+        videos = options.videos or render(Path(place))
+        result = measure(videos, options.rounds, options.crop, options.threads)
+    if options.json:
+        emit_json(result)
+        return
+    rows = [
+        [
+            name,
+            f"{result['wall'][name]['median']:.1f}",
+            f"{result['cpu'][name]['median']:.1f}",
+            f"{result['frames'] / result['wall'][name]['median']:.0f}",
+        ]
+        for name in ("obvious", "vidkd")
+    ]
+    emit_table("", ["script", "wall, s", "CPU, s", "frames/s"], rows)
+    log(json.dumps({key: result[key] for key in ("wall_ratio", "cpu_ratio", "feature_distance")}))
+
+
+if __name__ == "__main__":
+    main()
