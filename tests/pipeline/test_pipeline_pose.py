@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from vidkd.cache import CacheFile
 from vidkd.pipeline.division import Division
@@ -54,12 +53,6 @@ def test_stages_come_in_order_and_only_those_that_see_a_change_are_stale(tmp_pat
     assert "features-pose" in changed
     assert "teacher-pose-seed0" in changed
     assert not changed & {"render", "pose", "features-rgb"}
-
-
-def test_one_encoder_is_not_shared_by_several_divisions(tmp_path: Path) -> None:
-    splits = [{"name": "cross-view", "annotations": "cv.json"}]
-    with pytest.raises(ValidationError, match="a recipe of its own"):
-        experiment(tmp_path, benchmark={"splits": splits})
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ from vidkd.console import log
 from vidkd.errors import UsageError, VidkdError
 from vidkd.pipeline.data_stages import data_stages
 from vidkd.pipeline.division import Division
-from vidkd.pipeline.feature_cache import FeatureState, encoder_name, feature_state, features_hash
+from vidkd.pipeline.feature_cache import FeatureState, feature_state, features_hash
 from vidkd.pipeline.layout import Layout
 from vidkd.pipeline.matrix import Run, Table, TableRow, all_runs, build_tables
+from vidkd.pipeline.needed_features import Features, Needed, needed_features
 from vidkd.pipeline.row_jobs import EvaluateJob, UntrainedJob
 from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.pipeline.waves import Outcome, run_waves
@@ -99,56 +100,66 @@ class Benchmark:
         outcome = Outcome()
         root = self.layout.root
         if self.recipe.synth is not None:
-            render = [item for item in self._data_stages() if item.name == "render"]
-            run_stages(render, root, overwrite=True)
-        for modality in self.modalities():
-            state = feature_state(self.recipe, self.layout.cache, modality, self._videos())
+            stages = self._data_stages(self.divisions[""])
+            run_stages([item for item in stages if item.name == "render"], root, overwrite=True)
+        for features in self._all_features():
+            state = self._state(features)
             if state.complete:
-                log(f"features of {modality}: all {state.videos} are in {self.layout.cache}")
+                log(f"features of {features.title}: all {state.videos} are in {self.layout.cache}")
                 continue
-            log(f"features of {modality}: {state.reason}")
+            log(f"features of {features.title}: {state.reason}")
             try:
-                self._extract(modality, state)
+                self._extract(features, state)
             except VidkdError as error:
-                if modality == "rgb":
+                if features.modality == "rgb" and not features.division:
                     raise
-                outcome.failed[f"features-{modality}"] = str(error)
-                log(f"failed: features of {modality}: {error}")
+                outcome.failed[features.stage] = str(error)
+                log(f"failed: features of {features.title}: {error}")
         return outcome
 
-    def _extract(self, modality: Modality, state: FeatureState) -> None:
+    def _all_features(self) -> list[Features]:
+        return list(dict.fromkeys(self.features.values()))
+
+    def _state(self, features: Features) -> FeatureState:
+        found = features.modality, features.encoder, features.videos
+        return feature_state(self.recipe, self.layout.cache, *found)
+
+    def _extract(self, features: Features, state: FeatureState) -> None:
+        modality = features.modality
+        division = self.divisions[features.division]
         # A folder that others may share is never overwritten: they are told what differs.
         renew = state.stale and self.layout.shared is None
         # Found before anything is loaded: whoever gave no videos is told that first.
-        log(f"extracting {modality} from {len(self.divisions[''].videos)} videos")
+        log(f"extracting {features.title} from {len(division.videos)} videos")
         needed = {f"{step}-{modality}" for step in ("quantise", "encoder", "features")}
-        for stage in self._data_stages(overwrite=renew):
+        for stage in self._data_stages(division, overwrite=renew):
             if stage.name in {modality, *needed}:
                 stage.action()
 
-    def _data_stages(self, *, overwrite: bool = False) -> list[Stage]:
+    def _data_stages(self, division: Division, *, overwrite: bool = False) -> list[Stage]:
         """Return the stages from video to features, as ``vidkd run`` has them."""
-        return data_stages(Workplace(self.divisions[""], self.workers, self.device, overwrite))
+        return data_stages(Workplace(division, self.workers, self.device, overwrite))
 
     @functools.cached_property
-    def encoders(self) -> dict[Modality, str]:
-        """The names of the features of every modality; see ``encoder_name``."""
-        return {modality: encoder_name(self.recipe, modality) for modality in self.modalities()}
+    def features(self) -> Needed:
+        """Everything that must be in the cache, RGB first."""
+        runs = all_runs(self.tables)
+        return needed_features(self.recipe, self.modalities(), runs, self.divisions)
 
-    def _videos(self) -> list[str]:
-        names = (name for item in self.divisions.values() for name in item.annotations.videos)
-        return list(dict.fromkeys(names))
+    def features_of(self, run: Run) -> list[Features]:
+        """Return what a run is trained on, its teachers' included."""
+        return [self.features[modality, run.split] for modality in run.modalities]
 
-    def stages(self, missing: Sequence[Modality] = ()) -> list[Stage]:
+    def stages(self, missing: Sequence[Features] = ()) -> list[Stage]:
         """Return the stages of all runs and rows, those they build on first.
 
         Args:
-            missing: modalities without features: their stages cannot be done.
+            missing: features that are not there: the stages that need them cannot be done.
         """
         hashes = {
-            modality: features_hash(self.recipe, self.layout.cache, modality, self._videos())
-            for modality in self.modalities()
-            if modality not in missing
+            item.encoder: features_hash(self.layout.cache, item.encoder, item.videos)
+            for item in self._all_features()
+            if item not in missing
         }
         stages = []
         for seed in self.recipe.seeds:
@@ -165,12 +176,13 @@ class Benchmark:
         rows = {row.slug: row for table in self.tables for row in table.rows}
         return list(rows.values())
 
-    def settings(self, run: Run, seed: int, hashes: dict[Modality, str]) -> dict[str, Any]:
+    def settings(self, run: Run, seed: int, hashes: dict[str, str]) -> dict[str, Any]:
         """Return everything that decides the weights of a run."""
         recipe = self.recipe
+        encoder = self.features[run.modality, run.split].encoder
         found: dict[str, Any] = {
-            "encoder": self.encoders[run.modality],
-            "features": hashes.get(run.modality, ""),
+            "encoder": encoder,
+            "features": hashes.get(encoder, ""),
             "filter": run.filter.model_dump(mode="json"),
             "seed": seed,
             "trained": run.trained,
@@ -185,10 +197,10 @@ class Benchmark:
             found["teachers"] = [self.settings(item, seed, hashes) for item in run.teachers]
         return found
 
-    def _run_stage(self, run: Run, seed: int, hashes: dict[Modality, str]) -> Stage:
+    def _run_stage(self, run: Run, seed: int, hashes: dict[str, str]) -> Stage:
         folder = self.layout.run(run.slug, seed)
-        features = (f"features-{modality}" for modality in run.modalities)
-        after = (*(self.layout.run(item.slug, seed).name for item in run.teachers), *features)
+        teachers = (self.layout.run(item.slug, seed).name for item in run.teachers)
+        after = (*teachers, *(item.stage for item in self.features_of(run)))
         result = folder / ("result.json" if run.trained else "weights.safetensors")
         return Stage(
             folder.name,
@@ -212,7 +224,7 @@ class Benchmark:
             annotations=division.path,
             annotation_format=division.format,
             modality=run.modality,
-            encoder=self.encoders[run.modality],
+            encoder=self.features[run.modality, run.split].encoder,
             teachers=tuple(self.layout.run(item.slug, seed) for item in run.teachers),
             filter=run.filter,
             optimiser=recipe.optimiser.model_copy(update={"seed": seed}),
@@ -233,7 +245,7 @@ class Benchmark:
             division.format,
             self.recipe.subsets.training,
             run.modality,
-            self.encoders[run.modality],
+            self.features[run.modality, run.split].encoder,
             run.filter,
             seed,
         )
@@ -243,7 +255,7 @@ class Benchmark:
         return self.layout.evaluation(row.slug, seed) / subset
 
     def _evaluation_stage(
-        self, row: TableRow, seed: int, subset: str, hashes: dict[Modality, str]
+        self, row: TableRow, seed: int, subset: str, hashes: dict[str, str]
     ) -> Stage:
         recipe = self.recipe
         division = self.divisions[row.split]
@@ -273,16 +285,16 @@ class Benchmark:
     def planned(self) -> dict[str, Any]:
         """Return what is to be done as JSON values; nothing is written."""
         rendered = self.recipe.synth is None or self.divisions[""].path.exists()
-        features = {}
-        missing: list[Modality] = []
-        for modality in self.modalities():
-            if not rendered:
-                features[modality] = "to be made, after the videos are rendered"
-                continue
-            state = feature_state(self.recipe, self.layout.cache, modality, self._videos())
-            features[modality] = state.reason or f"all {state.videos} in the cache"
+        features: dict[str, str] = {}
+        missing: list[Features] = []
+        if not rendered:
+            later = "to be made, after the videos are rendered"
+            features = dict.fromkeys(self.modalities(), later)
+        for item in self._all_features() if rendered else ():
+            state = self._state(item)
+            features[item.title] = state.reason or f"all {state.videos} in the cache"
             if not state.complete:
-                missing.append(modality)
+                missing.append(item)
         runs = [run for run in all_runs(self.tables) for _ in self.recipe.seeds]
         evaluations = len(self.rows()) * len(self.subsets) * len(self.recipe.seeds)
         names: set[str] = set()
@@ -314,7 +326,7 @@ class Benchmark:
     def run(self) -> Outcome:
         """Do everything that is not done, and say what failed."""
         outcome = self.prepare()
-        missing = [m for m in self.modalities() if f"features-{m}" in outcome.failed]
+        missing = [item for item in self._all_features() if item.stage in outcome.failed]
         return run_waves(
             self.stages(missing), self.layout.root, workers=self._workers(), outcome=outcome
         )

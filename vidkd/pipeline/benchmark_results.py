@@ -81,7 +81,7 @@ def _failure(benchmark: Benchmark, row: TableRow, seed: int, outcome: Outcome) -
     for name, run in folders.items():
         if name in outcome.failed:
             origins = [
-                *(f"features-{modality}" for modality in run.modalities),
+                *(item.stage for item in benchmark.features_of(run)),
                 *(benchmark.layout.run(item.slug, seed).name for item in run.teachers),
             ]
             origin = next((item for item in origins if item in outcome.failed), name)

@@ -10,6 +10,7 @@ from typing import Any
 
 from vidkd.cache import CacheFile
 from vidkd.errors import CacheError, UsageError
+from vidkd.pipeline.layout import file_name
 from vidkd.recipe import FrameSettings, Modality, Pipeline, SnippetSettings
 
 
@@ -34,19 +35,25 @@ class FeatureState:
 
 
 def feature_state(
-    recipe: Pipeline, cache: Path, modality: Modality, videos: Sequence[str]
+    recipe: Pipeline, cache: Path, modality: Modality, encoder: str, videos: Sequence[str]
 ) -> FeatureState:
     """Say whether features of a modality can be taken from the cache as they are.
 
     Imported features are taken with whatever frame rate and stride they were declared to have.
 
+    Args:
+        recipe: which says how they should have been made.
+        cache: the folder.
+        modality: of the features.
+        encoder: their name; see :func:`encoder_name`.
+        videos: names of those that need them.
+
     Raises:
         CacheError: a file is damaged or ambiguous.
-        UsageError: the recipe has no encoder of this modality.
     """
     from vidkd.distillation.data import FeatureIndex
 
-    index = FeatureIndex(cache, encoder_name(recipe, modality))
+    index = FeatureIndex(cache, encoder)
     lacking = []
     for video in videos:
         key = index.key(video)
@@ -83,15 +90,14 @@ def _difference(settings: dict[str, Any], recipe: Pipeline, modality: Modality) 
     return " and ".join(name for name in wanted if found[name] != wanted[name])
 
 
-def features_hash(recipe: Pipeline, cache: Path, modality: Modality, videos: Sequence[str]) -> str:
-    """Return a hash of the features of these videos, from the hashes that the files carry.
+def features_hash(cache: Path, encoder: str, videos: Sequence[str]) -> str:
+    """Return a hash of an encoder's features of these videos, from the hashes that the files carry.
 
     Raises:
         CacheError: a file is missing or damaged.
     """
     from vidkd.distillation.data import FeatureIndex
 
-    encoder = encoder_name(recipe, modality)
     index = FeatureIndex(cache, encoder)
     digest = hashlib.sha256()
     for video in videos:
@@ -105,11 +111,23 @@ def features_hash(recipe: Pipeline, cache: Path, modality: Modality, videos: Seq
     return digest.hexdigest()
 
 
-def encoder_name(recipe: Pipeline, modality: Modality) -> str:
+def made_by_recipe(recipe: Pipeline, modality: Modality) -> bool:
+    """Return whether a recipe makes the encoder of a modality from its training videos."""
+    return modality == "pose" or recipe.encoders[modality].precision == "int8"
+
+
+def encoder_name(recipe: Pipeline, modality: Modality, division: str = "") -> str:
     """Return the name under which the features of a modality are cached.
 
     Of a fine-tuned encoder, which a recipe gives as a path, that is the name it was given; of one
-    that the recipe quantises, the name of its quantised form.
+    that the recipe quantises, the name of its quantised form. What the recipe makes itself it
+    makes for each division of the videos, since the training videos of one are tested on in
+    another; the name then ends with that of the division.
+
+    Args:
+        recipe: with the encoders.
+        modality: of one of them.
+        division: of the videos; empty for the recipe's own.
 
     Raises:
         UsageError: the recipe has no encoder of this modality.
@@ -124,9 +142,9 @@ def encoder_name(recipe: Pipeline, modality: Modality) -> str:
             remedy=f"name one under `encoders: {{{modality}: ...}}`",
         )
     name = recipe.encoders[modality].name
-    if recipe.encoders[modality].precision == "int8":
-        return quantised_name(name)
-    # Poses are encoded by what the recipe itself trains, under the name that it gives.
-    if modality == "pose" or trained_file(name) is None:
-        return name
-    return find_card(name).name
+    if made_by_recipe(recipe, modality):
+        # Poses are encoded by what is trained here, under the name that the recipe gives.
+        quantised = recipe.encoders[modality].precision == "int8"
+        made = quantised_name(name) if quantised else name
+        return f"{made}-{file_name(division)}" if division else made
+    return name if trained_file(name) is None else find_card(name).name

@@ -125,11 +125,11 @@ class Figures:
 
     def times(self, video: str) -> np.ndarray:
         """Return (T, 2) start and end seconds of the snippets of a video."""
-        with CacheFile(self._features("rgb", video)) as file:
+        with CacheFile(self._features("rgb", "", video)) as file:
             return np.asarray(file.pts)
 
-    def _features(self, modality: Modality, video: str) -> Path:
-        encoder = self.benchmark.encoders[modality]
+    def _features(self, modality: Modality, split: str, video: str) -> Path:
+        encoder = self.benchmark.features[modality, split].encoder
         index = FeatureIndex(self.benchmark.layout.cache, encoder)
         key = index.key(video)
         if key is None:
@@ -143,7 +143,7 @@ class Figures:
         truth = benchmark.divisions[run.split].annotations.subset(benchmark.reported)
         found = {}
         for video in truth.videos:
-            with CacheFile(self._features(run.modality, video)) as file:
+            with CacheFile(self._features(run.modality, run.split, video)) as file:
                 rows = torch.from_numpy(file.rows().astype(np.float32))
             with torch.inference_mode():
                 mask = torch.ones(1, len(rows), dtype=torch.bool)

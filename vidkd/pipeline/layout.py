@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,3 +46,8 @@ class Layout:
     def evaluation(self, name: str, seed: int) -> Path:
         """Scores, segments and metrics of one row of the table and seed."""
         return self.root / "evaluation" / f"{name}-seed{seed}"
+
+
+def file_name(text: str) -> str:
+    """Return a name that a recipe gives as a part of file names."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "row"

@@ -6,12 +6,12 @@ streams per division of the videos, 4 the temporal filters, 5 the teachers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
 from vidkd.errors import UsageError
+from vidkd.pipeline.layout import file_name
 from vidkd.recipe import (
     DistillationSettings,
     FilterKind,
@@ -126,7 +126,7 @@ class _Builder:
 
     def _made(self, slug: str, **fields: object) -> Run:
         if self.split:
-            slug = f"{_slug(self.split)}-{slug}"
+            slug = f"{file_name(self.split)}-{slug}"
         run = Run(slug=slug, split=self.split, **fields)  # type: ignore[arg-type]
         known = self.known.setdefault(slug, run)
         if known != run:
@@ -159,7 +159,7 @@ class _Builder:
         if name is None:
             terms = [term for term in (*LOSSES, *BASELINES) if getattr(settings, term) > 0]
             shown = "-".join(term.replace("_", "-") for term in terms) or "nothing"
-            suffix, prefix = self._suffix(kind), f"{_slug(self.split)}-" if self.split else ""
+            suffix, prefix = self._suffix(kind), f"{file_name(self.split)}-" if self.split else ""
             of = "-".join(
                 teacher.slug.removeprefix(prefix).removeprefix("teacher-").removesuffix(suffix)
                 for teacher in teachers
@@ -196,7 +196,7 @@ class _Builder:
         settings = DistillationSettings.model_validate(values)
         kind = method.teacher_filter or method.filter
         teachers = [self.single(item, kind) for item in method.teachers or self.teachers]
-        return self.student(teachers, settings, method.filter, f"method-{_slug(method.name)}")
+        return self.student(teachers, settings, method.filter, f"method-{file_name(method.name)}")
 
 
 def build_tables(recipe: Pipeline, numbers: Sequence[int] | None = None) -> list[Table]:
@@ -356,7 +356,3 @@ def _paper(name: str, teachers: str) -> str | None:
     if teachers == "flow":
         return name
     return "augmented-pose+flow" if (name, teachers) == ("augmented", "pose+flow") else None
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "row"

@@ -1,7 +1,8 @@
 """The stages of an experiment that are about poses: extraction, 2s-AGCN, its features.
 
-Other encoders come trained. That of poses is trained by the recipe itself, once, on its training
-videos, with the epoch chosen on its validation videos; its features then serve all seeds.
+Other encoders come trained. That of poses is trained by the recipe itself, once for each division
+of the videos, on its training videos, with the epoch chosen on its validation videos; its features
+then serve all seeds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from vidkd.recipe import PoseSettings
 
 
 def encoder_run(place: Workplace) -> Path:
-    """Return the run folder of the recipe's 2s-AGCN."""
+    """Return the run folder of the 2s-AGCN of this division."""
     return place.layout.root / "models" / place.encoder_name("pose")
 
 

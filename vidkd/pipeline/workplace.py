@@ -58,7 +58,7 @@ class Workplace:
 
     def encoder_name(self, modality: Modality) -> str:
         """Return the name of the encoder whose features are trained on."""
-        return encoder_name(self.recipe, modality)
+        return encoder_name(self.recipe, modality, self.division.name)
 
     def features_folder(self, modality: Modality) -> Path:
         """Return the folder of the features of a modality."""

@@ -1,0 +1,132 @@
+"""An encoder that a recipe makes itself never sees the test videos of the division it serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vidkd.finetuning.pose_job import PoseEncoderJob
+from vidkd.pipeline import data_stages, pose
+from vidkd.pipeline.benchmark import Benchmark
+from vidkd.pipeline.division import Division
+from vidkd.pipeline.workplace import Workplace
+from vidkd.recipe import Pipeline
+
+VIDEOS = tuple(f"v{number}" for number in range(6))
+SUBSETS = ("training", "training", "validation", "validation", "testing", "testing")
+
+
+def annotate(path: Path, order: tuple[str, ...]) -> Path:
+    segment = {"label": "wave", "segment": [0, 2]}
+    database = {
+        name: {"subset": subset, "duration": 4, "annotations": [segment]}
+        for name, subset in zip(order, SUBSETS, strict=True)
+    }
+    path.write_text(json.dumps({"classes": ["wave"], "database": database}))
+    return path
+
+
+def evaluated(division: Division) -> set[str]:
+    return set(division.annotations.subset("testing").videos)
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Callable[..., Benchmark]:
+    """A benchmark whose second division trains on what the first tests on."""
+    (tmp_path / "videos").mkdir()
+    for name in VIDEOS:
+        (tmp_path / "videos" / f"{name}.mp4").write_bytes(b"")
+    subject = annotate(tmp_path / "subject.json", VIDEOS)
+    view = annotate(tmp_path / "view.json", VIDEOS[::-1])
+
+    def make(**fields: Any) -> Benchmark:
+        values = {
+            "name": "two divisions",
+            "description": "",
+            "data": {"videos": tmp_path / "videos", "annotations": subject},
+            "encoders": {"rgb": {"name": "i3d-rgb-kinetics400"}, "pose": {"name": "small"}},
+            "teachers": ["pose"],
+            "benchmark": {
+                "tables": [1, 3],
+                "splits": [{"name": "Cross View", "annotations": view}],
+            },
+            **fields,
+        }
+        return Benchmark.of(Pipeline.model_validate(values), tmp_path / "out", device="cpu")
+
+    return make
+
+
+def test_every_division_has_its_own_encoder_of_poses(benchmark: Callable[..., Benchmark]) -> None:
+    plan = benchmark()
+    features = plan.features
+    assert features["rgb", "Cross View"] is features["rgb", ""]
+    assert features["pose", ""].encoder == "small"
+    assert features["pose", "Cross View"].encoder == "small-cross-view"
+    assert set(features["pose", "Cross View"].videos) == set(VIDEOS)
+    # Everything of a row is of the row's own division, its teachers included.
+    stages = plan.stages(missing=list(features.values()))
+    for ending, encoder in (("", "small"), ("-cross-view", "small-cross-view")):
+        own = [stage for stage in stages if ("cross-view-" in stage.name) == bool(ending)]
+        needs = {name for stage in own for name in stage.after if name.startswith("features-")}
+        assert needs == {"features-rgb", f"features-pose{ending}"}
+        teachers = [t["encoder"] for stage in own for t in stage.settings.get("teachers", ())]
+        assert teachers
+        assert set(teachers) == {encoder}
+    assert plan.planned()["features"].keys() == {"rgb", "pose", "pose for Cross View"}
+
+
+def test_an_encoder_of_poses_is_trained_on_its_own_division(
+    benchmark: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[PoseEncoderJob] = []
+    encoders: list[str] = []
+    monkeypatch.setattr("vidkd.finetuning.pose.train_pose_encoder", jobs.append)
+    monkeypatch.setattr(
+        "vidkd.features.pose_features.pose_feature_task",
+        lambda cache, encoder, *_, **__: encoders.append(encoder),
+    )
+    monkeypatch.setattr(pose, "run_jobs", lambda *_, **__: [])
+    plan = benchmark()
+    for division in plan.divisions.values():
+        place = Workplace(division, 1, "cpu", overwrite=False)
+        pose.train_encoder(place)
+        pose.extract_features(place)
+    assert [job.card_name for job in jobs] == ["small", "small-cross-view"]
+    assert encoders == [str(job.output) for job in jobs]
+    for job, division in zip(jobs, plan.divisions.values(), strict=True):
+        assert job.annotations == division.path
+        seen = (job.subsets.training, job.subsets.validation)
+        known = {name for subset in seen for name in division.annotations.subset(subset).videos}
+        assert not known & evaluated(division)
+    # What one encoder has learnt from is what the other is tested on.
+    first, second = plan.divisions.values()
+    assert evaluated(second) <= set(first.annotations.subset("training").videos)
+
+
+def test_a_quantised_encoder_is_calibrated_on_its_own_division(
+    benchmark: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[str]] = {}
+
+    def quantise(name: str, videos: list[Any], output: Path, *, called: str, **_: Any) -> None:
+        assert output.stem == called
+        seen[called] = {Path(video.key).stem for video in videos}
+
+    monkeypatch.setattr("vidkd.features.calibration.quantise_encoder", quantise)
+    monkeypatch.setattr("vidkd.networks.ensure_weights", lambda name: None)
+    encoders = {
+        "rgb": {"name": "i3d-rgb-kinetics400", "precision": "int8"},
+        "pose": {"name": "small"},
+    }
+    plan = benchmark(encoders=encoders)
+    for name, division in plan.divisions.items():
+        data_stages.quantise(Workplace(division, 1, "cpu", overwrite=False), "rgb")
+        found = seen[plan.features["rgb", name].encoder]
+        assert found == set(division.annotations.subset("training").videos)
+        assert not found & evaluated(division)
+    assert list(seen) == ["i3d-rgb-kinetics400-int8", "i3d-rgb-kinetics400-int8-cross-view"]
