@@ -49,11 +49,11 @@ from vidkd.networks.i3d import (
 )
 from vidkd.networks.i3d_inference import (
     InferenceI3D,
-    fused_convolution_available,
     keep_freed_memory,
 )
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D, load_openvino
 from vidkd.networks.quantise import calibrate, quantised_state
+from vidkd.pipeline.matrix_product import fastest, float32_products, operations
 
 FRAMES = 16
 NARROW = 32
@@ -159,33 +159,15 @@ class MatrixProduct:
 
     def measure(self) -> None:
         """Multiply matrices of every size once more."""
-        for rows, inner, columns in self.SIZES:
-            a, b = torch.rand(rows, inner), torch.rand(inner, columns)
-            operations = 2.0 * rows * inner * columns
-            self._time("torch.mm", operations, partial(torch.mm, a, b))
+        for size in self.SIZES:
+            for name, call in float32_products(size, torch.device("cpu")).items():
+                self._time(name, operations(size), call)
             if self._int8:
-                small = 2.0 * rows * NARROW * (inner + columns)
-                call = self._int8[rows, inner, columns]
-                self._time("OpenVINO int8", operations + small, call)
-            if fused_convolution_available():
-                # oneDNN has no matrix product of its own in PyTorch: a 1x1 convolution is one.
-                image = a.T.reshape(1, inner, 1, rows // 64, 64)
-                image = image.contiguous(memory_format=torch.channels_last_3d)
-                geometry = [0, 0, 0], [1, 1, 1], [1, 1, 1], 1
-                kernel = b.T.reshape(columns, inner, 1, 1, 1).contiguous()
-                reorder = torch.ops.mkldnn._reorder_convolution_weight
-                weight = reorder(kernel, *geometry, list(image.shape))
-                convolve = torch.ops.mkldnn._convolution_pointwise
-                call = partial(convolve, image, weight, None, *geometry, "none", [], "")
-                self._time("oneDNN", operations, call)
+                small = 2.0 * size[0] * NARROW * (size[1] + size[2])
+                self._time("OpenVINO int8", operations(size) + small, self._int8[size])
 
-    def _time(self, name: str, operations: float, call: Callable[[], object]) -> None:
-        call()
-        for _ in range(3):
-            started = time.perf_counter()
-            call()
-            rate = operations / (time.perf_counter() - started) / 1e9
-            self.best[name] = max(self.best.get(name, 0.0), rate)
+    def _time(self, name: str, count: float, call: Callable[[], object]) -> None:
+        self.best[name] = max(self.best.get(name, 0.0), fastest(call, count, 3))
 
 
 def available() -> list[str]:

@@ -109,3 +109,19 @@ def test_rgb_stages_and_the_share_of_a_matrix_product(video: Path) -> None:
     assert found.frames == 30
     # 1 + ceil((30 - 16) / 8) snippets, each of a quarter of the 13.9 GFLOP of a 112-pixel crop.
     assert found.gflop == pytest.approx(3 * 13.9 / 4, rel=0.1)
+
+
+def test_every_library_computes_the_same_matrix_product() -> None:
+    import torch
+
+    from vidkd.pipeline.matrix_product import fastest, float32_products, operations
+
+    size = (128, 48, 32)
+    products = float32_products(size, torch.device("cpu"))
+    expected = products.pop("torch.mm")()
+    assert expected.shape == (128, 32)
+    for call in products.values():
+        torch.testing.assert_close(call().reshape(32, 128).T, expected)
+    calls: list[int] = []
+    assert fastest(lambda: calls.append(1), operations(size), 3) > 0
+    assert len(calls) == 4

@@ -292,31 +292,9 @@ def _gflop(encoder: Encoder, length: int, crop: int) -> float:
 
 
 def _matrix_product(device: torch.device) -> float:
-    """Measure the GFLOP/s of a float32 matrix product: the best seen, by either library.
+    """Measure the GFLOP/s of a float32 matrix product: the best seen, by any library."""
+    from vidkd.pipeline.matrix_product import fastest, float32_products, operations
 
-    On a CPU ``torch.mm`` may run at half the speed of oneDNN, which computes the network; its 1x1
-    convolution is the same product.
-    """
-    from vidkd.networks.i3d_inference import fused_convolution_available
-
-    rows, inner, columns = 8192, 512, 512
-    a, b = torch.rand(rows, inner, device=device), torch.rand(inner, columns, device=device)
-    products: list[Callable[[], torch.Tensor]] = [lambda: a @ b]
-    if device.type == "cpu" and fused_convolution_available():
-        image = a.T.reshape(1, inner, 1, rows // 64, 64)
-        image = image.contiguous(memory_format=torch.channels_last_3d)
-        geometry = [0, 0, 0], [1, 1, 1], [1, 1, 1], 1
-        kernel = b.T.reshape(columns, inner, 1, 1, 1).contiguous()
-        weight = torch.ops.mkldnn._reorder_convolution_weight(kernel, *geometry, list(image.shape))
-        convolve = torch.ops.mkldnn._convolution_pointwise
-        products.append(lambda: convolve(image, weight, None, *geometry, "none", [], ""))
-    best = float("inf")
-    with torch.inference_mode():
-        for _ in range(8):
-            for product in products:
-                started = time.perf_counter()
-                # Reading one value waits for the device.
-                result = product()
-                result[(0,) * result.ndim].item()
-                best = min(best, time.perf_counter() - started)
-    return 2.0 * rows * inner * columns / best / 1e9
+    size = (8192, 512, 512)
+    products = float32_products(size, device)
+    return max(fastest(call, operations(size), 8) for call in products.values())
