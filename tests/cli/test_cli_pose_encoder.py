@@ -9,27 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import vidkd
 
 from vidkd.cache import CacheFile
 from vidkd.features.pose import pose_task
 from vidkd.recipe import FrameSettings, PoseSettings, SynthSettings
 from vidkd.synth import render_dataset
 from vidkd.video import find_videos
-
-
-def vidkd(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vidkd", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def good(*arguments: object) -> str:
-    done = vidkd(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow
@@ -47,20 +33,22 @@ def test_from_rendered_poses_to_the_features_of_a_trained_encoder(tmp_path: Path
     for video in find_videos([videos]):
         task(video, lambda amount: None, 1)
     run = tmp_path / "runs" / "agcn"
-    trained = json.loads(
-        good(
-            *("train-encoder", "--modality", "pose", "--cache", cache, "--annotations", truth),
-            *("--output", run, "--epochs", 1, "--snippets-per-epoch", 32, "--device", "cpu"),
-            *("--channels", "8,8,16", "--blocks", "1,1,1", "--json"),
-        )
-    )
+    command = [
+        *("train-encoder", "--modality", "pose", "--cache", cache, "--annotations", truth),
+        *("--output", run, "--epochs", 1, "--snippets-per-epoch", 32, "--device", "cpu"),
+        *("--channels", "8,8,16", "--blocks", "1,1,1", "--json"),
+    ]
+    process = [sys.executable, "-m", "vidkd", *map(str, command)]
+    done = subprocess.run(process, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    trained = json.loads(done.stdout)
     assert trained["encoder"] == "agcn"
-    rows = json.loads(
-        good(
-            *("extract-features", videos, "--cache", cache, "--modality", "pose"),
-            *("--encoder", run, "--stride", 8, "--device", "cpu", "--json"),
-        )
+    done = vidkd(
+        *("extract-features", videos, "--cache", cache, "--modality", "pose"),
+        *("--encoder", run, "--stride", 8, "--device", "cpu", "--json"),
     )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
     assert [row["state"] for row in rows] == ["done"] * 3
     path = cache / "features" / "agcn" / "synth_0000.h5"
     with CacheFile(path) as file:

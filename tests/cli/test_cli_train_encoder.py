@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import vidkd
 
 from vidkd.cache import CacheFile
 from vidkd.networks import save_weights
@@ -19,19 +19,12 @@ from vidkd.networks.weights import state_sha256
 from vidkd.video import VideoWriter
 
 
-def vidkd(models: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vidkd", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "VIDKD_MODELS": str(models)},
-    )
-
-
 @pytest.mark.slow
-def test_from_videos_to_features_of_the_trained_encoder(tmp_path: Path) -> None:
+def test_from_videos_to_features_of_the_trained_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     videos, models = tmp_path / "videos", tmp_path / "models"
+    monkeypatch.setenv("VIDKD_MODELS", str(models))
     videos.mkdir()
     texture = np.random.default_rng(0).integers(0, 255, (40, 160, 3), dtype=np.uint8)
     database = {}
@@ -53,10 +46,11 @@ def test_from_videos_to_features_of_the_trained_encoder(tmp_path: Path) -> None:
     command = ("train-encoder", "--modality", "rgb", "--annotations", annotations, "--output", run)
     small = ("--short-side", 40, "--crop", 32, "--device", "cpu", "--workers", 1, "--epochs", 1)
     size = ("--batch-size", 4, "--snippets-per-epoch", 4, "--freeze-until", "Mixed_5b")
-    wrong = vidkd(models, *command, *small)
+    wrong = vidkd(*command, *small)
     assert wrong.returncode == 2
     assert "rgb needs --videos" in wrong.stderr
-    done = vidkd(models, *command, *small, *size, "--videos", videos, "--json")
+    process = [sys.executable, "-m", "vidkd", *command, *small, *size, "--videos", videos, "--json"]
+    done = subprocess.run(list(map(str, process)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["encoder"], result["training_videos"]) == ("my-rgb", 1)
@@ -64,7 +58,7 @@ def test_from_videos_to_features_of_the_trained_encoder(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     extract = ("extract-features", videos / "b.mp4", "--cache", cache, "--modality", "rgb")
     frames = ("--short-side", 40, "--crop", 32, "--device", "cpu", "--encoder", run)
-    features = vidkd(models, *extract, *frames)
+    features = vidkd(*extract, *frames)
     assert features.returncode == 0, features.stderr
     with CacheFile(cache / "features" / "my-rgb" / "b.h5") as file:
         assert file.data.shape == (3, 1024)

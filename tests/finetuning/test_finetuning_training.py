@@ -161,6 +161,7 @@ SCRIPT = """
 import sys, time, torch
 torch.set_num_threads(1)
 from vidkd.finetuning import FinetuneJob, train_encoder, training
+training._CALIBRATION_SNIPPETS = 16
 validate = training._Run._validate
 
 def validate_or_wait(run):
@@ -174,7 +175,8 @@ train_encoder(FinetuneJob.model_validate_json(sys.argv[1]))
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_like_an_undisturbed_one(make_job):
+def test_a_killed_run_ends_like_an_undisturbed_one(make_job, monkeypatch):
+    monkeypatch.setattr("vidkd.finetuning.training._CALIBRATION_SNIPPETS", 16)
     fields = {"epochs": 3, "name": "same", "batch_norm": "recalibrate"}
     undisturbed = make_job("undisturbed", **fields)
     train_encoder(undisturbed)

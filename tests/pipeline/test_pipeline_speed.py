@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
+from in_process import vidkd
+
 from vidkd.pipeline.speed import Speed, Times
 from vidkd.video import VideoWriter
 
@@ -48,19 +51,11 @@ def video(tmp_path: Path) -> Path:
     return path
 
 
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vidkd", "bench", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 def test_the_command_times_flow(video: Path) -> None:
     options = ("--modality", "flow", "--short-side", 32, "--rounds", 2)
-    result = bench(video, *options, "--seconds", 0.6, "--json")
+    command = [sys.executable, "-m", "vidkd", "bench", video, *options, "--seconds", 0.6, "--json"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["frames"] == 15
@@ -75,7 +70,7 @@ def test_the_command_times_flow(video: Path) -> None:
 def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video")
-    result = bench(text, "--modality", "flow")
+    result = vidkd("bench", text, "--modality", "flow")
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert str(text) in result.stderr
