@@ -5,18 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "detection"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
 from brightness import CLASSES, BrightnessEncoder, write_student, write_video
+from unplugging import POSSIBLE, unplug
 
 from vidkd.cli import main
 from vidkd.detection import detector as module
 from vidkd.evaluation import read_dense_scores, read_detections
 from vidkd.networks import DEFAULT_ENCODER
-from vidkd.video import probe
+from vidkd.video import VideoWriter, probe
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,31 @@ class TestDetect:
         assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
             "one.png", "two.png",
         ]  # fmt: skip
+
+    @pytest.mark.skipif(not POSSIBLE, reason="needs Linux's /proc/self/mem")
+    def test_a_disk_that_fails_costs_only_its_video(self, run, videos, tmp_path, monkeypatch):
+        path = tmp_path / "long.mp4"
+        noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+        with VideoWriter(path, 128, 96, 10) as writer:
+            for number in range(400):
+                writer.write(np.roll(noise, 7 * number, axis=0) ^ np.uint8(number % 256))
+        student = write_student(tmp_path / "weights.safetensors")
+        unplugged = 0
+
+        class Unplugging(BrightnessEncoder):
+            def features(self, x):
+                nonlocal unplugged
+                unplugged += unplug(path)
+                return super().features(x)
+
+        monkeypatch.setattr(module, "load_encoder", lambda name, device, precision: Unplugging())
+        target = tmp_path / "o.json"
+        arguments = ["--model", student, "--batch-size", "1", "--output", target]
+        code, _, err = run("detect", path, videos / "two.mp4", *arguments)
+        assert (code, unplugged) == (1, 1)
+        assert f"error: {path}: could not be read to its end" in err
+        assert "Input/output error at byte" in err
+        assert list(json.loads(target.read_text())["results"]) == ["two"]
 
     def test_all_proposals_have_no_threshold(self, run, videos, tmp_path):
         options = ["--threshold", "1"]

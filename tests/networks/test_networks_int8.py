@@ -14,8 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
+
+from in_process import vidkd
+
 from vidkd.errors import UsageError, VidkdError, WeightsError
-from vidkd.networks import quantise, zoo
+from vidkd.evaluation import read_dense_scores
+from vidkd.networks import (
+    FilterHeader,
+    build_temporal_filter,
+    quantise,
+    save_temporal_filter,
+    zoo,
+)
 from vidkd.networks.i3d import I3D, INCEPTIONS
 from vidkd.networks.i3d_inference import FoldedUnit, InferenceI3D
 from vidkd.networks.i3d_int8 import FIRST, GROUPS, Int8I3D, check_tensors, load_openvino, shapes
@@ -29,7 +40,15 @@ from vidkd.networks.quantise import (
     units_of,
 )
 from vidkd.networks.weights import save_weights, state_sha256
-from vidkd.recipe import ModelCard, Quantisation, model_cards
+from vidkd.recipe import (
+    FilterSettings,
+    FrameSettings,
+    ModelCard,
+    Quantisation,
+    SnippetSettings,
+    model_cards,
+)
+from vidkd.video import VideoWriter
 
 NAME = "i3d-rgb-kinetics400"
 STRAY = "Mixed_4b"
@@ -369,6 +388,40 @@ def test_precision_chooses_between_the_two_forms(models: Path) -> None:
 
     x = snippets(1, 3, 16, 32, 32)
     assert 1e-4 < relative_error(asked.features(x), plain.features(x)) < 0.2
+
+
+@needs_openvino
+def test_detect_runs_a_student_in_the_precision_asked_for(models: Path) -> None:
+    header = FilterHeader(
+        filter=FilterSettings(channels=8, layers=2),
+        in_features=1024,
+        classes=("sit", "stand"),
+        modality="rgb",
+        encoder=NAME,
+        encoder_sha256=zoo.load_encoder(NAME, "cpu").weights_sha256,
+        frames=FrameSettings(short_side=32),
+        snippet=SnippetSettings(length=16, stride=8),
+        crop=32,
+    )
+    torch.manual_seed(0)
+    student, video = models / "student.safetensors", models / "v.mp4"
+    save_temporal_filter(student, build_temporal_filter(header.filter, 1024, 2), header)
+    with VideoWriter(video, 48, 32, 10) as writer:
+        rng = np.random.default_rng(0)
+        for _ in range(40):
+            writer.write(rng.integers(0, 255, (32, 48, 3), dtype=np.uint8))
+    dense = {}
+    for precision in ("auto", "float32", "int8"):
+        scores = models / f"{precision}.h5"
+        result = vidkd(
+            "detect", video, "--model", student, "--precision", precision, "--scores", scores
+        )
+        assert result.returncode == 0, result.stderr
+        dense[precision] = read_dense_scores(scores).videos["v"][0]
+    # `auto` is what the student was trained on.
+    assert np.array_equal(dense["auto"], dense["float32"])
+    difference = np.abs(dense["int8"] - dense["float32"]).max()
+    assert 0 < difference < 0.1
 
 
 def test_what_a_quantised_encoder_cannot_do_is_told(models: Path) -> None:
