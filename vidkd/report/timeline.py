@@ -79,7 +79,7 @@ def _figure(timeline: Timeline, labels: Sequence[str]) -> Figure:
     width = 11.0
     longest = max((len(label) for label in labels), default=0)
     left = min(0.3, max(0.1, (0.35 + 0.085 * longest) / width))
-    right = 0.985
+    right = 0.975  # half of the last label of the axis stands out
     figure = Figure(figsize=(width, height))
     figure.text(
         left, 1 - 0.28 / height, timeline.title, fontsize=13, fontweight="bold", color=INK,
