@@ -13,6 +13,8 @@ from vidkd.finetuning.pose_job import PoseEncoderJob
 from vidkd.pipeline import data_stages, pose
 from vidkd.pipeline.benchmark import Benchmark
 from vidkd.pipeline.division import Division
+from vidkd.pipeline.experiment import Experiment
+from vidkd.pipeline.layout import Layout
 from vidkd.pipeline.workplace import Workplace
 from vidkd.recipe import Pipeline
 
@@ -93,7 +95,7 @@ def test_an_encoder_of_poses_is_trained_on_its_own_division(
     monkeypatch.setattr(pose, "run_jobs", lambda *_, **__: [])
     plan = benchmark()
     for division in plan.divisions.values():
-        place = Workplace(division, 1, "cpu", overwrite=False)
+        place = Workplace(division, 1, "cpu", overwrite=False, retrain=False)
         pose.train_encoder(place)
         pose.extract_features(place)
     assert [job.card_name for job in jobs] == ["small", "small-cross-view"]
@@ -125,8 +127,25 @@ def test_a_quantised_encoder_is_calibrated_on_its_own_division(
     }
     plan = benchmark(encoders=encoders)
     for name, division in plan.divisions.items():
-        data_stages.quantise(Workplace(division, 1, "cpu", overwrite=False), "rgb")
+        data_stages.quantise(Workplace(division, 1, "cpu", overwrite=False, retrain=False), "rgb")
         found = seen[plan.features["rgb", name].encoder]
         assert found == set(division.annotations.subset("training").videos)
         assert not found & evaluated(division)
     assert list(seen) == ["i3d-rgb-kinetics400-int8", "i3d-rgb-kinetics400-int8-cross-view"]
+
+
+def test_annotations_that_change_under_their_name_make_every_stage_stale(
+    benchmark: Callable[..., Benchmark], tmp_path: Path
+) -> None:
+    def settings() -> dict[str, Any]:
+        division = Division(benchmark().recipe, Layout(tmp_path / "run"))
+        place = Workplace(division, 1, "cpu", overwrite=False, retrain=False)
+        return {stage.name: stage.settings for stage in Experiment(place).stages()}
+
+    before = settings()
+    assert settings() == before
+    path = tmp_path / "subject.json"
+    path.write_text(path.read_text().replace("[0, 2]", "[0, 3]", 1))
+    after = settings()
+    assert after.keys() == before.keys()
+    assert not [name for name in before if before[name] == after[name]]

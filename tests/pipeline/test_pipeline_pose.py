@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vidkd.cache import CacheFile
+from vidkd.errors import VidkdError
+from vidkd.pipeline.benchmark import Benchmark
 from vidkd.pipeline.division import Division
 from vidkd.pipeline.experiment import Experiment
 from vidkd.pipeline.layout import Layout
@@ -33,7 +36,8 @@ RECIPE = {
 
 def experiment(folder: Path, **changes: object) -> Experiment:
     recipe = Pipeline.model_validate({**RECIPE, **changes})
-    return Experiment(Workplace(Division(recipe, Layout(folder)), 1, "cpu", overwrite=False))
+    division = Division(recipe, Layout(folder))
+    return Experiment(Workplace(division, 1, "cpu", overwrite=False, retrain=False))
 
 
 def settings(folder: Path, **changes: object) -> dict[str, object]:
@@ -70,3 +74,71 @@ def test_from_rendered_videos_to_features(tmp_path: Path) -> None:
     with CacheFile(found[0]) as file:
         assert file.data.shape[1] == 32
         assert np.isfinite(file.rows()).all()
+
+
+@pytest.mark.slow
+def test_a_benchmark_makes_features_again_when_what_they_were_made_of_has_changed(
+    tmp_path: Path,
+) -> None:
+    chosen = experiment(tmp_path)
+    stages = {stage.name: stage for stage in chosen.stages()}
+    stages["render"].action()
+
+    def plan(output: Path, cache: Path | None = None, **changes: object) -> Benchmark:
+        data = {
+            "synth": None,
+            "data": {
+                "videos": tmp_path / "data" / "videos",
+                "annotations": tmp_path / "data" / "annotations.json",
+            },
+            "pose": {"backend": "files", "poses": tmp_path / "data" / "poses"},
+        }
+        recipe = Pipeline.model_validate({**RECIPE, **data, **changes})
+        return Benchmark.of(recipe, output, cache=cache, device="cpu", numbers=[5])
+
+    def make(item: Benchmark) -> None:
+        features = item.features["pose", ""]
+        item._extract(features, item._state(features))
+
+    def state(item: Benchmark) -> str:
+        return item._state(item.features["pose", ""]).reason
+
+    def encoder() -> str:
+        result = json.loads((tmp_path / "out" / "models" / "small" / "result.json").read_text())
+        return str(result["weights_sha256"])
+
+    first = plan(tmp_path / "out")
+    assert "4 of 4 videos have none" in state(first)
+    make(first)
+    assert state(first) == ""
+    trained = encoder()
+    make(first)
+    assert encoder() == trained
+
+    # Other settings of the encoder: it is trained again, and the poses are left alone.
+    other = plan(tmp_path / "out", pose_encoder={**RECIPE["pose_encoder"], "seed": 1})  # type: ignore[dict-item]
+    assert "other labels or settings of the encoder" in state(other)
+    poses = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/cache/pose").glob("*.h5")}
+    make(other)
+    assert state(other) == ""
+    assert encoder() != trained
+    assert {path: path.stat().st_mtime_ns for path in poses} == poses
+
+    # Other labels under the same name.
+    path = tmp_path / "data" / "annotations.json"
+    path.write_text(path.read_text() + "\n")
+    again = plan(tmp_path / "out", pose_encoder={**RECIPE["pose_encoder"], "seed": 1})  # type: ignore[dict-item]
+    assert "other labels or settings of the encoder" in state(again)
+    make(again)
+    assert state(again) == ""
+
+    # Other poses.
+    looser = {"backend": "files", "poses": tmp_path / "data/poses", "tracks": {"max_gap": 0.2}}
+    assert "other poses and labels" in state(plan(tmp_path / "out", pose=looser))
+
+    # Features that others share are not replaced: an encoder of other labels is refused.
+    shared = plan(tmp_path / "elsewhere", cache=tmp_path / "out" / "cache")
+    assert "other labels or settings of the encoder" in state(shared)
+    with pytest.raises(VidkdError, match="videos failed"):
+        make(shared)
+    assert state(again) == ""

@@ -155,3 +155,26 @@ def test_figures_of_one_class_and_one_snippet_are_drawn(tmp_path: Path) -> None:
     draw_class_gains(tmp_path / "6.png", {"only": [1.0]}, "a minus b", "caption")
     draw_covariances(tmp_path / "4.png", [Covariance("a", np.zeros((2, 2)))], "order")
     assert {path.name for path in tmp_path.iterdir()} == {"4.png", "5.png", "6.png"}
+
+
+def test_labels_of_models_of_the_same_speed_do_not_lie_on_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "vidkd.report.paper_figures._save", lambda figure, path: drawn.append(figure)
+    )
+    points = [
+        SpeedPoint("flow teacher", 109.0, [31.0, 32.0]),
+        SpeedPoint("vanilla RGB", 41.0, [33.20, 33.24]),
+        SpeedPoint("two-stream", 151.0, [34.9]),
+        SpeedPoint("augmented RGB", 41.1, [33.25, 33.3]),
+        SpeedPoint("another", 41.2, [33.1]),
+    ]
+    draw_speed(tmp_path / "3.png", points, "frame mAP", "caption")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == len(points)
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number])

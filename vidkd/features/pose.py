@@ -224,6 +224,13 @@ def _write(path: Path, provenance: Provenance, arranged: Arrangement, pts: np.nd
             writer.append(joints, pts[start:stop], {"tracks": tracks})
 
 
+def with_least_score(pose: PoseSettings) -> PoseSettings:
+    """Return the settings with the least score that the backend stands for."""
+    if pose.min_score is not None:
+        return pose
+    return pose.model_copy(update={"min_score": LEAST_SCORES[pose.backend]})
+
+
 def pose_task(
     cache: Path,
     frames: FrameSettings,
@@ -251,8 +258,7 @@ def pose_task(
         UsageError: the backend and the rest do not fit each other.
         WeightsError: the detector's weights are missing or damaged.
     """
-    if pose.min_score is None:
-        pose = pose.model_copy(update={"min_score": LEAST_SCORES[pose.backend]})
+    pose = with_least_score(pose)
     if pose.backend == "files":
         if poses is None:
             raise UsageError("--backend files needs --poses", remedy="say where the poses are")

@@ -30,10 +30,18 @@ from vidkd.cache import (
 from vidkd.errors import CacheError, UsageError
 from vidkd.features.described import extraction_command
 from vidkd.features.extract import Extraction, FeatureType, Report, finished_rows, stored
+from vidkd.features.pose import with_least_score
+from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
 from vidkd.pose.normalise import lift, normalise
 from vidkd.pose.poses import load_poses
 from vidkd.pose.skeletons import find_skeleton
-from vidkd.recipe import FrameSettings, ModelCard, SnippetSettings
+from vidkd.recipe import (
+    FrameSettings,
+    ModelCard,
+    PoseExtraction,
+    PoseSettings,
+    SnippetSettings,
+)
 from vidkd.video import VideoFile, probe, snippet_count, snippet_pts
 
 if TYPE_CHECKING:
@@ -51,6 +59,7 @@ class PoseFeatureTask:
         encoder: name or path of the encoder.
         card: its card.
         weights_sha256: hash of its weights.
+        made_of: hash of the labels and settings that it was trained with; empty if unknown.
         frames: of the RGB snippets to be aligned with: their sampling must be that of the poses.
         snippet: length and stride in frames.
         batch_size: snippets encoded at once.
@@ -63,6 +72,7 @@ class PoseFeatureTask:
     encoder: str
     card: ModelCard
     weights_sha256: str
+    made_of: str
     frames: FrameSettings
     snippet: SnippetSettings
     batch_size: int | None = None
@@ -92,6 +102,7 @@ class PoseFeatureTask:
             "modality": "pose",
             "snippet": self.snippet.model_dump(),
             "dtype": self.dtype,
+            "encoder_made_of": self.made_of,
             **self._of_poses(video, source),
         }
         return Provenance(
@@ -219,6 +230,20 @@ def pose_settings(found: Provenance) -> dict[str, Any]:
     }
 
 
+def expected_pose_settings(pose: PoseExtraction) -> dict[str, Any]:
+    """Return what :func:`pose_settings` has of poses that were made as a recipe says.
+
+    Raises:
+        UsageError: there is no such detector.
+        WeightsError: its file is damaged.
+    """
+    own = with_least_score(pose).model_dump(include=set(PoseSettings.model_fields))
+    if pose.backend == "files":
+        return {**own, "detector": "files", "weights_sha256": None}
+    detector = load_pose_detector(pose.detector or DEFAULT_DETECTOR, "cpu")
+    return {**own, "detector": detector.name, "weights_sha256": detector.weights_sha256}
+
+
 def missing_poses(video: VideoFile, cache: Path) -> CacheError:
     """Return the error that says how to compute the poses of a video."""
     return CacheError(
@@ -269,6 +294,7 @@ def pose_feature_task(
         encoder,
         found.card,
         found.weights_sha256,
+        found.made_of,
         frames,
         snippet,
         batch_size,

@@ -127,7 +127,15 @@ class _Run:
                 row = self._epoch()
                 advance(self.steps * job.batch_size)
                 epochs.add(row)
-                keep_if_best(epochs, row["validation_map"], self.network, card, self.data)
+                made_of = job.made_of(self.data.identity["annotations_sha256"])
+                keep_if_best(
+                    epochs,
+                    row["validation_map"],
+                    self.network,
+                    card,
+                    self.data,
+                    {"made_of": made_of},
+                )
                 epochs.save()
         result = encoder_result(job.output, card, self.data, epochs)
         self.folder.finish(result)

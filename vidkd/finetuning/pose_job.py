@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -48,3 +50,14 @@ class PoseEncoderJob(PoseEncoderSettings):
         paths = {name: fields.pop(name) for name in ("annotations", "cache", "output")}
         stage = {"stage": "train-encoder", "modality": "pose"}
         return {**stage, **fields, "name": self.card_name, "paths": paths}
+
+    def made_of(self, annotations_sha256: str) -> str:
+        """Return a hash of the settings and the labels, as the encoder and its features carry it.
+
+        Whoever has the features alone can tell by it whether they are what a recipe asks for.
+        """
+        fields = self.recipe()
+        for name in ("name", "paths", "annotation_format"):
+            del fields[name]
+        text = json.dumps({**fields, "annotations": annotations_sha256}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()

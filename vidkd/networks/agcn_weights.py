@@ -27,6 +27,7 @@ class PoseEncoder(nn.Module):
         device: where it runs.
         network: the two streams.
         inputs: how poses are to be normalised.
+        made_of: hash of the labels and settings that it was trained with; empty if unknown.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class PoseEncoder(nn.Module):
         weights_sha256: str,
         classes: tuple[str, ...],
         device: torch.device,
+        made_of: str = "",
     ) -> None:
         super().__init__()
         self.card = card
@@ -44,6 +46,7 @@ class PoseEncoder(nn.Module):
         self.device = device
         self.network = network.to(device).eval()
         self.inputs = card.pose_inputs or PoseInputSettings()
+        self.made_of = made_of
 
     @torch.no_grad()
     def features(self, joints: Tensor) -> Tensor:
@@ -87,4 +90,6 @@ def load_pose_encoder(name: str, device: str | torch.device = "auto") -> PoseEnc
     classes = tuple(map(str, header.get("classes") or ()))
     network = TwoStreamAGCN(card.pose_network, len(classes))
     load_state(network, state, path)
-    return PoseEncoder(card, network, header["weights_sha256"], classes, target)
+    training = header.get("training_data")
+    made_of = str(training.get("made_of", "")) if isinstance(training, dict) else ""
+    return PoseEncoder(card, network, header["weights_sha256"], classes, target, made_of)

@@ -16,6 +16,7 @@ from vidkd.pipeline.feature_cache import FeatureState, feature_state, features_h
 from vidkd.pipeline.layout import Layout
 from vidkd.pipeline.matrix import Run, Table, TableRow, all_runs, build_tables
 from vidkd.pipeline.needed_features import Features, Needed, needed_features
+from vidkd.pipeline.pose import encoder_job
 from vidkd.pipeline.row_jobs import EvaluateJob, UntrainedJob
 from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.pipeline.waves import Outcome, run_waves
@@ -122,7 +123,11 @@ class Benchmark:
 
     def _state(self, features: Features) -> FeatureState:
         found = features.modality, features.encoder, features.videos
-        return feature_state(self.recipe, self.layout.cache, *found)
+        made_of = ""
+        if features.modality == "pose":
+            division = self.divisions[features.division]
+            made_of = encoder_job(self._place(division)).made_of(division.sha256)
+        return feature_state(self.recipe, self.layout.cache, *found, made_of)
 
     def _extract(self, features: Features, state: FeatureState) -> None:
         modality = features.modality
@@ -138,7 +143,10 @@ class Benchmark:
 
     def _data_stages(self, division: Division, *, overwrite: bool = False) -> list[Stage]:
         """Return the stages from video to features, as ``vidkd run`` has them."""
-        return data_stages(Workplace(division, self.workers, self.device, overwrite))
+        return data_stages(self._place(division, overwrite=overwrite))
+
+    def _place(self, division: Division, *, overwrite: bool = False) -> Workplace:
+        return Workplace(division, self.workers, self.device, overwrite, retrain=True)
 
     @functools.cached_property
     def features(self) -> Needed:

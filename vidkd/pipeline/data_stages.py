@@ -11,16 +11,16 @@ from vidkd.errors import CacheError
 from vidkd.features import extract_features_all, extract_flow_all
 from vidkd.pipeline.pose import pose_stages
 from vidkd.pipeline.stages import Stage
-from vidkd.pipeline.workplace import Workplace, part, succeed
+from vidkd.pipeline.workplace import Workplace, succeed
 from vidkd.recipe import FlowSettings, Modality
 
 
 def data_stages(place: Workplace) -> list[Stage]:
     """Return the stages from video to features, in order."""
     recipe, layout = place.recipe, place.layout
-    data = part(recipe, "synth", "data")
-    flow = {**data, **part(recipe, "frames", "flow")}
-    features = {**flow, **part(recipe, "snippet", "encoders")}
+    data = place.part("synth", "data")
+    flow = {**data, **place.part("frames", "flow")}
+    features = {**flow, **place.part("snippet", "encoders")}
     stages = []
     if recipe.synth is not None:
         truth = layout.data / "annotations.json"

@@ -57,7 +57,12 @@ class Division:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Hash of the annotation file."""
+        """Hash of the annotation file.
+
+        Raises:
+            AnnotationError: it cannot be read, or lacks a subset.
+        """
+        _ = self.annotations
         return sha256(self.path)
 
     @functools.cached_property

@@ -14,7 +14,7 @@ from vidkd.pipeline.layout import Layout
 from vidkd.pipeline.results import Results, Row
 from vidkd.pipeline.scoring import score_runs
 from vidkd.pipeline.stages import Stage, run_stages
-from vidkd.pipeline.workplace import Workplace, part
+from vidkd.pipeline.workplace import Workplace
 from vidkd.recipe import Modality, Pipeline
 
 
@@ -70,14 +70,14 @@ class Experiment:
 
     def stages(self) -> list[Stage]:
         """Return all stages in order; each one's settings include those of what it builds on."""
-        recipe, layout = self.recipe, self.layout
-        features = part(recipe, "synth", "data", "frames", "flow", "snippet", "encoders")
+        recipe, layout, place = self.recipe, self.layout, self.place
+        features = place.part("synth", "data", "frames", "flow", "snippet", "encoders")
         if "pose" in recipe.encoders:
-            features |= part(recipe, "pose", "pose_encoder")
-        training = {**features, **part(recipe, "filter", "optimiser", "subsets", "segments")}
-        distilling = {**training, **part(recipe, "distillation", "teachers")}
-        evaluating = {**distilling, **part(recipe, "evaluation")}
-        stages = data_stages(self.place)
+            features |= place.part("pose", "pose_encoder")
+        training = {**features, **place.part("filter", "optimiser", "subsets", "segments")}
+        distilling = {**training, **place.part("distillation", "teachers")}
+        evaluating = {**distilling, **place.part("evaluation")}
+        stages = data_stages(place)
         for seed in recipe.seeds:
             for modality in recipe.teachers:
                 stages.append(self._training(f"teacher-{modality}", modality, seed, training))
@@ -211,6 +211,6 @@ def run_experiment(
         VidkdError: a stage failed; finished work is kept.
     """
     division = Division(recipe, Layout(output))
-    experiment = Experiment(Workplace(division, workers, device, overwrite))
+    experiment = Experiment(Workplace(division, workers, device, overwrite, overwrite))
     run_stages(experiment.stages(), output, overwrite=overwrite)
     return experiment.results()

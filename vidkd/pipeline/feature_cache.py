@@ -35,7 +35,12 @@ class FeatureState:
 
 
 def feature_state(
-    recipe: Pipeline, cache: Path, modality: Modality, encoder: str, videos: Sequence[str]
+    recipe: Pipeline,
+    cache: Path,
+    modality: Modality,
+    encoder: str,
+    videos: Sequence[str],
+    made_of: str = "",
 ) -> FeatureState:
     """Say whether features of a modality can be taken from the cache as they are.
 
@@ -47,6 +52,7 @@ def feature_state(
         modality: of the features.
         encoder: their name; see :func:`encoder_name`.
         videos: names of those that need them.
+        made_of: hash of what an encoder that the recipe trains is trained with.
 
     Raises:
         CacheError: a file is damaged or ambiguous.
@@ -54,6 +60,7 @@ def feature_state(
     from vidkd.distillation.data import FeatureIndex
 
     index = FeatureIndex(cache, encoder)
+    wanted = _wanted(recipe, modality, made_of)
     lacking = []
     for video in videos:
         key = index.key(video)
@@ -61,7 +68,7 @@ def feature_state(
             lacking.append(video)
             continue
         with CacheFile(index.keys[key]) as file:
-            different = _difference(dict(file.provenance.settings), recipe, modality)
+            different = _difference(dict(file.provenance.settings), wanted)
         if different:
             reason = f"that of {video} was made with other {different} than the recipe's"
             return FeatureState(len(videos), reason, stale=True)
@@ -72,21 +79,35 @@ def feature_state(
     return FeatureState(len(videos), reason)
 
 
-def _difference(settings: dict[str, Any], recipe: Pipeline, modality: Modality) -> str:
-    """Name what features were made with that the recipe says otherwise; empty when nothing."""
+def _wanted(recipe: Pipeline, modality: Modality, made_of: str) -> dict[str, Any]:
+    """Return what features should have been made with, under the names that people are told."""
+    wanted: dict[str, Any] = {"frames": recipe.frames, "snippet": recipe.snippet}
+    if modality == "pose":
+        from vidkd.features.pose_features import expected_pose_settings
+
+        wanted["poses"] = expected_pose_settings(recipe.pose)
+        # The labels among them: an encoder of another division has seen this one's test videos.
+        wanted["labels or settings of the encoder"] = made_of
+    else:
+        wanted["crop"] = recipe.encoders[modality].crop
+    if modality == "flow":
+        wanted["flow bound"] = recipe.flow.bound
+    return wanted
+
+
+def _difference(settings: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Name what features were made with that is not as wanted; empty when nothing."""
     if settings.get("imported"):
         return ""
     # Files of before a setting existed were made with its default.
     found: dict[str, Any] = {
         "frames": FrameSettings.model_validate(settings.get("frames", {})),
         "snippet": SnippetSettings.model_validate(settings.get("snippet", {})),
+        "crop": settings.get("crop"),
+        "flow bound": settings.get("flow", {}).get("bound"),
+        "poses": settings.get("pose"),
+        "labels or settings of the encoder": settings.get("encoder_made_of"),
     }
-    wanted: dict[str, Any] = {"frames": recipe.frames, "snippet": recipe.snippet}
-    if modality != "pose":
-        found["crop"], wanted["crop"] = settings.get("crop"), recipe.encoders[modality].crop
-    if "flow" in settings:
-        found["flow bound"] = settings["flow"].get("bound")
-        wanted["flow bound"] = recipe.flow.bound
     return " and ".join(name for name in wanted if found[name] != wanted[name])
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidkd.features import run_jobs
 from vidkd.pipeline.stages import Stage
-from vidkd.pipeline.workplace import Workplace, part, succeed
+from vidkd.pipeline.workplace import Workplace, succeed
 from vidkd.recipe import PoseSettings
+
+if TYPE_CHECKING:
+    from vidkd.finetuning.pose_job import PoseEncoderJob
 
 
 def encoder_run(place: Workplace) -> Path:
@@ -24,7 +28,7 @@ def encoder_run(place: Workplace) -> Path:
 def pose_stages(place: Workplace) -> list[Stage]:
     """Return the stages from video to features of poses, in order."""
     recipe = place.recipe
-    poses = part(recipe, "synth", "data", "frames", "pose")
+    poses = place.part("synth", "data", "frames", "pose")
     trained = {"snippet", "encoders", "pose_encoder", "subsets"}
     training = {**poses, **recipe.model_dump(mode="json", include=trained)}
     run, features = encoder_run(place), place.features_folder("pose")
@@ -65,13 +69,12 @@ def extract(place: Workplace) -> None:
     )
 
 
-def train_encoder(place: Workplace) -> None:
-    """Train the recipe's 2s-AGCN, as ``vidkd train-encoder --modality pose`` does."""
-    from vidkd.finetuning.pose import train_pose_encoder
+def encoder_job(place: Workplace) -> PoseEncoderJob:
+    """Return what the recipe's 2s-AGCN is trained on, and how."""
     from vidkd.finetuning.pose_job import PoseEncoderJob
 
     recipe = place.recipe
-    job = PoseEncoderJob(
+    return PoseEncoderJob(
         **recipe.pose_encoder.model_dump(),
         annotations=place.division.path,
         annotation_format=place.division.format,
@@ -80,9 +83,15 @@ def train_encoder(place: Workplace) -> None:
         subsets=recipe.subsets,
         snippet=recipe.snippet,
         device=place.device,
-        overwrite=place.overwrite,
+        overwrite=place.retrain,
     )
-    train_pose_encoder(job)
+
+
+def train_encoder(place: Workplace) -> None:
+    """Train the recipe's 2s-AGCN, as ``vidkd train-encoder --modality pose`` does."""
+    from vidkd.finetuning.pose import train_pose_encoder
+
+    train_pose_encoder(encoder_job(place))
 
 
 def extract_features(place: Workplace) -> None:

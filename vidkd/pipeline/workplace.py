@@ -24,13 +24,15 @@ class Workplace:
         division: the videos, and which of them may be learnt from.
         workers: videos rendered or read at once.
         device: ``auto``, ``cpu`` or ``cuda[:n]``.
-        overwrite: make again what was made with other settings.
+        overwrite: make again what the cache holds and was made with other settings.
+        retrain: train again what was trained with other settings, in the run's own folder.
     """
 
     division: Division
     workers: int
     device: str
     overwrite: bool
+    retrain: bool
 
     @property
     def recipe(self) -> Pipeline:
@@ -68,15 +70,19 @@ class Workplace:
         """Return the file of an encoder that the recipe quantises."""
         return self.layout.encoders / f"{self.encoder_name(modality)}.safetensors"
 
+    def part(self, *names: str) -> dict[str, Any]:
+        """Return some of the recipe's settings as JSON values, as stages record them.
 
-def part(recipe: Pipeline, *names: str) -> dict[str, Any]:
-    """Return some of a recipe's settings as JSON values, as stages record them."""
-    found = recipe.model_dump(mode="json", include=set(names))
-    for encoder in found.get("encoders", {}).values():
-        if encoder["precision"] == "auto":
-            # So that what was made before there was a choice still counts as finished.
-            del encoder["precision"]
-    return found
+        With its data goes the content of the annotations, which may change under the same name.
+        """
+        found = self.recipe.model_dump(mode="json", include=set(names))
+        for encoder in found.get("encoders", {}).values():
+            if encoder["precision"] == "auto":
+                # So that what was made before there was a choice still counts as finished.
+                del encoder["precision"]
+        if found.get("data") is not None:
+            found["annotations_sha256"] = self.division.sha256
+        return found
 
 
 def succeed(results: Sequence[JobResult]) -> None:

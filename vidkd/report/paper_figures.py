@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -178,26 +179,52 @@ def draw_speed(path: str | Path, points: Sequence[SpeedPoint], metric: str, capt
     """Draw accuracy against measured inference time (Figure 3)."""
     figure = Figure(figsize=(8, 5.2), layout="constrained")
     axes = figure.subplots()
-    for number, point in enumerate(points):
-        mean = statistics.fmean(point.values)
+    means = [statistics.fmean(point.values) for point in points]
+    for number, (point, mean) in enumerate(zip(points, means, strict=True)):
         spread = statistics.stdev(point.values) if len(point.values) > 1 else 0.0
-        colour = PALETTE[number % len(PALETTE)]
         axes.errorbar(
-            point.milliseconds, mean, yerr=spread or None, fmt="o", color=colour, markersize=8,
-            capsize=3, linewidth=1.2,
-        )  # fmt: skip
-        axes.annotate(
-            f"{point.name} ({point.milliseconds:.0f} ms)", (point.milliseconds, mean),
-            xytext=(9, 5), textcoords="offset points", fontsize=9, color=colour,
+            point.milliseconds, mean, yerr=spread or None, fmt="o", color=_colour(number),
+            markersize=8, capsize=3, linewidth=1.2,
         )  # fmt: skip
     largest = max((point.milliseconds for point in points), default=1.0)
     axes.set_xlim(0, 1.35 * largest)
     axes.margins(y=0.2)
+    low, high = axes.get_ylim()
+    lowered = _lowered(points, means, (high - low) / 20, largest / 2)
+    for number, (point, mean) in enumerate(zip(points, means, strict=True)):
+        axes.annotate(
+            f"{point.name} ({point.milliseconds:.0f} ms)",
+            (point.milliseconds, mean - lowered[number]),
+            xytext=(9, 5), textcoords="offset points", fontsize=9, color=_colour(number),
+        )  # fmt: skip
     axes.set_xlabel("inference time, ms for each second of video", fontsize=9, color=INK)
     axes.set_ylabel(f"{metric}, per cent", fontsize=9, color=INK)
     _style(axes)
     _caption(figure, caption)
     _save(figure, path)
+
+
+def _colour(number: int) -> str:
+    return PALETTE[number % len(PALETTE)]
+
+
+def _lowered(
+    points: Sequence[SpeedPoint], means: Sequence[float], height: float, width: float
+) -> list[float]:
+    """Return by how much to lower each label so that none lies on another.
+
+    Args:
+        points: models; vanilla RGB and the student take the same time, and are often as good.
+        means: their accuracy.
+        height: of a label, in units of accuracy.
+        width: of a label, in milliseconds.
+    """
+    places: dict[int, float] = {}
+    for number in sorted(range(len(points)), key=lambda number: -means[number]):
+        own = points[number].milliseconds
+        near = (y for k, y in places.items() if abs(points[k].milliseconds - own) < width)
+        places[number] = min(means[number], min(near, default=math.inf) - height)
+    return [mean - places[number] for number, mean in enumerate(means)]
 
 
 def _style(axes: Axes) -> None:
