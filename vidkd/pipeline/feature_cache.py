@@ -11,7 +11,7 @@ from typing import Any
 from vidkd.cache import CacheFile
 from vidkd.errors import CacheError, UsageError
 from vidkd.pipeline.layout import file_name
-from vidkd.recipe import FrameSettings, Modality, Pipeline, SnippetSettings
+from vidkd.recipe import FlowSettings, FrameSettings, Modality, Pipeline, SnippetSettings
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _difference(settings: dict[str, Any], wanted: dict[str, Any]) -> str:
         "frames": FrameSettings.model_validate(settings.get("frames", {})),
         "snippet": SnippetSettings.model_validate(settings.get("snippet", {})),
         "crop": settings.get("crop"),
-        "flow bound": settings.get("flow", {}).get("bound"),
+        "flow bound": settings.get("flow", {}).get("bound", FlowSettings().bound),
         "poses": settings.get("pose"),
         "labels or settings of the encoder": settings.get("encoder_made_of"),
     }
