@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,13 +12,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "detection"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
 from brightness import CLASSES, BrightnessEncoder, write_student, write_video
-from unplugging import POSSIBLE, unplug
+from unplugging import POSSIBLE, render, unplug
 
 from vidkd.cli import main
 from vidkd.detection import detector as module
 from vidkd.evaluation import read_dense_scores, read_detections
 from vidkd.networks import DEFAULT_ENCODER
-from vidkd.video import VideoWriter, probe
+from vidkd.video import probe
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +103,7 @@ class TestDetect:
 
     @pytest.mark.skipif(not POSSIBLE, reason="needs Linux's /proc/self/mem")
     def test_a_disk_that_fails_costs_only_its_video(self, run, videos, tmp_path, monkeypatch):
-        path = tmp_path / "long.mp4"
-        noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
-        with VideoWriter(path, 128, 96, 10) as writer:
-            for number in range(400):
-                writer.write(np.roll(noise, 7 * number, axis=0) ^ np.uint8(number % 256))
+        path = render(tmp_path / "long.mp4", 400)
         student = write_student(tmp_path / "weights.safetensors")
         unplugged = 0
 

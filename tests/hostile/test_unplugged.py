@@ -7,34 +7,24 @@ import io
 import os
 import shutil
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from unplugging import POSSIBLE, UnpluggedTask, unplug
+from unplugging import POSSIBLE, UnpluggedTask, render, unplug
 
 from vidkd.cache import describe_source
 from vidkd.errors import VideoError
 from vidkd.features import extract_flow, run_jobs
 from vidkd.features.pose import PoseTask
 from vidkd.recipe import FlowSettings, FrameSettings, PoseSettings
-from vidkd.video import VideoFile, VideoWriter, probe, read_frames
+from vidkd.video import VideoFile, probe, read_frames
 
 FRAMES = FrameSettings(short_side=32)
 OPENCV = FlowSettings(backend="opencv")
 ENDINGS = ["mp4", "mkv", "ts", "flv", "h264"]
 needs_proc = pytest.mark.skipif(not POSSIBLE, reason="needs Linux's /proc/self/mem")
-
-
-def render(path: Path, frames: int = 100) -> Path:
-    """Write 10 s that hardly compress: FFmpeg looks at most 7 s ahead when it opens a file."""
-    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
-    with VideoWriter(path, 128, 96, Fraction(10)) as writer:
-        for number in range(frames):
-            writer.write(np.roll(noise, 7 * number, axis=0) ^ np.uint8(number))
-    return path
 
 
 @pytest.fixture(scope="module")

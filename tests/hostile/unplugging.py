@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+
+import numpy as np
 
 from vidkd.features import Extraction, FlowTask
 from vidkd.features.pool import Report
-from vidkd.video import VideoFile
+from vidkd.video import VideoFile, VideoWriter
 
 _OPEN = Path("/proc/self/fd")
 _MEMORY = Path("/proc/self/mem")
 POSSIBLE = _OPEN.is_dir() and _MEMORY.exists()
+
+
+def render(path: Path, frames: int = 100) -> Path:
+    """Write 10 s that hardly compress: FFmpeg looks at most 7 s ahead when it opens a file."""
+    noise = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    with VideoWriter(path, 128, 96, Fraction(10)) as writer:
+        for number in range(frames):
+            writer.write(np.roll(noise, 7 * number, axis=0) ^ np.uint8(number % 256))
+    return path
 
 
 def unplug(path: Path) -> int:

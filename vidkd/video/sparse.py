@@ -9,6 +9,7 @@ decoded is decoded as ever: the pictures are the same to the bit.
 from __future__ import annotations
 
 import heapq
+import itertools
 import statistics
 from collections import deque
 from collections.abc import Iterator
@@ -214,36 +215,31 @@ class _Sampler:
             # It may have been sent already, before others that are displayed earlier.
             place = next((n for n, held in enumerate(self._held) if held.pts == item[0]), None)
             if place is not None:
-                self._leave_out(place)
-                place = next(n for n, held in enumerate(self._held) if held.pts == item[0])
-                self._send(place + 1)
-
-    def _leave_out(self, place: int) -> None:
-        """Drop what the picture at ``place`` of those held does not need."""
-        time = self._held[place].pts
-        keys = [n for n in range(place + 1) if self._held[n].is_keyframe]
-        # A picture that is displayed before the key frame it follows refers to some before that.
-        usable = [n for n in keys if self._held[n].pts <= time]  # type: ignore[operator]
-        if usable:
-            self._drop(usable[-1])
+                self._send(place + 1 - self._leave_out(place + 1, item[0]))
 
     def _forget(self) -> None:
         """Drop what lies before a key frame up to which everything is decided."""
         if not self._held[-1].is_keyframe and len(self._held) % 16:
             return
-        final = self._schedule.final
-        keys = [n for n, packet in enumerate(self._held) if packet.is_keyframe]
-        usable = [n for n in keys if final is not None and self._held[n].pts <= final]  # type: ignore[operator]
-        if usable:
-            self._drop(usable[-1])
+        if self._schedule.final is not None:
+            self._leave_out(len(self._held), self._schedule.final)
 
-    def _drop(self, count: int) -> None:
-        for _ in range(count):
+    def _leave_out(self, count: int, time: int) -> int:
+        """Drop, of the first packets held, those before the last key frame; return how many.
+
+        A picture that is displayed before the key frame it follows refers to some before that, so
+        the key frame is the last one that is displayed at ``time`` or earlier.
+        """
+        first = enumerate(itertools.islice(self._held, count))
+        keys = (n for n, held in first if held.is_keyframe and held.pts <= time)  # type: ignore[operator]
+        dropped = max(keys, default=0)
+        for _ in range(dropped):
             packet = self._held.popleft()
             self._held_bytes -= packet.size
             if self._schedule.final is None or packet.pts > self._schedule.final:  # type: ignore[operator]
                 raise _IrregularError
             self._gap = True
+        return dropped
 
     def _send(self, count: int) -> None:
         """Give the decoder the first packets of those held."""

@@ -51,9 +51,7 @@ def transport_damage(
             if found is None:
                 return f"no picture begins where one must, after byte {place}"
             begun += found
-    if pictures is not None and begun > pictures:
-        return f"{begun - pictures} of {begun} pictures cannot be decoded"
-    return None
+    return _undecoded(begun, pictures)
 
 
 def _layout(head: bytes) -> tuple[int, int, int] | None:
@@ -132,9 +130,14 @@ def flv_damage(path: Path, first: int | None = None, pictures: int | None = None
                 return f"a tag of another length at byte {position}"
             begun += length > 0 and _is_picture(tag, first)
             position = end
-    if pictures is not None and begun > pictures:
-        return f"{begun - pictures} of {begun} pictures cannot be decoded"
-    return None
+    return _undecoded(begun, pictures)
+
+
+def _undecoded(begun: int, pictures: int | None) -> str | None:
+    """Say how many of the pictures that begin in a file were not decoded, if that was counted."""
+    if pictures is None or begun <= pictures:
+        return None
+    return f"{begun - pictures} of {begun} pictures cannot be decoded"
 
 
 def _is_picture(tag: bytes, first: int | None) -> bool:
