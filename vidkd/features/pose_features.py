@@ -35,13 +35,7 @@ from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
 from vidkd.pose.normalise import lift, normalise
 from vidkd.pose.poses import load_poses
 from vidkd.pose.skeletons import find_skeleton
-from vidkd.recipe import (
-    FrameSettings,
-    ModelCard,
-    PoseExtraction,
-    PoseSettings,
-    SnippetSettings,
-)
+from vidkd.recipe import FrameSettings, ModelCard, PoseExtraction, SnippetSettings
 from vidkd.video import VideoFile, probe, snippet_count, snippet_pts
 
 if TYPE_CHECKING:
@@ -237,7 +231,7 @@ def expected_pose_settings(pose: PoseExtraction) -> dict[str, Any]:
         UsageError: there is no such detector.
         WeightsError: its file is damaged.
     """
-    own = with_least_score(pose).model_dump(include=set(PoseSettings.model_fields))
+    own = with_least_score(pose.settings).model_dump()
     if pose.backend == "files":
         return {**own, "detector": "files", "weights_sha256": None}
     detector = load_pose_detector(pose.detector or DEFAULT_DETECTOR, "cpu")

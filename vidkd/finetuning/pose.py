@@ -120,6 +120,7 @@ class _Run:
         """Train to the end."""
         job, epochs = self.job, self.epochs
         card = pose_card(job, self.data, self.network.feature_dim)
+        about = {"made_of": job.made_of(self.data.identity["annotations_sha256"])}
         count = (job.epochs - epochs.number) * self.steps * job.batch_size
         with progress("train-encoder", count, "snippets") as advance, epochs.recorded():
             while epochs.number < job.epochs:
@@ -127,15 +128,8 @@ class _Run:
                 row = self._epoch()
                 advance(self.steps * job.batch_size)
                 epochs.add(row)
-                made_of = job.made_of(self.data.identity["annotations_sha256"])
-                keep_if_best(
-                    epochs,
-                    row["validation_map"],
-                    self.network,
-                    card,
-                    self.data,
-                    {"made_of": made_of},
-                )
+                score = row["validation_map"]
+                keep_if_best(epochs, score, self.network, card, self.data, about)
                 epochs.save()
         result = encoder_result(job.output, card, self.data, epochs)
         self.folder.finish(result)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from vidkd.features import run_jobs
 from vidkd.pipeline.stages import Stage
 from vidkd.pipeline.workplace import Workplace, succeed
-from vidkd.recipe import PoseSettings
 
 if TYPE_CHECKING:
+    from vidkd.features.pose import PoseTask
+    from vidkd.features.pose_features import PoseFeatureTask
     from vidkd.finetuning.pose_job import PoseEncoderJob
 
 
@@ -27,10 +28,8 @@ def encoder_run(place: Workplace) -> Path:
 
 def pose_stages(place: Workplace) -> list[Stage]:
     """Return the stages from video to features of poses, in order."""
-    recipe = place.recipe
     poses = place.part("synth", "data", "frames", "pose")
-    trained = {"snippet", "encoders", "pose_encoder", "subsets"}
-    training = {**poses, **recipe.model_dump(mode="json", include=trained)}
+    training = {**poses, **place.part("snippet", "encoders", "pose_encoder", "subsets")}
     run, features = encoder_run(place), place.features_folder("pose")
     return [
         Stage("pose", poses, [place.layout.cache / "pose"], functools.partial(extract, place)),
@@ -56,17 +55,13 @@ def extract(place: Workplace) -> None:
     task = pose_task(
         place.layout.cache,
         recipe.frames,
-        PoseSettings.model_validate(chosen.model_dump(include=set(PoseSettings.model_fields))),
+        chosen.settings,
         detector=chosen.detector,
         poses=poses,
         device=place.device,
         overwrite=place.overwrite,
     )
-    succeed(
-        run_jobs(
-            place.division.videos, task, workers=place.encoding_workers, overwrite=place.overwrite
-        )
-    )
+    _run(place, task)
 
 
 def encoder_job(place: Workplace) -> PoseEncoderJob:
@@ -106,8 +101,10 @@ def extract_features(place: Workplace) -> None:
         device=place.device,
         overwrite=place.overwrite,
     )
-    succeed(
-        run_jobs(
-            place.division.videos, task, workers=place.encoding_workers, overwrite=place.overwrite
-        )
-    )
+    _run(place, task)
+
+
+def _run(place: Workplace, task: PoseTask | PoseFeatureTask) -> None:
+    """Do a task with every annotated video."""
+    workers = place.encoding_workers
+    succeed(run_jobs(place.division.videos, task, workers=workers, overwrite=place.overwrite))

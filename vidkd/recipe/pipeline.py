@@ -46,6 +46,11 @@ class PoseExtraction(PoseSettings):
     poses: Path | None = None
     """For the backend ``files``: where they are. A rendered data set has exact ones of its own."""
 
+    @property
+    def settings(self) -> PoseSettings:
+        """How they are made, without where from."""
+        return PoseSettings.model_validate(self.model_dump(include=set(PoseSettings.model_fields)))
+
 
 class FolderData(Settings):
     """A folder of videos with one annotation file; ``vidkd run`` can override both paths."""
