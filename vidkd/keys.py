@@ -1,0 +1,58 @@
+"""Videos by their names: a video's key is its path below the folder of all videos.
+
+An annotation file may name a video by its key, or by the last parts of it where no other video
+has the same. ``cam1`` may stand for ``P01/cam1`` only as long as there is no ``P02/cam1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from vidkd.errors import UsageError
+
+Item = TypeVar("Item")
+
+
+class KeyIndex(Generic[Item]):
+    """Items by the key of their video, found by that key or by its last parts.
+
+    Args:
+        items: by key; keys are written with ``/`` and without a file ending.
+        where: the folder or file they are from, for messages.
+    """
+
+    def __init__(self, items: Mapping[str, Item], where: Path) -> None:
+        self.items = dict(items)
+        self._where = where
+        self._by_name: dict[str, list[str]] = {}
+        for key in self.items:
+            self._by_name.setdefault(key.rpartition("/")[2], []).append(key)
+
+    def key(self, video: str) -> str | None:
+        """Return the key of the video called ``video``, or None when there is no such video.
+
+        Raises:
+            UsageError: several videos could be meant.
+        """
+        if video in self.items:
+            return video
+        candidates = self._by_name.get(video.rpartition("/")[2], [])
+        found = [key for key in candidates if key.endswith(f"/{video}")]
+        if len(found) > 1:
+            raise UsageError(
+                f"several files belong to video {video!r}: {', '.join(sorted(found)[:3])}",
+                path=self._where,
+                remedy="name the videos in the annotation file by their folder too",
+            )
+        return found[0] if found else None
+
+    def find(self, video: str) -> Item | None:
+        """Return the item of the video called ``video``, or None.
+
+        Raises:
+            UsageError: several videos could be meant.
+        """
+        key = self.key(video)
+        return None if key is None else self.items[key]
