@@ -246,6 +246,13 @@ def test_any_filter_learns_from_any_teacher(job, teacher, kind):
     assert load_temporal_filter(result.output)[1].filter.kind == kind
 
 
+def test_an_unknown_filter_is_refused_before_the_run_folder_is_made(job):
+    wanted = job(filter={"kind": "transformer"})
+    with pytest.raises(UsageError, match="no temporal filter 'transformer'"):
+        train(wanted)
+    assert not wanted.output.exists()
+
+
 def test_equal_label_sets_are_announced_and_contrasted_by_snippet(job, teacher, own_data, capsys):
     path = own_data / "annotations.json"
     content = json.loads(path.read_text())

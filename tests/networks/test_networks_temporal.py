@@ -65,6 +65,11 @@ def seen_from(kind: str, middle: int = 100, length: int = 200) -> list[int]:
     return x.grad[0].abs().sum(dim=1).nonzero().flatten().tolist()
 
 
+def test_an_unknown_kind_is_refused_with_the_known_ones():
+    with pytest.raises(UsageError, match=r"no temporal filter 'sstcn'.*ss-tcn, causal-ss-tcn, tgm"):
+        build("sstcn")
+
+
 def test_receptive_field_of_ss_tcn_is_63_snippets():
     assert seen_from("ss-tcn") == list(range(100 - 31, 100 + 32))
 

@@ -158,6 +158,13 @@ def test_missing_and_unknown_tensors_are_named(tmp_path):
         load_temporal_filter(path)
 
 
+def test_a_filter_of_a_package_that_is_not_installed_is_named(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_temporal_filter(path, torch.nn.Linear(2, 2), header("mamba"))
+    with pytest.raises(WeightsError, match=r"safetensors: holds a temporal filter 'mamba'"):
+        load_temporal_filter(path)
+
+
 def test_devices():
     assert select_device("cpu") == torch.device("cpu")
     expected = "cuda" if torch.cuda.is_available() else "cpu"

@@ -11,15 +11,6 @@ import typer
 from vidkd.console import emit_json, emit_table
 
 
-class Filter(StrEnum):
-    """Temporal filters."""
-
-    ss_tcn = "ss-tcn"
-    causal_ss_tcn = "causal-ss-tcn"
-    tgm = "tgm"
-    lstm = "lstm"
-
-
 class TeacherModality(StrEnum):
     """What a teacher can see."""
 
@@ -45,7 +36,14 @@ WeightDecay = Annotated[float, typer.Option(help="Of Adam.")]
 MaxSnippets = Annotated[
     int | None, typer.Option(help="Cut longer videos at random to so many. Default: never.")
 ]
-FilterKind = Annotated[Filter, typer.Option("--filter", help="Temporal filter.")]
+FilterKind = Annotated[
+    str,
+    typer.Option(
+        "--filter",
+        metavar="KIND",
+        help="Temporal filter: ss-tcn, causal-ss-tcn, tgm, lstm, or one of an installed package.",
+    ),
+]
 Channels = Annotated[int, typer.Option(help="Width C of the feature map.")]
 Layers = Annotated[int | None, typer.Option(help="Depth. Default: the filter's own.")]
 Dropout = Annotated[float, typer.Option(help="Of the filter.")]
@@ -83,7 +81,7 @@ def train_teacher(
     learning_rate: LearningRate = 1e-3,
     weight_decay: WeightDecay = 0.0,
     max_snippets: MaxSnippets = None,
-    filter_kind: FilterKind = Filter.ss_tcn,
+    filter_kind: FilterKind = "ss-tcn",
     channels: Channels = 256,
     layers: Layers = None,
     dropout: Dropout = 0.5,
@@ -114,7 +112,7 @@ def train_baseline(
     learning_rate: LearningRate = 1e-3,
     weight_decay: WeightDecay = 0.0,
     max_snippets: MaxSnippets = None,
-    filter_kind: FilterKind = Filter.ss_tcn,
+    filter_kind: FilterKind = "ss-tcn",
     channels: Channels = 256,
     layers: Layers = None,
     dropout: Dropout = 0.5,
@@ -168,7 +166,7 @@ def distill(
     learning_rate: LearningRate = 1e-3,
     weight_decay: WeightDecay = 0.0,
     max_snippets: MaxSnippets = None,
-    filter_kind: FilterKind = Filter.ss_tcn,
+    filter_kind: FilterKind = "ss-tcn",
     channels: Channels = 256,
     layers: Layers = None,
     dropout: Dropout = 0.5,
@@ -233,7 +231,7 @@ def _common(options: dict[str, Any]) -> dict[str, Any]:
         },
         "optimiser": {name: options[name] for name in optimiser},
         "filter": {
-            "kind": options["filter_kind"].value,
+            "kind": options["filter_kind"],
             **{name: options[name] for name in ("channels", "layers", "dropout")},
         },
     }

@@ -34,6 +34,7 @@ from vidkd.networks import (
     build_temporal_filter,
     save_temporal_filter,
 )
+from vidkd.networks.temporal import FILTERS
 
 # A killed run repeats at most the epochs of these seconds; writing the state takes about 20 ms.
 _SAVE_SECONDS = 5.0
@@ -54,6 +55,7 @@ def train(job: TrainingJob) -> TrainResult:
         WeightsError: a teacher cannot be read.
         VidkdError: the training diverged, or the run folder cannot be written.
     """
+    _ = FILTERS[job.filter.kind]  # refuses an unknown kind before anything is read
     data = TrainingData.load(job)
     folder = RunFolder(job.output)
     with folder.lock():

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 
 from vidkd.errors import WeightsError
-from vidkd.networks.temporal import TemporalFilter, build_temporal_filter
+from vidkd.networks.temporal import FILTERS, TemporalFilter, build_temporal_filter
 from vidkd.networks.weights import load_state, load_weights, save_weights
 from vidkd.recipe import (
     FilterSettings,
@@ -91,6 +91,12 @@ def load_temporal_filter(
             path=path,
             remedy="train it again, or use the version of vidkd that wrote it",
         ) from error
+    if header.filter.kind not in FILTERS:
+        raise WeightsError(
+            f"holds a temporal filter {header.filter.kind!r}, which is not known here",
+            path=path,
+            remedy=f"install the package that adds it; known are {', '.join(FILTERS)}",
+        )
     # The header alone would let a small file ask for any amount of memory.
     with torch.device("meta"):
         module = build_temporal_filter(header.filter, header.in_features, len(header.classes))

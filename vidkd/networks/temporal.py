@@ -1,7 +1,7 @@
 """Temporal filters: snippet features (B, T, D) to a feature map (B, T, C) and logits (B, T, K).
 
 Every filter takes a mask of the valid snippets, and its output at valid snippets does not depend
-on how much padding follows them (METHOD section 1).
+on how much padding follows them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vidkd.errors import UsageError
+from vidkd.extensions import Table
 from vidkd.recipe import FilterSettings
 
 
@@ -128,16 +129,16 @@ class SSTCN(TemporalFilter):
     """Single-stage temporal convolutional network (Farha and Gall 2019; used by Dai et al. 2021).
 
     A 1x1 projection and layers of dilation 1, 2, 4, ...; masked after each. With five layers a
-    snippet sees 63 snippets, or itself and 62 before it in the causal variant, for live use.
+    snippet sees 63 snippets.
     """
 
-    def __init__(
-        self, settings: FilterSettings, in_features: int, classes: int, causal: bool = False
-    ) -> None:
+    causal = False
+
+    def __init__(self, settings: FilterSettings, in_features: int, classes: int) -> None:
         super().__init__(settings, in_features, classes)
         self.projection = nn.Conv1d(in_features, settings.channels, 1)
         self.layers = nn.ModuleList(
-            DilatedLayer(settings.channels, 2**number, settings.dropout, causal)
+            DilatedLayer(settings.channels, 2**number, settings.dropout, self.causal)
             for number in range(settings.layers or 5)
         )
 
@@ -148,6 +149,12 @@ class SSTCN(TemporalFilter):
         for layer in self.layers:
             hidden = layer(hidden).masked_fill(~mask, 0.0)
         return hidden
+
+
+class CausalSSTCN(SSTCN):
+    """The SS-TCN for live use: with five layers a snippet sees itself and 62 before it."""
+
+    causal = True
 
 
 class GaussianMixtureConv(nn.Module):
@@ -273,6 +280,14 @@ class LSTM(TemporalFilter):
         return output.transpose(1, 2)
 
 
+FILTERS: Table[type[TemporalFilter]] = Table(
+    "vidkd.filters",
+    "temporal filter",
+    {"ss-tcn": SSTCN, "causal-ss-tcn": CausalSSTCN, "tgm": TGM, "lstm": LSTM},
+)
+"""Temporal filters by kind (:attr:`vidkd.recipe.FilterSettings.kind`)."""
+
+
 def build_temporal_filter(
     settings: FilterSettings, in_features: int, classes: int
 ) -> TemporalFilter:
@@ -284,10 +299,6 @@ def build_temporal_filter(
         classes: K.
 
     Raises:
-        UsageError: the settings do not fit the kind.
+        UsageError: there is no such kind, or the settings do not fit it.
     """
-    if settings.kind == "tgm":
-        return TGM(settings, in_features, classes)
-    if settings.kind == "lstm":
-        return LSTM(settings, in_features, classes)
-    return SSTCN(settings, in_features, classes, causal=settings.kind == "causal-ss-tcn")
+    return FILTERS[settings.kind](settings, in_features, classes)

@@ -13,7 +13,8 @@ quantised one; it never changes what is computed. ``float16`` needs a GPU, ``int
 form (``vidkd models quantise``)."""
 
 
-FilterKind = Literal["ss-tcn", "causal-ss-tcn", "tgm", "lstm"]
+FilterKind = str
+"""A key of :data:`vidkd.networks.temporal.FILTERS`, which installed packages add to."""
 
 
 Dataset = Literal[
