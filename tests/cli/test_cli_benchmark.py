@@ -135,7 +135,7 @@ def test_a_failed_row_is_named_and_the_others_are_as_if_trained_alone(
     import torch
 
     from vidkd.distillation import TrainingJob, train
-    from vidkd.features.pool import threads_per_worker
+    from vidkd.workers import threads_per_worker
 
     threads = torch.get_num_threads()
     torch.set_num_threads(threads_per_worker(1))

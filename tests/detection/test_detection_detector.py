@@ -21,7 +21,6 @@ from vidkd.features.encode import encode
 from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
 from vidkd.networks.zoo import weights_path
 from vidkd.video import read_frames, snippet_pts
-from vidkd.video.prefetch import read_ahead
 
 
 @pytest.fixture(scope="module")
@@ -160,50 +159,6 @@ sys.exit(", ".join(loaded) or 0)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-
-
-class TestReadAhead:
-    def test_order_and_errors_are_kept(self):
-        def items():
-            yield from range(5)
-            raise VideoError("broken off")
-
-        seen = []
-        with pytest.raises(VideoError, match="broken off"):
-            seen.extend(read_ahead(items()))
-        reader = read_ahead(items())
-        assert [next(reader) for _ in range(5)] == list(range(5))
-        with pytest.raises(VideoError):
-            next(reader)
-
-    def test_never_more_than_its_capacity_ahead(self):
-        produced = []
-
-        def items():
-            for number in range(50):
-                produced.append(number)
-                yield number
-
-        for number in read_ahead(items(), capacity=3):
-            # Three wait, one is in the thread's hands, one is here.
-            assert len(produced) <= number + 5
-
-    def test_stopping_early_ends_the_thread(self):
-        closed = threading.Event()
-
-        def items():
-            try:
-                yield from range(10**9)
-            finally:
-                closed.set()
-
-        source = items()
-        reader = read_ahead(source)
-        assert next(reader) == 0
-        reader.close()
-        assert not [t for t in threading.enumerate() if t.name == "vidkd-read-ahead"]
-        source.close()
-        assert closed.is_set()
 
 
 needs_weights = pytest.mark.skipif(

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 from vidkd.annotations import load_annotations
 from vidkd.distillation.batches import TrainingSet
 from vidkd.distillation.data import Features, find_stream, load_sequences
-from vidkd.distillation.prefetch import batches_ahead, prefetched
-from vidkd.distillation.storage import MemoryBudget, RowStorage, available_memory
+from vidkd.distillation.storage import MemoryBudget, RowStorage, available_memory, batches_ahead
 from vidkd.errors import VidkdError
 from vidkd.recipe import DistillationSettings, OptimiserSettings
 
@@ -76,34 +74,6 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(VidkdError, match="nowhere"):
         RowStorage([4], 3, torch.float32, MemoryBudget(0), tmp_path / "nowhere")
-
-
-@given(count=st.integers(0, 30), readers=st.integers(1, 4), ahead=st.integers(1, 9))
-@settings(max_examples=30, deadline=None)
-def test_prefetched_keeps_the_order_and_stays_within_bounds(count, readers, ahead):
-    started = []
-    for taken, result in enumerate(
-        prefetched(lambda item: started.append(item) or item * item, range(count), readers, ahead)
-    ):
-        assert result == taken**2
-        assert len(started) <= taken + 1 + ahead
-
-
-def test_prefetched_raises_in_turn_and_ends_its_threads():
-    def make(item):
-        if item == 3:
-            raise VidkdError("the disk broke")
-        return item
-
-    before = threading.active_count()
-    results = prefetched(make, range(10), 2, 4)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(VidkdError, match="the disk broke"):
-        next(results)
-    stopped = prefetched(make, range(3), 2, 2)
-    next(stopped)
-    stopped.close()
-    assert threading.active_count() == before
 
 
 def test_few_large_batches_wait():

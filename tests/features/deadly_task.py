@@ -7,8 +7,8 @@ import signal
 from dataclasses import dataclass
 
 from vidkd.features import Extraction, FlowTask
-from vidkd.features.pool import Report
 from vidkd.video import VideoFile
+from vidkd.workers import Report
 
 
 @dataclass(frozen=True)

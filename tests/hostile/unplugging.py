@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from vidkd.features import Extraction, FlowTask
-from vidkd.features.pool import Report
 from vidkd.video import VideoFile, VideoWriter
+from vidkd.workers import Report
 
 _OPEN = Path("/proc/self/fd")
 _MEMORY = Path("/proc/self/mem")

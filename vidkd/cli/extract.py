@@ -123,9 +123,9 @@ def extract_flow(
     Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
     from vidkd.features import FlowTask, plan_jobs, run_jobs
-    from vidkd.features.pool import cores
     from vidkd.recipe import FlowSettings, FrameSettings, checked_settings
     from vidkd.video import find_videos
+    from vidkd.workers import cores
 
     frames = checked_settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
     place = _flow_device(backend, device)

@@ -84,11 +84,11 @@ def extract_pose(
     Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
     from vidkd.features import plan_jobs, run_jobs
-    from vidkd.features.pool import cores
     from vidkd.features.pose import pose_task
     from vidkd.features.pose_video import render_all
     from vidkd.recipe import FrameSettings, PoseSettings, checked_settings
     from vidkd.video import find_videos
+    from vidkd.workers import cores
 
     tracks = {
         "max_people": max_people,

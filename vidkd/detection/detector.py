@@ -37,7 +37,7 @@ from vidkd.recipe import (
     model_cards,
 )
 from vidkd.video import VideoInfo, probe, read_frames
-from vidkd.video.prefetch import read_ahead
+from vidkd.workers import read_ahead
 
 Report = Callable[[float], None]
 

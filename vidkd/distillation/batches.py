@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vidkd.distillation.data import Features, VideoFeatures
-from vidkd.distillation.prefetch import batches_ahead, prefetched, readers_for
 from vidkd.distillation.sampling import (
     BatchPlan,
     contrastive_batches,
@@ -19,9 +18,11 @@ from vidkd.distillation.sampling import (
     has_contrast,
     plain_batches,
 )
+from vidkd.distillation.storage import batches_ahead, readers_for
 from vidkd.distillation.teachers import TeacherMaps, padded
 from vidkd.networks import TemporalOutput
 from vidkd.recipe import DistillationSettings, OptimiserSettings
+from vidkd.workers import prefetched
 
 
 @dataclass(frozen=True)

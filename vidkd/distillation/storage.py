@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,12 @@ from vidkd.errors import VidkdError
 
 # Several runs may train at the same time, and the network and its batches need room too.
 _SHARE = 4
+# What waits for the network may take so much, besides the batch it works on.
+_AHEAD_BYTES = 256 << 20
+_MOST_AHEAD = 8
+# From memory one thread makes batches faster than any network takes them; a disk is fastest when
+# it is asked for several things at a time.
+_DISK_READERS = 4
 
 
 class MemoryBudget:
@@ -165,3 +171,13 @@ def available_memory() -> int:
     except (OSError, ValueError):
         pass  # No control group limits this process.
     return free
+
+
+def batches_ahead(batch_bytes: int) -> int:
+    """Return how many batches of at most so many bytes may wait: 2 to 8, within 256 MiB."""
+    return max(2, min(_MOST_AHEAD, _AHEAD_BYTES // max(1, batch_bytes)))
+
+
+def readers_for(storages: Iterable[RowStorage]) -> int:
+    """Return how many threads should read from these."""
+    return 1 if all(item.in_memory for item in storages) else _DISK_READERS

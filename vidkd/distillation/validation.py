@@ -14,9 +14,10 @@ from vidkd.annotations import Annotations
 from vidkd.distillation.data import Features, VideoFeatures
 from vidkd.distillation.frame_map import FrameMap
 from vidkd.distillation.losses import classification_loss
-from vidkd.distillation.prefetch import batches_ahead, prefetched, readers_for
+from vidkd.distillation.storage import batches_ahead, readers_for
 from vidkd.distillation.teachers import padded
 from vidkd.networks import TemporalFilter
+from vidkd.workers import prefetched
 
 _BATCH = 16
 _FEW = 10

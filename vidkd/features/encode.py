@@ -13,7 +13,7 @@ from vidkd.console import log
 from vidkd.errors import VidkdError
 from vidkd.recipe import ModelCard, SnippetSettings
 from vidkd.video import Frame, cut_snippets
-from vidkd.video.prefetch import read_ahead
+from vidkd.workers import read_ahead
 
 
 class Encoder(Protocol):

@@ -15,10 +15,10 @@ from vidkd.console import log, progress
 from vidkd.errors import VidkdError
 from vidkd.features.described import FeatureType
 from vidkd.features.extract import refusal
-from vidkd.features.pool import run_pool, silent
 from vidkd.features.tasks import FlowTask, LoadEncoder, Task, feature_task
 from vidkd.recipe import FlowSettings, FrameSettings, Modality, Precision, SnippetSettings
 from vidkd.video import VideoFile, probe
+from vidkd.workers import run_pool, silent
 
 _SILENCE_SECONDS = 600.0
 _SLOWEST_DISK = 10e6

@@ -21,7 +21,6 @@ from vidkd.cache import (
 )
 from vidkd.errors import UsageError, VideoError
 from vidkd.features.extract import Extraction, check_unchanged, finished_rows
-from vidkd.features.pool import Report
 from vidkd.files import sha256
 from vidkd.pose.detector import DEFAULT_DETECTOR
 from vidkd.pose.files import find_poses, look_up, read_table
@@ -31,6 +30,7 @@ from vidkd.pose.tracks import Arrangement, Tracker
 from vidkd.recipe import FrameSettings, PoseSettings
 from vidkd.video import Frame, VideoFile, probe, read_frames
 from vidkd.video.watched import stamp
+from vidkd.workers import Report
 
 if TYPE_CHECKING:
     from vidkd.pose.detector import PersonPose, PoseDetector

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vidkd.console import log, progress
 from vidkd.features.jobs import JobResult
-from vidkd.features.pool import Report, run_pool
 from vidkd.pose.poses import load_poses
 from vidkd.pose.render import render_poses
+from vidkd.workers import Report, run_pool
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from vidkd.features.extract import (
     extract_features,
     extract_flow,
 )
-from vidkd.features.pool import Report
 from vidkd.recipe import (
     FlowSettings,
     FrameSettings,
@@ -32,6 +31,7 @@ from vidkd.recipe import (
     SnippetSettings,
 )
 from vidkd.video import VideoFile
+from vidkd.workers import Report
 
 if TYPE_CHECKING:
     from vidkd.features.encode import Encoder

@@ -17,7 +17,7 @@ from vidkd.cache.jpeg import JPEG
 from vidkd.flow.quantise import SCHEME, quantise
 from vidkd.flow.tvl1 import DEFAULTS, flow_function, resolve
 from vidkd.recipe import FlowSettings
-from vidkd.video.prefetch import read_ahead
+from vidkd.workers import read_ahead
 
 if TYPE_CHECKING:
     from vidkd.video import Frame

@@ -11,8 +11,8 @@ from typing import Any
 
 from vidkd.console import log, progress
 from vidkd.errors import VidkdError
-from vidkd.features.pool import Ended, Report, run_pool, threads_per_worker
 from vidkd.pipeline.stages import Stage
+from vidkd.workers import Ended, Report, run_pool, threads_per_worker
 
 
 @dataclass
@@ -111,7 +111,7 @@ def _in_this_process(job: tuple[Stage, Path, int]) -> Ended[tuple[Stage, Path, i
 
 
 def _work(job: tuple[Stage, Path, int], report: Report, offered: int) -> None:
-    """Do one stage in a worker process; see the protocol ``Work``."""
+    """Do one stage in a worker process; see ``vidkd.workers.Work``."""
     import torch
 
     stage, folder, threads = job

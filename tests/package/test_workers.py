@@ -1,17 +1,20 @@
-"""Worker processes: a job that fails, or kills its process, fails alone."""
+"""Worker processes, in which a job fails alone, and threads that read ahead."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vidkd.cache import CacheWriter, Provenance, Source
 from vidkd.errors import VideoError, VidkdError
-from vidkd.features.pool import Report, run_pool, threads_per_worker
+from vidkd.workers import Report, prefetched, read_ahead, run_pool, threads_per_worker
 
 
 def misbehave(job: str, report: Report, threads: int) -> tuple[str, int]:
@@ -73,7 +76,7 @@ def test_one_process_does_many_jobs() -> None:
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidkd.features.pool.cores", lambda: 8)
+    monkeypatch.setattr("vidkd.workers.cores", lambda: 8)
     assert [threads_per_worker(workers) for workers in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
 
 
@@ -94,7 +97,7 @@ def test_stopping_early_is_quick_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidkd.features.pool._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("vidkd.workers._PATIENCE_SECONDS", 0.2)
 
     def advance(amount: float) -> None:
         raise KeyboardInterrupt
@@ -135,3 +138,75 @@ def test_errors_survive_the_way_between_processes() -> None:
     [ended] = run_pool(["refuses"], misbehave, workers=1, advance=lambda _: None)
     assert isinstance(ended.error, VidkdError)
     assert (ended.error.path, ended.error.remedy) == ("x.mp4", "check it")
+
+
+class TestReadAhead:
+    def test_order_and_errors_are_kept(self):
+        def items():
+            yield from range(5)
+            raise VideoError("broken off")
+
+        seen = []
+        with pytest.raises(VideoError, match="broken off"):
+            seen.extend(read_ahead(items()))
+        reader = read_ahead(items())
+        assert [next(reader) for _ in range(5)] == list(range(5))
+        with pytest.raises(VideoError):
+            next(reader)
+
+    def test_never_more_than_its_capacity_ahead(self):
+        produced = []
+
+        def items():
+            for number in range(50):
+                produced.append(number)
+                yield number
+
+        for number in read_ahead(items(), capacity=3):
+            # Three wait, one is in the thread's hands, one is here.
+            assert len(produced) <= number + 5
+
+    def test_stopping_early_ends_the_thread(self):
+        closed = threading.Event()
+
+        def items():
+            try:
+                yield from range(10**9)
+            finally:
+                closed.set()
+
+        source = items()
+        reader = read_ahead(source)
+        assert next(reader) == 0
+        reader.close()
+        assert not [t for t in threading.enumerate() if t.name.startswith("vidkd-ahead")]
+        source.close()
+        assert closed.is_set()
+
+
+@given(count=st.integers(0, 30), readers=st.integers(1, 4), ahead=st.integers(1, 9))
+@settings(max_examples=30, deadline=None)
+def test_prefetched_keeps_the_order_and_stays_within_bounds(count, readers, ahead):
+    started = []
+    for taken, result in enumerate(
+        prefetched(lambda item: started.append(item) or item * item, range(count), readers, ahead)
+    ):
+        assert result == taken**2
+        assert len(started) <= taken + 1 + ahead
+
+
+def test_prefetched_raises_in_turn_and_ends_its_threads():
+    def make(item):
+        if item == 3:
+            raise VidkdError("the disk broke")
+        return item
+
+    before = threading.active_count()
+    results = prefetched(make, range(10), 2, 4)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(VidkdError, match="the disk broke"):
+        next(results)
+    stopped = prefetched(make, range(3), 2, 2)
+    next(stopped)
+    stopped.close()
+    assert threading.active_count() == before

@@ -1,8 +1,9 @@
-"""Worker processes for long jobs: a job that fails, or kills its process, fails alone.
+"""Work beside this thread: processes for long jobs, and threads that read ahead.
 
-Processes are spawned, never forked: forking a process that runs threads (torch, numba, OpenCV)
-can deadlock. The standard pools give up altogether when one process is killed, for instance
-because memory ran out, and cannot say which job did it; hence this one.
+In the pool, a job that fails, or kills its process, fails alone. Processes are spawned, never
+forked: forking a process that runs threads (torch, numba, OpenCV) can deadlock. The standard pools
+give up altogether when one process is killed, for instance because memory ran out, and cannot say
+which job did it; hence this one.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, repeat, takewhile
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vidkd.errors import VidkdError
 
 Job = TypeVar("Job")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 Report = Callable[[float], None]
 """Called by work with the number of units done since the last call; may end it."""
 
@@ -33,15 +38,8 @@ _PATIENCE_SECONDS = 5.0
 _START_SECONDS = 300.0
 
 
-class Work(Protocol):
-    """What a worker does with a job; it is pickled once for each process."""
-
-    def __call__(self, job: Any, report: Report, threads: int, /) -> Any:
-        """Do one job with so many threads and return a picklable result.
-
-        Raises:
-            VidkdError: it cannot be done.
-        """
+Work = Callable[[Any, Report, int], Any]
+"""Does one job with so many threads and returns a picklable result, or raises VidkdError."""
 
 
 @dataclass(frozen=True)
@@ -330,3 +328,48 @@ def _unexpected(error: Exception) -> VidkdError:
         f"unexpected {type(error).__name__} in {place.name}, line {place.lineno}: {text}",
         remedy="report it, with the command and the video",
     )
+
+
+def read_ahead(items: Iterable[Item], capacity: int = 2) -> Generator[Item, None, None]:
+    """Yield the items of an iterable that a background thread works through.
+
+    The thread is never more than ``capacity`` items ahead, so memory stays bounded; see
+    ``prefetched`` for errors and for what happens when the caller stops early.
+
+    Args:
+        items: what to read; it is only used by the thread.
+        capacity: how many items may wait.
+    """
+    source = iter(items)
+    end = object()
+    made = prefetched(lambda _: next(source, end), repeat(None), 1, capacity + 1)
+    with contextlib.closing(made):
+        yield from takewhile(lambda item: item is not end, made)
+
+
+def prefetched(
+    make: Callable[[Item], Made], items: Iterable[Item], readers: int, ahead: int
+) -> Generator[Made, None, None]:
+    """Yield ``make(item)`` in the order of the items, computed in background threads.
+
+    What ``make`` raises is raised here, in its turn. When the caller stops early, nothing new is
+    begun, and the threads have ended once the generator is closed.
+
+    Args:
+        make: must not depend on the order in which it is called.
+        items: what it is called with.
+        readers: number of threads.
+        ahead: how many results may wait or be in the making.
+    """
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(readers, thread_name_prefix="vidkd-ahead") as pool:
+        left = iter(items)
+        try:
+            waiting.extend(pool.submit(make, item) for item in islice(left, ahead))
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(make, item) for item in islice(left, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
