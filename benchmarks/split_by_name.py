@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidkd.annotations import Annotations, load_annotations
-from vidkd.annotations.convert import write_annotations
+from vidkd.annotations.activitynet import write_annotations
 
 SUBSETS = ("testing", "validation", "training")
 

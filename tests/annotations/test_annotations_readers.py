@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidkd.annotations import FORMATS, Segment, check, load_annotations
+from vidkd.annotations import READERS, Segment, check, load_annotations, readers
 from vidkd.errors import AnnotationError, UsageError
+from vidkd.extensions import Table
 
 DATA = os.environ.get("VIDKD_TEST_DATA")
 real = pytest.mark.skipif(not DATA, reason="VIDKD_TEST_DATA is not set")
@@ -151,6 +152,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="No such file"):
         load_annotations(tmp_path / "none.json")
     with pytest.raises(AnnotationError, match="cannot be read"):
+        load_annotations(tmp_path, "activitynet")
+    with pytest.raises(AnnotationError, match="is a folder of no format"):
         load_annotations(tmp_path)
     binary = tmp_path / "video.json"
     binary.write_bytes(bytes(range(256)))
@@ -166,6 +169,35 @@ def test_unknown_subset_names_the_known(tmp_path: Path) -> None:
     found = load_annotations(write(tmp_path, database((0, 1, "a"))))
     with pytest.raises(AnnotationError, match=r"'validation'; name one of their subsets \(testing"):
         found.subset("validation")
+
+
+def test_a_reader_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lines.py").write_text(
+        "from vidkd.annotations import Annotations, Reader, Segment, VideoAnnotation\n"
+        "def read(source, rate):\n"
+        "    videos = {}\n"
+        "    for line in source.text.splitlines()[1:]:\n"
+        "        name, frame, label = line.split()\n"
+        "        item = Segment(int(frame) / rate, (int(frame) + 1) / rate, label)\n"
+        "        videos[name] = VideoAnnotation(name, segments=(item,))\n"
+        "    return Annotations.of_labels(videos)\n"
+        "READER = Reader('lines', read, lambda s: s.path.suffix == '.lines', frame_rate=10)\n"
+    )
+    (tmp_path / "lines-1.dist-info").mkdir()
+    (tmp_path / "lines-1.dist-info/METADATA").write_text("Name: lines\nVersion: 1\n")
+    (tmp_path / "lines-1.dist-info/entry_points.txt").write_text(
+        "[vidkd.datasets]\nlines = lines:READER\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(readers, "READERS", Table("vidkd.datasets", "format", {**READERS}))
+    path = write(tmp_path, "lines\nv1 20 wave\n", "truth.lines")
+    expected = (Segment(2.0, 2.1, "wave"),)
+    for format in ("auto", "lines"):
+        assert load_annotations(path, format).videos["v1"].segments == expected
+    halved = load_annotations(path, frame_rate=20).videos["v1"].segments
+    assert halved == (Segment(1.0, 1.05, "wave"),)
+    with pytest.raises(UsageError, match=r"give one of activitynet, .*, lines"):
+        load_annotations(path, "coco")
 
 
 json_values = st.recursive(
@@ -185,7 +217,7 @@ json_values = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(content=json_values | st.text(max_size=60), format=st.sampled_from(FORMATS))
+@given(content=json_values | st.text(max_size=60), format=st.sampled_from(("auto", *READERS)))
 def test_garbage_gives_annotations_or_a_clear_error(
     tmp_path_factory: pytest.TempPathFactory, content: object, format: str
 ) -> None:

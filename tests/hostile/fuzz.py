@@ -214,9 +214,9 @@ def _annotations(folder: Path) -> list[Path]:
 
 
 def _read_annotations(path: Path) -> None:
-    from vidkd.annotations import FORMATS, load_annotations
+    from vidkd.annotations import READERS, load_annotations
 
-    for name in FORMATS:
+    for name in ("auto", *READERS):
         try:
             load_annotations(path, name)
         except VidkdError:

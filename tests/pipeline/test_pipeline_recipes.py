@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vidkd.annotations import FORMATS
+from vidkd.annotations import READERS
 from vidkd.evaluation import get_protocol
 from vidkd.files import resources
 from vidkd.recipe import DistillationSettings, Pipeline, load_yaml, model_cards, pipeline_path
@@ -32,7 +32,7 @@ def test_recipes_validate(path: Path) -> None:
         else:
             assert cards[encoder.name].modality == modality
     if recipe.data is not None:
-        assert recipe.data.format in FORMATS
+        assert recipe.data.format in ("auto", *READERS)
 
 
 @pytest.mark.parametrize("name", sorted(DATA_SETS))

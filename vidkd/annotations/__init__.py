@@ -9,13 +9,16 @@ from vidkd.annotations.model import (
     clipped,
     snippet_targets,
 )
-from vidkd.annotations.readers import FORMATS, load_annotations
+from vidkd.annotations.reader import Reader, Source
+from vidkd.annotations.readers import READERS, load_annotations
 
 __all__ = [
     "AMBIGUOUS",
-    "FORMATS",
+    "READERS",
     "Annotations",
+    "Reader",
     "Segment",
+    "Source",
     "VideoAnnotation",
     "check",
     "clipped",

@@ -57,6 +57,12 @@ class Annotations:
     videos: dict[str, VideoAnnotation]
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of_labels(cls, videos: dict[str, VideoAnnotation]) -> Annotations:
+        """Return annotations whose classes are the labels that occur, sorted."""
+        labels = {item.label for video in videos.values() for item in video.segments}
+        return cls(tuple(sorted(labels)), videos)
+
     @property
     def subsets(self) -> tuple[str, ...]:
         """The names of the subsets, sorted; the empty name stands for videos without one."""

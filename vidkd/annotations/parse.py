@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,38 @@ class Context:
             raise self.error(f"{what} is not a finite number: {short(value)}", "correct the file")
         return number
 
+    def positive(self, value: object, what: str) -> float | None:
+        """Return ``value``, which has to be a number above 0; None where it is not given."""
+        if value is None or value == "":
+            return None
+        number = self.number(value, what)
+        if number <= 0:
+            raise self.error(f"{what} is {number:g}", "correct it, or leave it out")
+        return number
+
+    def subset(self, entry: Mapping[str, Any]) -> str:
+        """Return the subset that an entry names, or nothing."""
+        subset = entry.get("subset", "")
+        if not isinstance(subset, str):
+            raise self.error(f"the subset is not a name: {short(subset)}", "correct the file")
+        return subset
+
+    def labelled_segment(self, item: Mapping[str, Any]) -> Segment:
+        """Return the segment of an ActivityNet-style entry with ``label`` and ``segment``."""
+        label = self.text(item.get("label"), "a label")
+        times = self.sequence(item.get("segment"), "a segment")
+        if len(times) != 2:
+            raise self.error(f"a segment of {label!r} is not [start, end]", "correct it")
+        return self.segment(times[0], times[1], label)
+
+    def columns(self, rows: Sequence[Mapping[str, str]], wanted: Sequence[str]) -> None:
+        """Check that the rows of a table have the columns."""
+        lacking = [name for name in wanted if rows and name not in rows[0]]
+        if lacking:
+            raise self.error(
+                f"the columns {', '.join(lacking)} are missing", "name the right --format"
+            )
+
     def segment(self, start: object, end: object, label: str) -> Segment:
         """Return a segment, whose end must not lie before its start."""
         begin, stop = self.number(start, "a segment's start"), self.number(end, "a segment's end")
@@ -105,17 +137,8 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file in which no object has the same key twice.
-
-    Raises:
-        AnnotationError: the file is not that.
-    """
-    return parse_json(read_text(path), path)
-
-
 def parse_json(text: str, path: Path) -> Any:
-    """Return the value of JSON text; see ``read_json``."""
+    """Return the value of JSON text in which no object has the same key twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -169,19 +192,3 @@ def parse_csv(text: str, path: Path) -> list[dict[str, str]]:
                 remedy="correct the line",
             )
     return [dict(zip(header, row, strict=True)) for _, row in rows[1:]]
-
-
-def csv_header(text: str) -> list[str]:
-    """Return the column names in the first line, which may not be a header at all."""
-    first = text.partition("\n")[0].strip("\r")
-    return [name.strip().strip('"') for name in first.split(",")]
-
-
-def distinct(classes: Sequence[str], context: Context) -> tuple[str, ...]:
-    """Return class names, of which no two may be the same."""
-    seen: set[str] = set()
-    for name in classes:
-        if name in seen:
-            raise context.error(f"the class {name!r} is given twice", "keep one of the two")
-        seen.add(name)
-    return tuple(classes)

@@ -9,10 +9,12 @@ set's own files, ``Validataion videos:``, each followed by names with commas bet
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
 from vidkd.annotations.parse import Context, read_text, short
+from vidkd.annotations.reader import Reader, Source
 from vidkd.errors import AnnotationError
 
 PKU_MMD_FRAME_RATE = 30.0
@@ -20,16 +22,16 @@ PKU_MMD_FRAME_RATE = 30.0
 PKU_MMD_CLASSES = tuple(str(number) for number in range(1, 52))
 """By their number; the data set's ``Actions.xlsx`` has the names."""
 
-SPLITS = ("cross-subject", "cross-view")
+_SPLITS = ("cross-subject", "cross-view")
 
 
-def read_pku_mmd(path: Path, frame_rate: float | None, split: str | None = None) -> Annotations:
+def _read(source: Source, frame_rate: float | None, split: str | None = None) -> Annotations:
     """Read a folder of label files, or a split file beside or above them.
 
     Args:
-        path: the folder, searched recursively; or a split file, whose label files lie in its own
-            folder, in the folder above or below that.
-        frame_rate: frames per second; None takes 30.
+        source: the folder, searched recursively; or a split file, whose label files lie in its
+            own folder, in the folder above or below that.
+        frame_rate: frames per second.
         split: ``cross-subject`` or ``cross-view``: the split file of that name at or above the
             folder gives the subsets.
 
@@ -41,7 +43,7 @@ def read_pku_mmd(path: Path, frame_rate: float | None, split: str | None = None)
     Raises:
         AnnotationError: a file cannot be read, or a listed video has no label file.
     """
-    rate = PKU_MMD_FRAME_RATE if frame_rate is None else frame_rate
+    path, rate = source.path, frame_rate or PKU_MMD_FRAME_RATE
     listed: dict[str, str] = {}
     if path.is_file():
         split_file: Path | None = path
@@ -90,7 +92,7 @@ def _label_files(folders: list[Path], wanted: set[str] | None, path: Path) -> di
     for folder in folders:
         for file in sorted(folder.rglob("*.txt")):
             name = file.stem
-            if file.name.startswith(".") or name.lower() in {*SPLITS, "readme"}:
+            if file.name.startswith(".") or name.lower() in {*_SPLITS, "readme"}:
                 continue
             if wanted is not None and name not in wanted:
                 continue
@@ -152,3 +154,20 @@ def _read_split(path: Path) -> dict[str, str]:
     if not listed:
         raise Context(path).error("lists no video", "check that it is a split file")
     return listed
+
+
+PKU_MMD = Reader(
+    "PKU-MMD, a folder of NAME.txt, or a split file: classes from 1, frames",
+    _read,
+    frame_rate=PKU_MMD_FRAME_RATE,
+)
+PKU_MMD_CROSS_SUBJECT = replace(
+    PKU_MMD,
+    help="PKU-MMD, subsets of cross-subject.txt",
+    read=lambda source, rate: _read(source, rate, "cross-subject"),
+)
+PKU_MMD_CROSS_VIEW = replace(
+    PKU_MMD,
+    help="PKU-MMD, subsets of cross-view.txt",
+    read=lambda source, rate: _read(source, rate, "cross-view"),
+)

@@ -8,10 +8,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from vidkd.annotations.model import AMBIGUOUS, Annotations, Segment, VideoAnnotation
 from vidkd.annotations.parse import Context, read_text, short
+from vidkd.annotations.reader import Reader, Source
 
 THUMOS14_CLASSES = {
     "BaseballPitch": 7,
@@ -40,11 +40,19 @@ THUMOS14_CLASSES = {
 _SUBSETS = {"val": "validation", "test": "testing"}
 
 
-def read_thumos14(path: Path) -> Annotations:
+def _label_and_subset(name: str) -> tuple[str, str] | None:
+    """Return class and subset of a file by its name without ending, if it is one of these."""
+    match = re.fullmatch(r"([A-Za-z]+)_(val|test)", name)
+    if match is None or match[1] not in {*THUMOS14_CLASSES, AMBIGUOUS}:
+        return None
+    return match[1], _SUBSETS[match[2]]
+
+
+def _read(source: Source, _: float | None) -> Annotations:
     """Read a folder of annotation files; those of val and test may lie in folders of their own.
 
     Args:
-        path: the folder, searched recursively.
+        source: the folder, searched recursively.
 
     Returns:
         the 20 classes, and ``Ambiguous`` if there are such segments (training and every protocol
@@ -58,12 +66,12 @@ def read_thumos14(path: Path) -> Annotations:
     subsets: dict[str, str] = {}
     files = 0
     ambiguous = False
-    for file in sorted(path.rglob("*.txt")):
-        match = re.fullmatch(r"([A-Za-z]+)_(val|test)", file.stem)
-        if match is None or match[1] not in {*THUMOS14_CLASSES, AMBIGUOUS}:
+    for file in sorted(source.path.rglob("*.txt")):
+        named = _label_and_subset(file.stem)
+        if named is None:
             continue
         files += 1
-        label, subset = match[1], _SUBSETS[match[2]]
+        label, subset = named
         for number, line in enumerate(read_text(file).splitlines(), start=1):
             if not line.strip():
                 continue
@@ -79,7 +87,7 @@ def read_thumos14(path: Path) -> Annotations:
             found.setdefault(fields[0], []).append(here.segment(fields[1], fields[2], label))
             ambiguous |= label == AMBIGUOUS
     if not files:
-        raise Context(path).error(
+        raise Context(source.path).error(
             "has no annotation file such as BaseballPitch_val.txt", "check the folder"
         )
     classes = (*THUMOS14_CLASSES, AMBIGUOUS) if ambiguous else tuple(THUMOS14_CLASSES)
@@ -92,3 +100,10 @@ def read_thumos14(path: Path) -> Annotations:
         for name in sorted(found)
     }
     return Annotations(classes, videos)
+
+
+THUMOS14 = Reader(
+    "THUMOS14, a folder of CLASS_val.txt and CLASS_test.txt: class names, seconds",
+    _read,
+    lambda source: any(_label_and_subset(file.stem) for file in source.path.rglob("*_*.txt")),
+)

@@ -1,4 +1,4 @@
-"""``vidkd data``: check, import-features, convert and export."""
+"""``vidkd data``: check, import-features, formats, convert and export."""
 
 from __future__ import annotations
 
@@ -194,6 +194,18 @@ def import_features(
         emit_table("", tuple(counts), [tuple(counts.values())])
     if failed or width is not None:
         raise typer.Exit(1)
+
+
+@app.command("formats")
+def formats(as_json: Json = False) -> None:
+    """List the formats of annotations, also those that installed packages add."""
+    from vidkd.annotations import READERS
+
+    found = {name: reader.help for name, reader in READERS.items()}
+    if as_json:
+        emit_json(found)
+    else:
+        emit_table("", ("--format", "what it reads"), list(found.items()))
 
 
 app.command("convert")(convert)

@@ -138,7 +138,8 @@ def convert(
     whole subjects where they are known, always the same videos.
     """
     from vidkd.annotations import load_annotations
-    from vidkd.annotations.convert import hold_out, rename_subsets, write_annotations
+    from vidkd.annotations.activitynet import write_annotations
+    from vidkd.annotations.subsets import hold_out, rename_subsets
 
     found = load_annotations(annotations, annotation_format, frame_rate=annotation_rate)
     if rename:

@@ -10,7 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vidkd.annotations.parse import Context, read_json, short
+from vidkd.annotations import Source
+from vidkd.annotations.parse import Context, short
 from vidkd.files import atomic_path, write_json
 
 _LARGEST_SCORES = 1 << 30
@@ -178,7 +179,7 @@ def read_detections(path: str | Path) -> dict[str, list[Detection]]:
         raise root.error(
             "holds dense scores", "event protocols need detections (JSON), frame protocols these"
         )
-    content = root.mapping(read_json(path), "the whole file")
+    content = root.mapping(Source(path).json, "the whole file")
     if "results" not in content:
         raise root.error('there are no "results"', "give ActivityNet-style results")
     found: dict[str, list[Detection]] = {}
@@ -187,11 +188,7 @@ def read_detections(path: str | Path) -> dict[str, list[Detection]]:
         found[video] = []
         for item in here.sequence(items, "its result"):
             item = here.mapping(item, "a detection")
-            label = here.text(item.get("label"), "a label")
-            times = here.sequence(item.get("segment"), "a segment")
-            if len(times) != 2:
-                raise here.error(f"a segment of {label!r} is not [start, end]", "correct it")
-            segment = here.segment(times[0], times[1], label)
+            segment = here.labelled_segment(item)
             score = here.number(item.get("score"), "a score")
-            found[video].append(Detection(label, score, segment.start, segment.end))
+            found[video].append(Detection(segment.label, score, segment.start, segment.end))
     return found

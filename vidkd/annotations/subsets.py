@@ -1,38 +1,13 @@
-"""Annotations of any format as one ActivityNet-style file, with videos held out for validation."""
+"""Other subsets: renamed, and videos held out for validation."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from vidkd.annotations.model import Annotations
 from vidkd.errors import AnnotationError, UsageError
-from vidkd.files import write_json
-
-
-def write_annotations(path: str | Path, annotations: Annotations) -> None:
-    """Write what ``load_annotations`` reads as the format ``activitynet``; times in seconds.
-
-    Raises:
-        VidkdError: the file cannot be written.
-    """
-    database: dict[str, Any] = {}
-    for video in annotations.videos.values():
-        entry: dict[str, Any] = {**video.attributes, "subset": video.subset}
-        if video.duration is not None:
-            entry["duration"] = video.duration
-        if video.frame_rate is not None:
-            entry["fps"] = video.frame_rate
-        entry["annotations"] = [
-            {"segment": [item.start, item.end], "label": item.label} for item in video.segments
-        ]
-        database[video.id] = entry
-    write_json(
-        path, {"version": "vidkd 1", "classes": list(annotations.classes), "database": database}
-    )
 
 
 def rename_subsets(annotations: Annotations, names: Mapping[str, str]) -> Annotations:
