@@ -33,7 +33,7 @@ def valid_rows(values, mask, row):
 
 
 # Every distillation loss as a function of (student, teacher, negatives, mask).
-TERMS = {
+LOSSES = {
     "atomic": lambda s, t, n, m: losses.atomic_loss(s, t, n, m, 0.1),
     "atomic-raw": lambda s, t, n, m: losses.atomic_loss(s, t, n, m, 0.1, normalise=False),
     "global": lambda s, t, n, m: losses.global_context_loss(s, t, m),
@@ -44,7 +44,7 @@ TERMS = {
     "graph": lambda s, t, n, m: baselines.graph_loss(s, t, m),
     "logits": lambda s, t, n, m: baselines.logit_loss(s, t, m),
 }
-every_term = pytest.mark.parametrize("term", TERMS.values(), ids=TERMS.keys())
+every_loss = pytest.mark.parametrize("function", LOSSES.values(), ids=LOSSES.keys())
 
 
 def test_classification_is_the_mean_cross_entropy():
@@ -208,7 +208,7 @@ def test_baselines_follow_their_formulas():
         assert found.item() == pytest.approx(expected, rel=1e-10)
 
 
-@every_term
+@every_loss
 @settings(max_examples=25, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
@@ -216,11 +216,11 @@ def test_baselines_follow_their_formulas():
     fill=st.sampled_from([0.0, 1e9, math.nan, -math.inf]),
     seed=st.integers(0, 99),
 )
-def test_padding_changes_nothing(term, lengths, padding, fill, seed):
+def test_padding_changes_nothing(function, lengths, padding, fill, seed):
     def run(padding, fill):
         student, teacher, negatives, mask = batch(seed, tuple(lengths), 4, 2, padding, fill)
         student.requires_grad_()
-        loss = term(student, teacher, negatives, mask)
+        loss = function(student, teacher, negatives, mask)
         loss.backward()
         return loss.item(), [student.grad[row, :length] for row, length in enumerate(lengths)]
 
@@ -231,49 +231,49 @@ def test_padding_changes_nothing(term, lengths, padding, fill, seed):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-12)
 
 
-@every_term
-def test_padding_receives_no_gradient(term):
+@every_loss
+def test_padding_receives_no_gradient(function):
     student, teacher, negatives, mask = batch(padding=3)
     student.requires_grad_()
-    term(student, teacher, negatives, mask).backward()
+    function(student, teacher, negatives, mask).backward()
     assert torch.count_nonzero(student.grad[~mask]) == 0
 
 
-@every_term
-def test_gradient_reaches_the_student_alone(term):
+@every_loss
+def test_gradient_reaches_the_student_alone(function):
     student, teacher, negatives, mask = batch()
     for values in (student, teacher, negatives):
         values.requires_grad_()
-    term(student, teacher, negatives, mask).backward()
+    function(student, teacher, negatives, mask).backward()
     assert torch.count_nonzero(student.grad) > 0
     assert teacher.grad is None
     assert negatives.grad is None
 
 
-@every_term
-def test_gradient_is_that_of_finite_differences(term):
+@every_loss
+def test_gradient_is_that_of_finite_differences(function):
     student, teacher, negatives, mask = batch(lengths=(4, 2), channels=3)
     student.requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: term(s, teacher, negatives, mask), (student,))
+    assert torch.autograd.gradcheck(lambda s: function(s, teacher, negatives, mask), (student,))
 
 
-@every_term
-def test_float32_under_autocast(term):
+@every_loss
+def test_float32_under_autocast(function):
     student, teacher, negatives, mask = batch(dtype=torch.float32)
-    expected = term(student, teacher, negatives, mask)
+    expected = function(student, teacher, negatives, mask)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = term(student, teacher, negatives, mask)
+        found = function(student, teacher, negatives, mask)
     assert found.dtype == torch.float32
     assert found.item() == expected.item()
     half = [values.bfloat16() for values in (student, teacher, negatives)]
-    assert term(*half, mask).dtype == torch.float32
+    assert function(*half, mask).dtype == torch.float32
 
 
-@every_term
-def test_nothing_to_compare_is_zero(term):
+@every_loss
+def test_nothing_to_compare_is_zero(function):
     student, teacher, negatives, mask = batch()
     student.requires_grad_()
-    loss = term(student, teacher, negatives, torch.zeros_like(mask))
+    loss = function(student, teacher, negatives, torch.zeros_like(mask))
     loss.backward()
     assert loss.item() == 0.0
     assert torch.count_nonzero(student.grad) == 0
@@ -282,7 +282,7 @@ def test_nothing_to_compare_is_zero(term):
 @pytest.mark.parametrize("name", ["global", "boundary", "hallucination", "mars", "graph", "logits"])
 def test_equal_streams_have_no_distance(name):
     student, _, negatives, mask = batch()
-    assert TERMS[name](student, student, negatives, mask).item() == pytest.approx(0.0, abs=1e-12)
+    assert LOSSES[name](student, student, negatives, mask).item() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_atomic_prefers_the_own_teacher_to_a_negative():

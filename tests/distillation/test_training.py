@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from vidkd.cache import CacheFile
-from vidkd.distillation import train
+from vidkd.distillation import objective, train
 from vidkd.distillation.data import find_stream, load_sequences
 from vidkd.distillation.storage import MemoryBudget
 from vidkd.distillation.teachers import TeacherMaps, load_teachers
@@ -145,7 +145,7 @@ def test_two_processes_do_not_train_in_one_folder(job):
             train(wanted)
 
 
-def test_distillation_logs_every_term(job, teacher):
+def test_distillation_logs_every_loss(job, teacher):
     weights = {"atomic": 0.5, "global_context": 2.0, "boundary": 3.0, "mars": 0.25, "logits": 1.5}
     weights |= {"graph": 0.3, "graph_logits": 0.2, "hallucination": 0.7}
     result = train(job(teachers=(teacher,), distillation=weights))
@@ -162,7 +162,7 @@ def test_distillation_logs_every_term(job, teacher):
     assert name.startswith("flow artificial-flow ")
 
 
-def test_terms_without_weight_are_not_computed(job, teacher):
+def test_losses_without_weight_are_not_computed(job, teacher):
     settings = {"atomic": 0, "global_context": 0, "boundary": 1}
     rows = metrics(train(job(teachers=(teacher,), distillation=settings)).output)
     assert {name for name in rows[0] if "flow" in name} == {
@@ -246,6 +246,38 @@ def test_any_filter_learns_from_any_teacher(job, teacher, kind):
     assert load_temporal_filter(result.output)[1].filter.kind == kind
 
 
+def test_a_loss_from_outside_is_one_more_summand(job, teacher, monkeypatch):
+    def distance(pair):
+        own, other, mask = pair.logits
+        return (own - other)[mask].abs().mean()
+
+    def settings(**losses):
+        return job("run" + "x" * len(losses), teachers=(teacher,), distillation={"losses": losses})
+
+    monkeypatch.setitem(objective.LOSSES._own, "distance", distance)
+    plain, added = (metrics(train(wanted).output) for wanted in (settings(), settings(distance=2)))
+    assert added[0].keys() - plain[0].keys() == {"distance_flow", "distance_flow_weighted"}
+    for row in added:
+        parts = [value for name, value in row.items() if name.endswith("_weighted")]
+        assert row["loss"] == pytest.approx(row["classification"] + sum(parts), rel=1e-4)
+        assert row["distance_flow_weighted"] == pytest.approx(2 * row["distance_flow"], rel=1e-4)
+    assert (
+        "losses"
+        not in yaml.safe_load((settings().output / "recipe.yaml").read_text())["distillation"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [({"far": 1.0}, "no loss 'far'.*atomic"), ({"atomic": 1.0}, "'atomic' is one of vidkd's own")],
+)
+def test_losses_that_do_not_exist_or_have_a_weight_already_are_refused(
+    job, teacher, losses, message
+):
+    with pytest.raises(UsageError, match=message):
+        train(job(teachers=(teacher,), distillation={"losses": losses}))
+
+
 def test_an_unknown_filter_is_refused_before_the_run_folder_is_made(job):
     wanted = job(filter={"kind": "transformer"})
     with pytest.raises(UsageError, match="no temporal filter 'transformer'"):
@@ -265,7 +297,7 @@ def test_equal_label_sets_are_announced_and_contrasted_by_snippet(job, teacher, 
     assert rows[-1]["atomic_flow"] > 0
 
 
-def test_a_term_that_drowns_the_others_is_named_once(job, teacher, capsys):
+def test_a_loss_that_drowns_the_others_is_named_once(job, teacher, capsys):
     train(job(teachers=(teacher,), distillation={"atomic": 300.0}))
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(warnings) == 1

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vidkd.console import emit_json, emit_table
+from vidkd.errors import UsageError
 
 
 class TeacherModality(StrEnum):
@@ -147,6 +148,12 @@ def distill(
     graph: Annotated[float, typer.Option(help="Of graph distillation, on features.")] = 0.0,
     graph_logits: Annotated[float, typer.Option(help="Of graph distillation, on logits.")] = 0.0,
     logits: Annotated[float, typer.Option(help="Weight of logit distillation.")] = 0.0,
+    loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=WEIGHT", help="A loss of an installed package; several may be given."
+        ),
+    ] = None,
     raw_critic: Annotated[
         bool, typer.Option("--raw-critic", help="Raw dot products in the atomic critic.")
     ] = False,
@@ -198,8 +205,19 @@ def distill(
         "temperature": temperature,
         "negatives": negatives,
         "per_step": not printed_boundary,
+        "losses": dict(_weight(text) for text in loss or ()),
     }
     _train(job, "rgb", as_json)
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, weight = text.partition("=")
+    try:
+        return name, float(weight)
+    except ValueError as error:
+        raise UsageError(
+            f"--loss {text} is not NAME=WEIGHT", remedy="such as my-loss=0.1"
+        ) from error
 
 
 def _common(options: dict[str, Any]) -> dict[str, Any]:

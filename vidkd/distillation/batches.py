@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,31 +21,32 @@ from vidkd.distillation.sampling import (
 )
 from vidkd.distillation.storage import batches_ahead, readers_for
 from vidkd.distillation.teachers import TeacherMaps, padded
-from vidkd.networks import TemporalOutput
 from vidkd.recipe import DistillationSettings, OptimiserSettings
 from vidkd.workers import prefetched
 
 
 @dataclass(frozen=True)
 class TeacherBatch:
-    """One teacher's part of a batch; see ``terms.Comparison``."""
+    """What one teacher says of a batch.
 
-    output: TemporalOutput
+    Attributes:
+        label: name of the teacher in the metrics.
+        features: (B, T, C) feature map.
+        logits: (B, T, K).
+        negatives: (P, N, T, C) feature maps of other videos, for the P anchors.
+        negative_mask: (P, N, T) bool, where they may be contrasted.
+        phi: see ``losses.atomic_loss``.
+        scale: standard deviation of the teacher's feature map over the training videos, the unit
+            in which features are compared.
+    """
+
+    label: str
+    features: Tensor
+    logits: Tensor
     negatives: Tensor
     negative_mask: Tensor
     phi: float
-
-    def to(self, device: torch.device) -> TeacherBatch:
-        """Return the same on a device."""
-        return replace(
-            self,
-            output=TemporalOutput(
-                self.output.features.to(device, non_blocking=True),
-                self.output.logits.to(device, non_blocking=True),
-            ),
-            negatives=self.negatives.to(device, non_blocking=True),
-            negative_mask=self.negative_mask.to(device, non_blocking=True),
-        )
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,25 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the same on a device; what came as float16 or bool is widened there."""
-        return Batch(
-            inputs=self.inputs.to(device, non_blocking=True).float(),
-            mask=self.mask.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True).float(),
-            labelled=self.labelled.to(device, non_blocking=True),
-            anchors=self.anchors.to(device, non_blocking=True),
-            teachers=tuple(item.to(device) for item in self.teachers),
+        moved = _moved(self, device)
+        return replace(
+            moved,
+            inputs=moved.inputs.float(),
+            targets=moved.targets.float(),
+            teachers=tuple(_moved(item, device) for item in self.teachers),
         )
+
+
+Part = TypeVar("Part", Batch, TeacherBatch)
+
+
+def _moved(part: Part, device: torch.device) -> Part:
+    tensors: dict[str, Any] = {
+        name: value.to(device, non_blocking=True)
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor)
+    }
+    return replace(part, **tensors)
 
 
 class TrainingSet:
@@ -221,7 +234,7 @@ class TrainingSet:
             negative_mask &= mask[list(plan.anchors)][:, None]
         # At least one, so that the critic stays defined in a batch without any negative.
         phi = max(1, int(negative_mask.sum())) / self._snippets
-        return TeacherBatch(TemporalOutput(features, logits), negatives, negative_mask, phi)
+        return TeacherBatch(maps.label, features, logits, negatives, negative_mask, phi, maps.scale)
 
     def _contrasting(self, anchor: int, partner: int, cut: slice, count: int) -> Tensor:
         """Say which snippets of a negative may be contrasted with the positive, (count,)."""

@@ -115,6 +115,7 @@ class TeacherMaps:
         folder: where they are kept otherwise.
 
     Attributes:
+        label: the teacher's name in the metrics.
         scale: the standard deviation of the feature map over the training videos: the root of the
             mean over channels of their variance, and 1 for a constant map.
         storage: where the maps are, logits after features.
@@ -129,6 +130,7 @@ class TeacherMaps:
         budget: MemoryBudget,
         folder: Path,
     ) -> None:
+        self.label = teacher.label
         self._teacher = teacher
         self._device = device
         self._channels = teacher.header.filter.channels

@@ -20,12 +20,11 @@ from vidkd.distillation.batches import Batch, TrainingSet
 from vidkd.distillation.data import Features
 from vidkd.distillation.epochs import Epochs
 from vidkd.distillation.job import TrainingJob, TrainResult
-from vidkd.distillation.losses import classification_loss
+from vidkd.distillation.objective import loss_weights, student_loss
 from vidkd.distillation.prepare import TrainingData, recipe_as_run
 from vidkd.distillation.run_folder import RunFolder
 from vidkd.distillation.storage import MemoryBudget
 from vidkd.distillation.teachers import TeacherMaps
-from vidkd.distillation.terms import TERMS, Comparison, weights
 from vidkd.distillation.validation import Validator
 from vidkd.errors import VidkdError
 from vidkd.networks import (
@@ -38,7 +37,7 @@ from vidkd.networks.temporal import FILTERS
 
 # A killed run repeats at most the epochs of these seconds; writing the state takes about 20 ms.
 _SAVE_SECONDS = 5.0
-# Above this multiple of the classification loss a term decides the training alone.
+# Above this multiple of the classification loss a distillation loss decides the training alone.
 _DROWNING = 50.0
 
 
@@ -55,7 +54,8 @@ def train(job: TrainingJob) -> TrainResult:
         WeightsError: a teacher cannot be read.
         VidkdError: the training diverged, or the run folder cannot be written.
     """
-    _ = FILTERS[job.filter.kind]  # refuses an unknown kind before anything is read
+    # What does not exist is refused before anything is read.
+    _ = FILTERS[job.filter.kind], loss_weights(job.distillation)
     data = TrainingData.load(job)
     folder = RunFolder(job.output)
     with folder.lock():
@@ -97,7 +97,6 @@ class TrainingRun:
         self.data = data
         self.folder = folder
         classes = len(data.annotations.classes)
-        self.weights = weights(job.distillation) if data.teachers else {}
         # What every step reads comes first in memory, what every epoch reads after it.
         memory = MemoryBudget(None if job.memory is None else int(job.memory * 2**30))
         features = Features(data.training, 0, data.stream.width, memory, folder.path)
@@ -105,7 +104,6 @@ class TrainingRun:
             TeacherMaps(teacher, data.training, number, data.device, memory, folder.path)
             for number, teacher in enumerate(data.teachers, start=1)
         ]
-        self.scales = [item.scale for item in maps]
         self.training = TrainingSet(
             data.training,
             features,
@@ -189,8 +187,7 @@ class TrainingRun:
         sums: dict[str, Tensor] = {}
         steps = 0
         for batch in self.training.epoch(rng):
-            terms = self.step(batch)
-            for name, value in terms.items():
+            for name, value in self.step(batch).items():
                 sums[name] = sums[name] + value if name in sums else value
             steps += 1
         names = list(sums)
@@ -233,39 +230,17 @@ class TrainingRun:
         }
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Take one step of the optimiser and return the detached terms of the loss."""
-        student = self.model(batch.inputs, batch.mask)
-        classification = classification_loss(
-            student.logits,
-            batch.targets,
-            batch.labelled,
+        """Take one step of the optimiser and return the parts of the loss."""
+        loss, parts = student_loss(
+            self.model(batch.inputs, batch.mask),
+            batch,
+            self.job.distillation,
             self.job.optimiser.classification_reduction,
         )
-        total = classification
-        terms = {"classification": classification.detach()}
-        for teacher, part, scale in zip(
-            self.data.teachers, batch.teachers, self.scales, strict=True
-        ):
-            pair = Comparison(
-                student,
-                part.output,
-                batch.mask,
-                batch.anchors,
-                part.negatives,
-                part.negative_mask,
-                part.phi,
-                self.job.distillation,
-                scale,
-            )
-            for name, weight in self.weights.items():
-                value = TERMS[name](pair)
-                total = total + weight * value
-                terms[f"{name}_{teacher.label}"] = value.detach()
-                terms[f"{name}_{teacher.label}_weighted"] = weight * value.detach()
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        loss.backward()
         self.optimiser.step()
-        return {"loss": total.detach(), **terms}
+        return parts
 
     def _save(self) -> None:
         """Write the weights of the best epoch, and the state that refers to them."""
@@ -302,14 +277,14 @@ class TrainingRun:
         self.epochs.save()
 
     def _warn_about_negatives(self) -> None:
-        if "atomic" in self.weights and not self.training.contrast:
+        if self.data.teachers and self.job.distillation.atomic > 0 and not self.training.contrast:
             log(
                 "warning: all training videos have the same set of labels, so that none is a "
                 "negative by its set; snippets at the same t with other labels serve instead"
             )
 
     def _warn_about_weights(self, row: dict[str, float]) -> None:
-        """Say so when a term drowns the others; later epochs are no guide, as losses shrink."""
+        """Say so when one loss drowns the others; later epochs are no guide, as losses shrink."""
         if self.epochs.number != 1:
             return
         for name, value in row.items():

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from vidkd.recipe.choices import FilterKind
 from vidkd.recipe.settings import Settings
 
 
 class FilterSettings(Settings):
-    """A temporal filter: (B, T, D) features to a (B, T, C) feature map (METHOD section 4)."""
+    """A temporal filter: (B, T, D) features to a (B, T, C) feature map."""
 
     kind: FilterKind = "ss-tcn"
     channels: Annotated[int, Field(ge=4, le=4096)] = 256
@@ -24,7 +24,7 @@ class FilterSettings(Settings):
 
 
 class OptimiserSettings(Settings):
-    """Adam with a plateau schedule (METHOD section 2, "Training")."""
+    """Adam; the learning rate falls when the training loss does not."""
 
     epochs: Annotated[int, Field(ge=1)] = 300
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -40,7 +40,7 @@ class OptimiserSettings(Settings):
 
 
 class DistillationSettings(Settings):
-    """Weights and variants of the losses (METHOD section 2, Eq. 1-7).
+    """Weights and variants of the losses (Eq. 1-7).
 
     The paper prints [300, 100, 5] for atomic, global and boundary, tuned with reductions that it
     does not state. Here all losses are averages (``vidkd.distillation.losses``) and features are
@@ -51,7 +51,7 @@ class DistillationSettings(Settings):
     steps, two seeds each) by frame mAP on test videos: vanilla 23.5 and 21.0, with the defaults
     25.7 and 22.8, without the atomic loss 23.7 and 22.4, with 2.5 times the atomic weight 21.3 on
     the second set, and 9.5 there with the printed weights divided by 157 (what they would be if
-    the cross-entropy was summed over the classes of Charades). No weighted term exceeds a fifth
+    the cross-entropy was summed over the classes of Charades). No weighted loss exceeds a fifth
     of the classification loss in the first epoch. On real people (six folds, docs/experiments.md)
     nothing else that was tried was better: five times all weights, or five or ten times one of
     them, cost 0.6 to 4 points. Long runs on much data may bear more: tune on a validation split,
@@ -69,6 +69,8 @@ class DistillationSettings(Settings):
     graph_logits: Annotated[float, Field(ge=0)] = 0.0
     logits: Annotated[float, Field(ge=0)] = 0.0
     """Logit distillation; this and the four above are baselines, off unless given a weight."""
+    losses: dict[str, Annotated[float, Field(ge=0)]] = {}  # noqa: RUF012
+    """Weights of losses that installed packages add, by name (``vidkd.distillation.objective``)."""
     normalise: bool = True
     """L2-normalise snippet features in the atomic critic and divide by the temperature. Raw dot
     products, as printed, saturate the critic: alone, 15.5 instead of 22.2 at the same weight."""
@@ -78,6 +80,14 @@ class DistillationSettings(Settings):
     negatives: Annotated[int, Field(ge=1)] = 1
     per_step: bool = True
     """Boundary loss on per-step differences; False is the printed, telescoping form."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Runs of before there were such losses are the same runs still.
+        fields: dict[str, Any] = handler(self)
+        if not self.losses:
+            del fields["losses"]
+        return fields
 
 
 class SubsetSettings(Settings):
