@@ -18,6 +18,7 @@ from vidkd.console import log, progress
 from vidkd.distillation.storage import MemoryBudget, RowStorage
 from vidkd.errors import CacheError, UsageError
 from vidkd.recipe import FrameSettings, Modality, SnippetSettings
+from vidkd.streams import RGB, STREAMS
 
 # Two streams cut from the same frames carry the same times, to the rounding of a float.
 _SAME_TIME = 1e-6
@@ -29,7 +30,8 @@ class Stream:
 
     Attributes:
         cache: the cache folder.
-        encoder: the encoder's name, which is also the folder's.
+        encoder: the encoder's name.
+        folder: name of the folder of these features.
         modality: what the encoder saw.
         weights_sha256: hash of the encoder's weights.
         settings: everything else that changed the numbers, as in the files' provenance.
@@ -38,6 +40,7 @@ class Stream:
 
     cache: Path
     encoder: str
+    folder: str
     modality: Modality
     weights_sha256: str
     settings: dict[str, Any]
@@ -126,11 +129,12 @@ def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> 
         encoder: its name; None takes the only encoder of that modality.
 
     Raises:
-        UsageError: there is none, or several to choose from.
+        UsageError: there is none, or several to choose from, or no such modality.
         CacheError: the features are of another modality, or damaged.
     """
+    kind = STREAMS[modality]
     if encoder is not None:
-        stream = _describe(cache, encoder)
+        stream = _describe(cache, kind.folder(encoder))
         if stream is None:
             raise UsageError(
                 f"there are no features of encoder {encoder!r}",
@@ -140,7 +144,7 @@ def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> 
         if stream.modality != modality:
             raise CacheError(
                 f"holds features of {stream.modality}, not of {modality}",
-                path=cache / "features" / encoder,
+                path=cache / "features" / kind.folder(encoder),
                 remedy="name another --encoder",
             )
         return stream
@@ -166,23 +170,26 @@ def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> 
     )
 
 
-def _describe(cache: Path, encoder: str) -> Stream | None:
-    index = FeatureIndex(cache, encoder)
+def _describe(cache: Path, folder: str) -> Stream | None:
+    index = FeatureIndex(cache, folder)
     if not index.keys:
         return None
     with CacheFile(next(iter(index.keys.values()))) as file:
-        return _stream_of(cache, encoder, file)
+        return _stream_of(cache, folder, file)
 
 
-def _stream_of(cache: Path, encoder: str, file: CacheFile) -> Stream:
+def _stream_of(cache: Path, folder: str, file: CacheFile) -> Stream:
     if file.provenance.artefact != "features" or file.data.ndim != 2:
         raise CacheError("does not hold features", path=file.path, remedy="recompute it")
     settings = dict(file.provenance.settings)
     settings.pop("inputs", None)  # which files these features were made of: another for each video
+    modality = settings.get("modality", RGB.name)
     return Stream(
         cache=cache,
-        encoder=encoder,
-        modality=settings.get("modality", "rgb"),
+        # Features of a stream whose package is gone are no reason to refuse the others.
+        encoder=STREAMS[modality].encoder(folder) if modality in STREAMS else folder,
+        folder=folder,
+        modality=modality,
         weights_sha256=file.provenance.weights_sha256 or "",
         settings=settings,
         width=int(file.data.shape[1]),
@@ -207,7 +214,7 @@ def load_sequences(
         CacheError: features are missing, damaged, of other settings than the others, or the
             streams of one video do not have the same snippets.
     """
-    indices = [FeatureIndex(stream.cache, stream.encoder) for stream in streams]
+    indices = [FeatureIndex(stream.cache, stream.folder) for stream in streams]
     numbers = {name: number for number, name in enumerate(annotations.classes)}
     sequences, missing = [], []
     for video in annotations.videos.values():
@@ -234,7 +241,7 @@ def load_unlabelled(streams: Sequence[Stream], annotations: Annotations) -> list
     Raises:
         CacheError: see ``load_sequences``.
     """
-    indices = [FeatureIndex(stream.cache, stream.encoder) for stream in streams]
+    indices = [FeatureIndex(stream.cache, stream.folder) for stream in streams]
     named = {index.key(video) for video in annotations.videos for index in indices[:1]}
     sequences = []
     for key in indices[0].keys:
@@ -271,7 +278,7 @@ def _aligned(
     half = True
     for stream, path in zip(streams, paths, strict=True):
         with CacheFile(path) as file:
-            found = _stream_of(stream.cache, stream.encoder, file)
+            found = _stream_of(stream.cache, stream.folder, file)
             if found != stream:
                 raise CacheError(
                     f"was made with other settings than the rest of {stream.encoder}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-Modality = Literal["rgb", "flow", "pose"]
+Modality = str
+"""A key of :data:`vidkd.streams.STREAMS`, which installed packages add to."""
 
 
 Precision = Literal["auto", "float32", "float16", "int8"]

@@ -1,0 +1,17 @@
+"""Streams: what snippets are made of. Installed packages add theirs (docs/extending.md)."""
+
+from vidkd.extensions import Table
+from vidkd.streams.base import Stream
+from vidkd.streams.flow import Flow
+from vidkd.streams.pose import Pose
+from vidkd.streams.rgb import Rgb
+
+RGB = Rgb()
+"""The stream of students, the only one that a video is sure to have at run time."""
+
+STREAMS: Table[Stream] = Table(
+    "vidkd.streams", "stream", {stream.name: stream for stream in (RGB, Flow(), Pose())}
+)
+"""Every stream by its name, which is what ``--modality`` takes."""
+
+__all__ = ["RGB", "STREAMS", "Flow", "Pose", "Rgb", "Stream"]

@@ -1,0 +1,13 @@
+"""RGB frames."""
+
+from __future__ import annotations
+
+from vidkd.streams.base import Stream
+
+
+class Rgb(Stream):
+    """The frames of the video as they are: what students see."""
+
+    name = "rgb"
+    label = "RGB"
+    from_rgb = True
