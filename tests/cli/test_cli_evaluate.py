@@ -159,7 +159,7 @@ def test_errors_are_one_line_and_have_the_right_exit_code(
         (2, "name one with --protocol", ("--annotations", truth, "--predictions", dense)),
         (
             2,
-            "choose one of frame, charades-25",
+            "give one of frame, charades-25",
             ("--annotations", truth, "--predictions", dense, "--protocol", "map"),
         ),
         (

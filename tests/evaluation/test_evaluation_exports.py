@@ -74,7 +74,7 @@ DETECTIONS = {
 
 
 def test_pku_mmd_reads_back_as_annotations(tmp_path: Path) -> None:
-    assert export_pku_mmd(tmp_path / "out", DETECTIONS, ["0003-R", "0004-M"]) == 3
+    assert export_pku_mmd(tmp_path / "out", {**DETECTIONS, "0004-M": []}) == 3
     text = (tmp_path / "out/0002-L.txt").read_text()
     assert text == "1,3.000,27.000,0.75\n51,30.000,105.000,0.25\n"
     back = load_annotations(tmp_path / "out", "pku-mmd")

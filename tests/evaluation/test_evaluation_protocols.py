@@ -253,7 +253,7 @@ def test_misuse() -> None:
         evaluate(scores, TRUTH, "frame")
     with pytest.raises(AnnotationError, match="unknown class x"):
         evaluate({"v1": [Detection("x", 1, 0, 1)]}, TRUTH, "anet")
-    with pytest.raises(UsageError, match="no protocol 'coco'; choose one of"):
+    with pytest.raises(UsageError, match="no protocol 'coco'; give one of"):
         evaluate(scores, TRUTH, "coco")
     with pytest.raises(UsageError, match="needs detections"):
         evaluate(scores, TRUTH, "anet")

@@ -96,7 +96,7 @@ def test_exported_files_stay_in_their_folder(tmp_path: Path) -> None:
 
     detections = {"../../outside": [Detection("1", 0.5, 0.0, 1.0)]}
     folder = tmp_path / "a" / "b"
-    export_pku_mmd(folder, detections, (), frame_rate=30.0)
+    export_pku_mmd(folder, detections)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files
     assert all(path.parent == folder for path in files)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vidkd.annotations import READERS
-from vidkd.evaluation import get_protocol
+from vidkd.evaluation import PROTOCOLS
 from vidkd.files import resources
 from vidkd.recipe import DistillationSettings, Pipeline, load_yaml, model_cards, pipeline_path
 
@@ -23,8 +23,8 @@ def test_recipes_validate(path: Path) -> None:
     recipe = load_yaml(path, Pipeline)
     assert recipe.name == path.stem
     assert pipeline_path(recipe.name) == path
-    assert get_protocol(recipe.evaluation.frame_protocol).kind == "frame"
-    assert get_protocol(recipe.evaluation.event_protocol).kind == "event"
+    assert PROTOCOLS[recipe.evaluation.frame_protocol].kind == "frame"
+    assert PROTOCOLS[recipe.evaluation.event_protocol].kind == "event"
     cards = model_cards()
     for modality, encoder in recipe.encoders.items():
         if modality == "pose":

@@ -18,6 +18,7 @@ from vidkd.pipeline.figures import (
     step_variation,
     triangle_correlation,
 )
+from vidkd.recipe.paper import paper_number
 from vidkd.report.paper_figures import (
     Covariance,
     SpeedPoint,
@@ -33,7 +34,6 @@ from vidkd.report.paper_tables import (
     ResultTable,
     SeedResult,
     mean_spread,
-    paper_number,
     row_label,
 )
 

@@ -91,8 +91,8 @@ def evaluate(
 ) -> None:
     """Compute frame mAP or event mAP under a named protocol (see docs/protocols.md)."""
     from vidkd.annotations import load_annotations
+    from vidkd.evaluation import PROTOCOLS, read_dense_scores, read_detections
     from vidkd.evaluation import evaluate as compute
-    from vidkd.evaluation import get_protocol, read_dense_scores, read_detections
 
     if (predictions is None) == (not run):
         raise UsageError(
@@ -102,7 +102,7 @@ def evaluate(
     if protocol is None and not run:
         raise UsageError("the protocol is missing", remedy="name one with --protocol (see --help)")
     protocol = protocol or "frame"
-    kind = get_protocol(protocol).kind
+    kind = PROTOCOLS[protocol].kind
     thresholds = _thresholds(tiou)
     if run and cache is None:
         raise UsageError("the features of the runs are missing", remedy="name their --cache")

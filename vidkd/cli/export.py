@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,15 +13,6 @@ from vidkd.errors import UsageError
 if TYPE_CHECKING:
     from vidkd.annotations import Annotations
     from vidkd.evaluation import DenseScores, Detection
-
-
-class ExportFormat(StrEnum):
-    """Submission formats."""
-
-    charades = "charades-localization"
-    pku_mmd = "pku-mmd"
-    thumos14 = "thumos14"
-    activitynet = "activitynet"
 
 
 Format = Annotated[
@@ -40,7 +30,12 @@ def export(
     ],
     output: Annotated[Path, typer.Option(metavar="PATH", help="A file; a folder for pku-mmd.")],
     export_format: Annotated[
-        ExportFormat, typer.Option("--format", help="The data set's submission format.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="charades-localization, pku-mmd, thumos14, activitynet, or one of a package.",
+        ),
     ],
     annotations: Annotated[
         Path | None,
@@ -63,8 +58,9 @@ def export(
     watershed grouping and NMS.
     """
     from vidkd.annotations import load_annotations
-    from vidkd.evaluation import exports
+    from vidkd.evaluation.exports import EXPORTS
 
+    chosen = EXPORTS[export_format]
     truth = None
     if annotations is not None:
         truth = load_annotations(annotations, annotation_format, frame_rate=annotation_rate)
@@ -72,29 +68,22 @@ def export(
             subset = "testing"
         truth = truth if subset is None else truth.subset(subset)
     found = _read(predictions)
-    if export_format is ExportFormat.charades:
+    if chosen.dense:
         if truth is None:
             raise UsageError(
-                "the moments of Charades depend on the videos' durations",
-                remedy="give --annotations",
+                f"{export_format} needs the videos' durations", remedy="give --annotations"
             )
         if isinstance(found, dict):
             raise UsageError(
-                "Charades localisation needs dense scores", remedy="give the HDF5 file of scores"
+                f"{export_format} needs dense scores", remedy="give the HDF5 file of scores"
             )
-        count = exports.export_charades(output, found, truth)
-        log(f"{output}: {count} videos")
-        return
-    detections = found if isinstance(found, dict) else _segments(found)
-    if truth is not None:
-        detections = {video: detections.get(video, []) for video in truth.videos}
-    if export_format is ExportFormat.pku_mmd:
-        count = exports.export_pku_mmd(output, detections, overwrite=overwrite)
-        log(f"{output}: {count} files")
-    elif export_format is ExportFormat.thumos14:
-        log(f"{output}: {exports.export_thumos14(output, detections)} detections")
+        count = chosen.write(output, found, truth, overwrite)
     else:
-        log(f"{output}: {exports.export_activitynet(output, detections)} videos")
+        detections = found if isinstance(found, dict) else _segments(found)
+        if truth is not None:
+            detections = {video: detections.get(video, []) for video in truth.videos}
+        count = chosen.write(output, detections, truth, overwrite)
+    log(f"{output}: {count} {chosen.unit}")
 
 
 def _read(path: Path) -> DenseScores | dict[str, list[Detection]]:

@@ -9,7 +9,7 @@ from vidkd.evaluation.predictions import (
     write_dense_scores,
     write_detections,
 )
-from vidkd.evaluation.protocols import PROTOCOLS, evaluate, get_protocol
+from vidkd.evaluation.protocols import PROTOCOLS, evaluate
 from vidkd.evaluation.result import EvaluationResult, Measure
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Measure",
     "evaluate",
     "frame_ap",
-    "get_protocol",
     "read_dense_scores",
     "read_detections",
     "upsample_scores",

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-
-import numpy as np
+from typing import Any
 
 from vidkd.annotations import Annotations
 from vidkd.annotations.pku_mmd import PKU_MMD_CLASSES, PKU_MMD_FRAME_RATE
 from vidkd.annotations.thumos14 import THUMOS14_CLASSES
 from vidkd.errors import AnnotationError, UsageError
-from vidkd.evaluation.frames import upsample_scores
+from vidkd.evaluation.frames import CHARADES_MOMENTS, upsample_scores
 from vidkd.evaluation.predictions import DenseScores, Detection, write_detections
+from vidkd.extensions import Table
 from vidkd.files import write_text
 
-CHARADES_MOMENTS = 25
-"""Moments of a video at which Charades compares."""
-
 Detections = Mapping[str, Sequence[Detection]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """One submission format.
+
+    Attributes:
+        write: writes predictions of the videos of the annotations: path, predictions, annotations,
+            whether to overwrite. Returns the number of things written.
+        unit: what these are.
+        dense: it needs dense scores and annotations; otherwise detections.
+    """
+
+    write: Callable[[Path, Any, Any, bool], int]
+    unit: str
+    dense: bool = False
 
 
 def export_charades(path: str | Path, scores: DenseScores, annotations: Annotations) -> int:
@@ -51,14 +65,17 @@ def export_charades(path: str | Path, scores: DenseScores, annotations: Annotati
     lines = []
     for video in annotations.videos.values():
         if video.id not in scores.videos:
-            raise _missing(video.id)
+            raise AnnotationError(
+                f"there are no scores of video {video.id!r}",
+                remedy="predict every video of the subset, or name the --subset that was predicted",
+            )
         if video.duration is None:
             raise AnnotationError(
                 f"video {video.id!r} has no duration", remedy="use annotations with durations"
             )
         _check_name(video.id)
         rows, pts = scores.videos[video.id]
-        moments = np.arange(CHARADES_MOMENTS) / CHARADES_MOMENTS * video.duration
+        moments = CHARADES_MOMENTS * video.duration
         for number, row in enumerate(upsample_scores(rows, pts, moments)[:, columns], start=1):
             values = " ".join(f"{value:.9g}" for value in row)
             lines.append(f"{video.id} {number} {values}\n")
@@ -66,14 +83,7 @@ def export_charades(path: str | Path, scores: DenseScores, annotations: Annotati
     return len(annotations.videos)
 
 
-def export_pku_mmd(
-    folder: str | Path,
-    detections: Detections,
-    videos: Iterable[str] = (),
-    *,
-    frame_rate: float = PKU_MMD_FRAME_RATE,
-    overwrite: bool = False,
-) -> int:
+def export_pku_mmd(folder: str | Path, detections: Detections, *, overwrite: bool = False) -> int:
     """Write one file per video with lines ``label,start_frame,end_frame,confidence``.
 
     The script of PKU-MMD evaluates the files it finds, so that a video without detections needs
@@ -82,8 +92,6 @@ def export_pku_mmd(
     Args:
         folder: made if it does not exist.
         detections: by video; labels are the numbers 1 to 51.
-        videos: further videos that get a file, those of the evaluated subset.
-        frame_rate: frames per second of the recordings.
         overwrite: write into a folder that is not empty.
 
     Returns:
@@ -99,20 +107,19 @@ def export_pku_mmd(
         raise UsageError(
             "exists and is not an empty folder", path=folder, remedy="name another, or --overwrite"
         )
-    texts: dict[str, str] = {}
-    for video in dict.fromkeys([*detections, *videos]):
+    rate, texts = PKU_MMD_FRAME_RATE, {}
+    for video, items in detections.items():
         name = PurePosixPath(video).name
         if name in texts or name in {"", ".."}:
             raise AnnotationError(
                 f"video {video!r} has no file name of its own", remedy="give videos distinct names"
             )
-        found = _ranked(detections.get(video, ()))
+        found = _ranked(items)
         for item in found:
             if item.label not in PKU_MMD_CLASSES:
                 raise _unknown(video, item.label, "PKU-MMD (1 to 51)")
         texts[name] = "".join(
-            f"{item.label},{item.start * frame_rate:.3f},{item.end * frame_rate:.3f},"
-            f"{item.score:.9g}\n"
+            f"{item.label},{item.start * rate:.3f},{item.end * rate:.3f},{item.score:.9g}\n"
             for item in found
         )
     for name, text in texts.items():
@@ -173,15 +180,27 @@ def _check_name(video: str) -> None:
         )
 
 
-def _missing(video: str) -> AnnotationError:
-    return AnnotationError(
-        f"there are no scores of video {video!r}",
-        remedy="predict every video of the subset, or name the --subset that was predicted",
-    )
-
-
 def _unknown(video: str, label: str, classes: str) -> AnnotationError:
     return AnnotationError(
         f"video {video!r} has a detection of {label!r}, which is no class of {classes}",
         remedy="export the predictions of a model trained on this data set's own annotations",
     )
+
+
+EXPORTS = Table[Export](
+    "vidkd.exports",
+    "submission format",
+    {
+        "charades-localization": Export(
+            lambda path, scores, truth, _: export_charades(path, scores, truth),
+            "videos",
+            dense=True,
+        ),
+        "pku-mmd": Export(
+            lambda path, found, _, overwrite: export_pku_mmd(path, found, overwrite=overwrite),
+            "files",
+        ),
+        "thumos14": Export(lambda path, found, *_: export_thumos14(path, found), "detections"),
+        "activitynet": Export(lambda path, found, *_: export_activitynet(path, found), "videos"),
+    },
+)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidkd.annotations import Annotations, Segment, VideoAnnotation
-from vidkd.errors import AnnotationError
+from vidkd.errors import AnnotationError, UsageError
 from vidkd.evaluation.predictions import DenseScores
 
-CHARADES_POINTS = 25
-"""Moments per video in the localisation task of Charades."""
+CHARADES_MOMENTS = np.arange(25) / 25
+"""The moments of a video in the localisation task of Charades, as shares of its duration."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,17 @@ def midpoints(pts: np.ndarray) -> np.ndarray:
     return np.asarray(pts, dtype=np.float64).mean(axis=1)
 
 
-def charades_grid(annotations: Annotations) -> Grid:
+def charades_grid(
+    annotations: Annotations, scores: DenseScores, frame_rate: float | None = None
+) -> Grid:
     """Return 25 moments per video: j/25 of the duration, j = 0 to 24 (Charades localisation).
 
     Raises:
         AnnotationError: a video has no duration.
+        UsageError: a frame rate is given.
     """
-    steps = np.arange(CHARADES_POINTS) / CHARADES_POINTS
+    if frame_rate is not None:
+        raise UsageError("charades-25 has its own moments", remedy="leave out the frame rate")
     times = {}
     for name, video in sorted(annotations.videos.items()):
         if video.duration is None:
@@ -73,7 +77,7 @@ def charades_grid(annotations: Annotations) -> Grid:
                 f"video {name!r} has no duration, which the 25 moments are spread over",
                 remedy="add the durations, or use the protocol charades-all",
             )
-        times[name] = steps * video.duration
+        times[name] = CHARADES_MOMENTS * video.duration
     return Grid(times, "25 equally spaced moments of every video")
 
 

@@ -1,9 +1,10 @@
-"""The protocols by name, and ``evaluate``, which computes one (METHOD section 5)."""
+"""The protocols by name (docs/protocols.md), and ``evaluate``, which computes one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -17,11 +18,52 @@ from vidkd.evaluation.average_precision import (
     pku_mmd,
 )
 from vidkd.evaluation.events import ClassEvents
-from vidkd.evaluation.frames import charades_grid, frame_aps, frame_grid, has_scores
+from vidkd.evaluation.frames import Grid, charades_grid, frame_aps, frame_grid, has_scores
 from vidkd.evaluation.predictions import DenseScores, Detection
 from vidkd.evaluation.result import EvaluationResult, Measure, ground_truth_hash
+from vidkd.extensions import Table
 
 EventAp = Callable[[ClassEvents, float], float]
+Ambiguous = Mapping[str, Sequence[Segment]]
+"""By video."""
+
+
+def _plain_truth(annotations: Annotations, notes: list[str]) -> tuple[Annotations, Ambiguous]:
+    if AMBIGUOUS in annotations.classes:
+        notes.append("ambiguous segments are left out")
+    return annotations.actions(), {}
+
+
+def _thumos_truth(annotations: Annotations, notes: list[str]) -> tuple[Annotations, Ambiguous]:
+    """Take out the ambiguous segments, and let every CliffDiving also be a Diving.
+
+    Some annotation files list the diving instances under both names already; those stay as
+    they are.
+    """
+    ambiguous: dict[str, list[Segment]] = {}
+    videos = {}
+    added = 0
+    both = {"CliffDiving", "Diving"} <= set(annotations.classes)
+    for name, video in annotations.videos.items():
+        segments = []
+        diving = {(s.start, s.end) for s in video.segments if s.label == "Diving"}
+        for segment in video.segments:
+            if segment.label == AMBIGUOUS:
+                ambiguous.setdefault(name, []).append(segment)
+                continue
+            segments.append(segment)
+            new = (segment.start, segment.end) not in diving
+            if both and segment.label == "CliffDiving" and new:
+                segments.append(replace(segment, label="Diving"))
+                added += 1
+        videos[name] = replace(video, segments=tuple(segments))
+    if added:
+        notes.append(f"{added} CliffDiving segments also count as Diving")
+    if ambiguous:
+        number = sum(map(len, ambiguous.values()))
+        notes.append(f"{number} ambiguous segments are ignored")
+    classes = tuple(name for name in annotations.classes if name != AMBIGUOUS)
+    return replace(annotations, classes=classes, videos=videos), ambiguous
 
 
 @dataclass(frozen=True)
@@ -36,6 +78,9 @@ class Protocol:
         measures: for event protocols, the AP definitions: suffix, description, function.
         expected_classes: number of classes in the data set, if the protocol belongs to one.
         note: what the reader of its numbers should know.
+        grid: for frame protocols: the moments that are compared.
+        prepare: makes the ground truth of the annotations, adding notes: the annotations to
+            compare with, and the segments in which detections do not count as false.
     """
 
     kind: Literal["frame", "event"]
@@ -45,6 +90,8 @@ class Protocol:
     measures: tuple[tuple[str, str, EventAp], ...] = ()
     expected_classes: int | None = None
     note: str | None = None
+    grid: Callable[[Annotations, DenseScores, float | None], Grid] = frame_grid
+    prepare: Callable[[Annotations, list[str]], tuple[Annotations, Ambiguous]] = _plain_truth
 
 
 _FRAME_AP = "non-interpolated AP over all frames of all videos"
@@ -88,16 +135,21 @@ _PKU_MEASURES: tuple[tuple[str, str, EventAp], ...] = (
     ("voc", "interpolated AP (PASCAL VOC) on the same matches", _pku_voc),
 )
 
-PROTOCOLS: dict[str, Protocol] = {
+_OWN: dict[str, Protocol] = {
     "frame": Protocol("frame", "frame mAP on any data set", _FRAME_AP),
     "charades-25": Protocol(
         "frame",
         "Charades localisation: 25 equally spaced moments per video",
         "non-interpolated AP over 25 moments of every video",
         expected_classes=157,
+        grid=charades_grid,
     ),
     "charades-all": Protocol(
-        "frame", "Charades, all snippets of the predictions", _FRAME_AP, expected_classes=157
+        "frame",
+        "Charades, all snippets of the predictions",
+        _FRAME_AP,
+        expected_classes=157,
+        grid=partial(frame_grid, rows=True),
     ),
     "multithumos": Protocol("frame", "MultiTHUMOS frame mAP", _FRAME_AP, expected_classes=65),
     "tsu-frame": Protocol(
@@ -133,6 +185,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ),
         ),
         expected_classes=20,
+        prepare=_thumos_truth,
     ),
     "anet": Protocol(
         "event",
@@ -141,6 +194,8 @@ PROTOCOLS: dict[str, Protocol] = {
         measures=(("", "interpolated AP, detections matched by score", _anet),),
     ),
 }
+
+PROTOCOLS = Table("vidkd.protocols", "protocol", _OWN)
 
 
 def evaluate(
@@ -167,7 +222,7 @@ def evaluate(
         UsageError: no such protocol, or an option or kind of predictions that it cannot use.
         AnnotationError: no such subset, or predictions of an unknown class.
     """
-    chosen = get_protocol(protocol)
+    chosen = PROTOCOLS[protocol]
     thresholds = _thresholds(protocol, chosen, tiou)
     if chosen.kind == "event" and frame_rate is not None:
         raise UsageError(f"{protocol} compares events", remedy="leave out the frame rate")
@@ -182,12 +237,7 @@ def evaluate(
         notes.append(f"the reader of the annotations says: {_listed(annotations.notes)}")
     # The hash is of the file's content, whatever a protocol makes of it.
     content = ground_truth_hash(annotations)
-    ambiguous: dict[str, list[Segment]] = {}
-    if protocol == "thumos14":
-        annotations, ambiguous = _thumos_truth(annotations, notes)
-    elif AMBIGUOUS in annotations.classes:
-        annotations = annotations.actions()
-        notes.append("ambiguous segments are left out")
+    annotations, ambiguous = chosen.prepare(annotations, notes)
     if chosen.expected_classes not in (None, len(annotations.classes)):
         notes.append(
             f"the annotations have {len(annotations.classes)} classes, the data set"
@@ -200,7 +250,7 @@ def evaluate(
                 remedy="give ActivityNet-style results, or a frame protocol",
             )
         measures, evaluated_on = _frame_measures(
-            predictions, annotations, protocol, frame_rate, notes
+            predictions, annotations, chosen, frame_rate, notes
         )
         missing = [name for name in annotations.videos if not has_scores(predictions, name)]
         _name_unknown(predictions.videos, annotations, notes)
@@ -228,19 +278,6 @@ def evaluate(
     )
 
 
-def get_protocol(name: str) -> Protocol:
-    """Return a protocol by name.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    if name not in PROTOCOLS:
-        raise UsageError(
-            f"there is no protocol {name!r}", remedy=f"choose one of {', '.join(PROTOCOLS)}"
-        )
-    return PROTOCOLS[name]
-
-
 def _thresholds(name: str, protocol: Protocol, tiou: Sequence[float] | None) -> tuple[float, ...]:
     if tiou is None:
         return protocol.tiou
@@ -254,7 +291,7 @@ def _thresholds(name: str, protocol: Protocol, tiou: Sequence[float] | None) -> 
 def _frame_measures(
     scores: DenseScores,
     annotations: Annotations,
-    protocol: str,
+    protocol: Protocol,
     frame_rate: float | None,
     notes: list[str],
 ) -> tuple[tuple[Measure, ...], str]:
@@ -262,15 +299,10 @@ def _frame_measures(
     lacking = [name for name in annotations.classes if name not in scores.classes]
     if lacking:
         notes.append(f"the predictions have no scores of {_listed(lacking)}")
-    if protocol == "charades-25":
-        if frame_rate is not None:
-            raise UsageError("charades-25 has its own moments", remedy="leave out the frame rate")
-        grid = charades_grid(annotations)
-    else:
-        grid = frame_grid(annotations, scores, frame_rate, rows=protocol == "charades-all")
+    grid = protocol.grid(annotations, scores, frame_rate)
     notes.extend(grid.notes)
     per_class = frame_aps(annotations, scores, grid, annotations.classes)
-    return (Measure("", PROTOCOLS[protocol].description, per_class),), grid.description
+    return (Measure("", protocol.description, per_class),), grid.description
 
 
 def _event_measures(
@@ -328,37 +360,3 @@ def _listed(names: Sequence[str]) -> str:
 
 def _count(names: Sequence[str], what: str) -> str:
     return f"1 {what}" if len(names) == 1 else f"{len(names)} {what}s"
-
-
-def _thumos_truth(
-    annotations: Annotations, notes: list[str]
-) -> tuple[Annotations, dict[str, list[Segment]]]:
-    """Take out the ambiguous segments, and let every CliffDiving also be a Diving.
-
-    Some annotation files list the diving instances under both names already; those stay as
-    they are.
-    """
-    ambiguous: dict[str, list[Segment]] = {}
-    videos = {}
-    added = 0
-    both = {"CliffDiving", "Diving"} <= set(annotations.classes)
-    for name, video in annotations.videos.items():
-        segments = []
-        diving = {(s.start, s.end) for s in video.segments if s.label == "Diving"}
-        for segment in video.segments:
-            if segment.label == AMBIGUOUS:
-                ambiguous.setdefault(name, []).append(segment)
-                continue
-            segments.append(segment)
-            new = (segment.start, segment.end) not in diving
-            if both and segment.label == "CliffDiving" and new:
-                segments.append(replace(segment, label="Diving"))
-                added += 1
-        videos[name] = replace(video, segments=tuple(segments))
-    if added:
-        notes.append(f"{added} CliffDiving segments also count as Diving")
-    if ambiguous:
-        number = sum(map(len, ambiguous.values()))
-        notes.append(f"{number} ambiguous segments are ignored")
-    classes = tuple(name for name in annotations.classes if name != AMBIGUOUS)
-    return replace(annotations, classes=classes, videos=videos), ambiguous

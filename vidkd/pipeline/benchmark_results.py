@@ -9,13 +9,12 @@ from typing import Any
 from vidkd.pipeline.benchmark import Benchmark
 from vidkd.pipeline.matrix import TableRow
 from vidkd.pipeline.waves import Outcome
-from vidkd.recipe import Dataset
+from vidkd.recipe.paper import paper_number
 from vidkd.report.paper_tables import (
     BenchmarkResults,
     ResultRow,
     ResultTable,
     SeedResult,
-    paper_number,
 )
 
 _FACTS = ("videos", "classes", "ground_truth_sha256")
@@ -67,7 +66,7 @@ def _row(benchmark: Benchmark, row: TableRow, outcome: Outcome) -> ResultRow:
     return ResultRow(row.cells, row.inputs, tuple(seeds), paper, failed)
 
 
-def _dataset(benchmark: Benchmark, row: TableRow) -> Dataset | None:
+def _dataset(benchmark: Benchmark, row: TableRow) -> str | None:
     recipe = benchmark.recipe
     for split in recipe.benchmark.splits:
         if split.name == row.split:

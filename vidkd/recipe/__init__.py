@@ -11,7 +11,6 @@ from vidkd.recipe.benchmark import (
     SplitSettings,
 )
 from vidkd.recipe.choices import (
-    Dataset,
     FilterKind,
     Modality,
     Precision,
@@ -67,7 +66,6 @@ from vidkd.recipe.training import (
 __all__ = [
     "BaselineWeights",
     "BenchmarkSettings",
-    "Dataset",
     "DistillationSettings",
     "EncoderSettings",
     "EvaluationSettings",

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vidkd.recipe.choices import Dataset, FilterKind, Modality
+from vidkd.recipe.choices import FilterKind, Modality
+from vidkd.recipe.paper import PaperSet
 from vidkd.recipe.settings import Settings
 
 
@@ -41,7 +42,7 @@ class SplitSettings(Settings):
     name: Annotated[str, Field(min_length=1, max_length=40)]
     annotations: Path
     format: str = "auto"
-    dataset: Dataset | None = None
+    dataset: PaperSet | None = None
 
 
 class BenchmarkSettings(Settings):

@@ -16,8 +16,3 @@ form (``vidkd models quantise``)."""
 
 FilterKind = str
 """A key of :data:`vidkd.networks.temporal.FILTERS`, which installed packages add to."""
-
-
-Dataset = Literal[
-    "charades", "multithumos", "pku-mmd-cs", "pku-mmd-cv", "thumos14", "tsu-cs", "tsu-cv"
-]

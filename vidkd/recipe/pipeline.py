@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from vidkd.errors import UsageError
 from vidkd.files import resources
 from vidkd.recipe.benchmark import BenchmarkSettings
-from vidkd.recipe.choices import Dataset, Modality, Precision
+from vidkd.recipe.choices import Modality, Precision
 from vidkd.recipe.evaluation import EvaluationSettings, SegmentSettings
 from vidkd.recipe.inputs import (
     FlowSettings,
@@ -19,6 +19,7 @@ from vidkd.recipe.inputs import (
     SnippetSettings,
     SynthSettings,
 )
+from vidkd.recipe.paper import PaperSet
 from vidkd.recipe.pose import PoseEncoderSettings
 from vidkd.recipe.settings import Settings, describe
 from vidkd.recipe.training import (
@@ -82,7 +83,7 @@ class Pipeline(Settings):
     subsets: SubsetSettings = SubsetSettings()
     segments: SegmentSettings = SegmentSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    dataset: Dataset | None = None
+    dataset: PaperSet | None = None
     """The data set of the paper that this is, so that its numbers can be printed beside ours."""
     benchmark: BenchmarkSettings = BenchmarkSettings()
 
