@@ -17,9 +17,9 @@ from brightness import CLASSES, BrightnessEncoder, write_student, write_video
 import vidkd
 from vidkd.detection.detector import Detector, detect
 from vidkd.errors import UsageError, VideoError, WeightsError
-from vidkd.features.encode import encode
 from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
 from vidkd.networks.zoo import weights_path
+from vidkd.streams.encode import encode
 from vidkd.video import read_frames, snippet_pts
 
 

@@ -11,7 +11,7 @@ def card(name: str = "tiny-rgb", modality: str = "rgb", in_channels: int = 3) ->
     return ModelCard(
         name=name,
         network="i3d",
-        modality=modality,  # type: ignore[arg-type]
+        modality=modality,
         description="mean and extremes of each channel",
         feature_dim=3 * in_channels,
         in_channels=in_channels,

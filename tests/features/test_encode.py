@@ -8,8 +8,8 @@ import torch
 from encoder_double import RGB, TinyEncoder
 
 from vidkd.errors import VidkdError
-from vidkd.features.encode import centre_crop, encode, network_input, snippet_batches
 from vidkd.recipe import SnippetSettings
+from vidkd.streams.encode import centre_crop, encode, network_input, snippet_batches
 from vidkd.video import Frame
 
 CPU = torch.device("cpu")

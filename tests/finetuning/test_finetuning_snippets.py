@@ -10,7 +10,6 @@ import torch
 
 from vidkd.annotations import Segment, VideoAnnotation
 from vidkd.errors import AnnotationError, UsageError, VidkdError
-from vidkd.features.encode import network_input
 from vidkd.finetuning.snippets import (
     BalancedSampler,
     Clip,
@@ -22,6 +21,7 @@ from vidkd.finetuning.snippets import (
     validation_clips,
 )
 from vidkd.recipe import FrameSettings
+from vidkd.streams.encode import network_input
 from vidkd.video import VideoWriter, cut_snippets, read_frames
 
 RATE = 25

@@ -18,7 +18,6 @@ from vidkd.console import log
 from vidkd.detection.segments import clear_segments, scores_to_segments
 from vidkd.errors import UsageError, VideoError, WeightsError
 from vidkd.evaluation import Detection
-from vidkd.features.encode import BatchEncoder, snippet_batches
 from vidkd.networks import (
     DEFAULT_ENCODER,
     TemporalFilter,
@@ -36,6 +35,7 @@ from vidkd.recipe import (
     SnippetSettings,
     model_cards,
 )
+from vidkd.streams.encode import BatchEncoder, snippet_batches
 from vidkd.video import VideoInfo, probe, read_frames
 from vidkd.workers import read_ahead
 

@@ -11,7 +11,6 @@ import torch
 import yaml
 
 from vidkd.errors import UsageError, VideoError, VidkdError, WeightsError
-from vidkd.features.encode import network_input, snippet_batches
 from vidkd.files import write_text
 from vidkd.networks.i3d_inference import InferenceI3D
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D
@@ -27,6 +26,7 @@ from vidkd.networks.zoo import (
     trained_file,
 )
 from vidkd.recipe import FrameSettings, ModelCard, Quantisation, ReferenceOutput, SnippetSettings
+from vidkd.streams.encode import network_input, snippet_batches
 from vidkd.video import VideoFile, probe, read_frames
 
 SNIPPETS = 48

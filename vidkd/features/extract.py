@@ -30,7 +30,7 @@ from vidkd.video import Frame, VideoFile, read_frames
 from vidkd.video.watched import Stamp, stamp, unreadable
 
 if TYPE_CHECKING:
-    from vidkd.features.encode import Encoder
+    from vidkd.streams.encode import Encoder
 
 Report = Callable[[float], None]
 Block = tuple[np.ndarray, np.ndarray]
@@ -139,7 +139,7 @@ def extract_features(
             flow is missing or was computed with other settings.
         VidkdError: the cache cannot be written.
     """
-    from vidkd.features.encode import encode
+    from vidkd.streams.encode import encode
 
     check_encoder(encoder.card, modality, frames, crop)
     path = cache_path(cache, "features", video.key, encoder.card.name)

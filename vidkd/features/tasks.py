@@ -34,7 +34,7 @@ from vidkd.video import VideoFile
 from vidkd.workers import Report
 
 if TYPE_CHECKING:
-    from vidkd.features.encode import Encoder
+    from vidkd.streams.encode import Encoder
 
 LoadEncoder = Callable[[str, str], "Encoder"]
 """Takes a name and a device, like ``vidkd.networks.load_encoder``."""

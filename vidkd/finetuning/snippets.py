@@ -17,8 +17,8 @@ import numpy as np
 from vidkd.annotations import VideoAnnotation, snippet_targets
 from vidkd.cache import CacheFile
 from vidkd.errors import AnnotationError, UsageError, VideoError
-from vidkd.features.encode import centre_crop
 from vidkd.recipe import FrameSettings
+from vidkd.streams.encode import centre_crop
 from vidkd.video import probe, read_frames, snippet_pts
 
 _TIME_HAIR = 1e-4

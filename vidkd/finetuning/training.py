@@ -24,7 +24,6 @@ from vidkd.distillation.epochs import Epochs
 from vidkd.distillation.run_folder import RunFolder
 from vidkd.errors import UsageError, VidkdError
 from vidkd.evaluation.average_precision import non_interpolated
-from vidkd.features.encode import network_input
 from vidkd.finetuning.card import trained_card
 from vidkd.finetuning.data import SnippetData
 from vidkd.finetuning.job import FinetuneJob, FinetuneResult
@@ -44,6 +43,7 @@ from vidkd.networks import find_card, load_network
 from vidkd.networks.i3d import I3D
 from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard, model_cards
+from vidkd.streams.encode import network_input
 
 ENCODER_FILE = "encoder.safetensors"
 _CALIBRATION_SNIPPETS = 128

@@ -26,7 +26,7 @@ from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
 from vidkd.video import Frame, probe, read_frames
 
 if TYPE_CHECKING:
-    from vidkd.features.encode import Encoder
+    from vidkd.streams.encode import Encoder
 
 Rows = Iterable[tuple[np.ndarray, np.ndarray]]
 """Rows (n, ...) with their start and end seconds (n, 2)."""
@@ -128,7 +128,7 @@ def rgb_speed(
         VideoError: the video cannot be decoded.
         VidkdError: frames are smaller than the crop, or memory ran out.
     """
-    from vidkd.features.encode import encode, network_input, snippet_batches
+    from vidkd.streams.encode import encode, network_input, snippet_batches
 
     def decode() -> Iterator[Frame]:
         return read_frames(
