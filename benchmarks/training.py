@@ -33,7 +33,7 @@ import training_set
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vidkd.distillation import TrainingJob, train
+from vidkd.distillation import train
 from vidkd.distillation.batches import Batch
 from vidkd.distillation.data import VideoFeatures, read_rows
 from vidkd.distillation.losses import classification_loss
@@ -44,6 +44,7 @@ from vidkd.evaluation import DenseScores, evaluate
 from vidkd.files import cores
 from vidkd.networks import TemporalFilter, build_temporal_filter
 from vidkd.recipe import FilterSettings
+from vidkd.recipe.jobs import TrainingJob
 
 BATCH = 16
 Batches = Callable[[], Iterator[Any]]

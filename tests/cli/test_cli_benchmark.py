@@ -134,7 +134,8 @@ def test_a_failed_row_is_named_and_the_others_are_as_if_trained_alone(
 
     import torch
 
-    from vidkd.distillation import TrainingJob, train
+    from vidkd.distillation import train
+    from vidkd.recipe.jobs import TrainingJob
     from vidkd.workers import threads_per_worker
 
     threads = torch.get_num_threads()

@@ -4,7 +4,8 @@ import artificial
 import pytest
 import torch
 
-from vidkd.distillation import TrainingJob, train
+from vidkd.distillation import train
+from vidkd.recipe.jobs import TrainingJob
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -371,7 +371,8 @@ SCRIPT = """
 import sys
 import time
 import torch
-from vidkd.distillation import TrainingJob, train, training
+from vidkd.distillation import train, training
+from vidkd.recipe.jobs import TrainingJob
 
 torch.set_num_threads(1)
 training._SAVE_SECONDS = 0.0

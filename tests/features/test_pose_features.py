@@ -18,11 +18,11 @@ from vidkd.features.pose_features import PoseFeatureTask, cut, pose_feature_task
 from vidkd.finetuning.card import save_encoder
 from vidkd.finetuning.pose import pose_card
 from vidkd.finetuning.pose_data import PoseData
-from vidkd.finetuning.pose_job import PoseEncoderJob
 from vidkd.networks.agcn import TwoStreamAGCN, initialise
 from vidkd.pose.normalise import lift, normalise
 from vidkd.pose.poses import load_poses
 from vidkd.recipe import FrameSettings, PoseSettings, SnippetSettings
+from vidkd.recipe.jobs import PoseEncoderJob
 from vidkd.video import VideoFile, VideoWriter, cut_snippets, read_frames
 
 FRAMES = FrameSettings(short_side=48)

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from vidkd.cache import CacheWriter, Provenance, Source
-from vidkd.finetuning import FinetuneJob
 from vidkd.flow import quantise
 from vidkd.networks import save_weights
 from vidkd.networks.i3d import I3D, Unit
 from vidkd.networks.weights import state_sha256
+from vidkd.recipe.jobs import FinetuneJob
 
 FRAMES, SIDE, RATE = 96, 40, 16
 

@@ -15,10 +15,10 @@ from vidkd.distillation.run_folder import RunFolder
 from vidkd.errors import CacheError, UsageError, VidkdError, WeightsError
 from vidkd.finetuning.pose import stream_loss, train_pose_encoder
 from vidkd.finetuning.pose_data import PoseData, PoseReader, resample
-from vidkd.finetuning.pose_job import PoseEncoderJob
 from vidkd.finetuning.snippets import Clip
 from vidkd.networks import load_encoder
 from vidkd.networks.agcn_weights import load_pose_encoder
+from vidkd.recipe.jobs import PoseEncoderJob
 
 MakeJob = Callable[..., PoseEncoderJob]
 STILL = {"rotation": 0, "flip": False, "scale": 0, "noise": 0, "tempo": 0}

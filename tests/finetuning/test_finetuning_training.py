@@ -138,8 +138,8 @@ def test_other_settings_data_or_names_are_refused(make_job, own_flow_data):
     (own_flow_data / "cache" / "flow" / "v1.h5").unlink()
     with pytest.raises(UsageError, match="flow of video 'v1' was not found"):
         train_encoder(make_job("gone", folder=own_flow_data))
-    with pytest.raises(ValueError, match="--freeze-until is one of"):
-        make_job(freeze_until="Mixed_9z")
+    with pytest.raises(UsageError, match="give --freeze-until one of Conv3d_1a_7x7"):
+        train_encoder(make_job(freeze_until="Mixed_9z"))
     with pytest.raises(UsageError, match="larger --short-side"):
         train_encoder(make_job("large", crop=64))
 
@@ -160,7 +160,8 @@ def test_divergence_and_damage_are_reported(make_job):
 SCRIPT = """
 import sys, time, torch
 torch.set_num_threads(1)
-from vidkd.finetuning import FinetuneJob, train_encoder, training
+from vidkd.finetuning import train_encoder, training
+from vidkd.recipe.jobs import FinetuneJob
 training._CALIBRATION_SNIPPETS = 16
 validate = training._Run._validate
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from vidkd.finetuning.pose_job import PoseEncoderJob
 from vidkd.pipeline import data_stages, pose
 from vidkd.pipeline.benchmark import Benchmark
 from vidkd.pipeline.division import Division
@@ -17,6 +16,7 @@ from vidkd.pipeline.experiment import Experiment
 from vidkd.pipeline.layout import Layout
 from vidkd.pipeline.workplace import Workplace
 from vidkd.recipe import Pipeline
+from vidkd.recipe.jobs import PoseEncoderJob
 
 VIDEOS = tuple(f"v{number}" for number in range(6))
 SUBSETS = ("training", "training", "validation", "validation", "testing", "testing")

@@ -23,12 +23,12 @@ from vidkd.networks.weights import load_weights
 from vidkd.pose import training
 from vidkd.pose.anchors import AnchorPoses
 from vidkd.pose.detector import PersonPose, load_pose_detector
-from vidkd.pose.job import PoseTrainingJob
 from vidkd.pose.labels import LabelledPerson
 from vidkd.pose.losses import Targets, losses, make_targets, region_losses, sample_regions
 from vidkd.pose.metrics import PoseEvaluation, match, procrustes
 from vidkd.pose.pictures import Batches, PoseData
 from vidkd.pose.training import train_pose
+from vidkd.recipe.jobs import PoseTrainingJob
 
 
 @pytest.fixture(scope="module")

@@ -257,8 +257,9 @@ def _common(options: dict[str, Any]) -> dict[str, Any]:
 
 def _train(fields: dict[str, Any], modality: str, as_json: bool) -> None:
 
-    from vidkd.distillation import TrainingJob, train
+    from vidkd.distillation import train
     from vidkd.recipe import validated
+    from vidkd.recipe.jobs import TrainingJob
 
     job = validated(TrainingJob, {**fields, "modality": modality}, "these settings cannot work")
     result = train(job)

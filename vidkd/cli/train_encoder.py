@@ -151,9 +151,9 @@ def train_encoder(
     for name in ("channels", "blocks", "people", "dimensions", "view"):
         del options[name]
 
-    from vidkd.finetuning import FinetuneJob
     from vidkd.finetuning import train_encoder as run
     from vidkd.recipe import validated
+    from vidkd.recipe.jobs import FinetuneJob
 
     del options["as_json"]
     options["subsets"] = {

@@ -85,9 +85,9 @@ def train_pose(
     A finished run is left alone; an unfinished one goes on where it stopped.
     """
     options = dict(locals())
-    from vidkd.pose.job import PoseTrainingJob
     from vidkd.pose.training import train_pose as run
     from vidkd.recipe import checked_settings
+    from vidkd.recipe.jobs import PoseTrainingJob
 
     del options["as_json"]
     options["validation"] = validation or ()

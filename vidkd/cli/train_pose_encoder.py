@@ -43,8 +43,8 @@ def train(context: typer.Context, options: dict[str, Any]) -> FinetuneResult:
     """
 
     from vidkd.finetuning.pose import train_pose_encoder
-    from vidkd.finetuning.pose_job import PoseEncoderJob
     from vidkd.recipe import validated
+    from vidkd.recipe.jobs import PoseEncoderJob
 
     given = {name: value for name, value in options.items() if _was_given(context, name)}
     foreign = sorted(set(given) - {*_SHARED, *_ONLY_HERE, *_OTHERS})

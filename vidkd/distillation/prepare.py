@@ -16,11 +16,11 @@ from vidkd.distillation.data import (
     load_sequences,
     load_unlabelled,
 )
-from vidkd.distillation.job import TrainingJob
 from vidkd.distillation.teachers import Teacher, load_teachers
 from vidkd.errors import UsageError
 from vidkd.files import sha256
 from vidkd.networks import select_device
+from vidkd.recipe.jobs import TrainingJob
 
 
 @dataclass(frozen=True)

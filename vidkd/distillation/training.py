@@ -19,7 +19,7 @@ from vidkd.console import log, progress
 from vidkd.distillation.batches import Batch, TrainingSet
 from vidkd.distillation.data import Features
 from vidkd.distillation.epochs import Epochs
-from vidkd.distillation.job import TrainingJob, TrainResult
+from vidkd.distillation.job import TrainResult
 from vidkd.distillation.objective import loss_weights, student_loss
 from vidkd.distillation.prepare import TrainingData, recipe_as_run
 from vidkd.distillation.run_folder import RunFolder
@@ -34,6 +34,7 @@ from vidkd.networks import (
     save_temporal_filter,
 )
 from vidkd.networks.temporal import FILTERS
+from vidkd.recipe.jobs import TrainingJob
 
 # A killed run repeats at most the epochs of these seconds; writing the state takes about 20 ms.
 _SAVE_SECONDS = 5.0

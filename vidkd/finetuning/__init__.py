@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidkd.finetuning.job import FinetuneJob, FinetuneResult
+from vidkd.finetuning.job import FinetuneResult
 from vidkd.finetuning.training import train_encoder
 
-__all__ = ["FinetuneJob", "FinetuneResult", "train_encoder"]
+__all__ = ["FinetuneResult", "train_encoder"]

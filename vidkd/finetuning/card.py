@@ -10,11 +10,11 @@ from torch import nn
 
 from vidkd.files import write_text
 from vidkd.finetuning.data import SnippetData
-from vidkd.finetuning.job import FinetuneJob
 from vidkd.networks import save_weights
 from vidkd.networks.i3d import FEATURE_DIM
 from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard
+from vidkd.recipe.jobs import FinetuneJob
 
 
 def trained_card(job: FinetuneJob, start: ModelCard, data: SnippetData) -> ModelCard:

@@ -10,7 +10,6 @@ from vidkd.annotations import Annotations, load_annotations
 from vidkd.cache import CacheFile
 from vidkd.errors import CacheError, UsageError
 from vidkd.files import sha256
-from vidkd.finetuning.job import FinetuneJob
 from vidkd.finetuning.snippets import (
     FlowSource,
     LabelledVideo,
@@ -19,6 +18,7 @@ from vidkd.finetuning.snippets import (
     find_by_id,
 )
 from vidkd.recipe import FrameSettings
+from vidkd.recipe.jobs import FinetuneJob
 from vidkd.video import find_videos
 
 

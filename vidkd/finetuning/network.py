@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidkd.errors import UsageError
-from vidkd.finetuning.job import BatchNorm, Precision
 from vidkd.networks.i3d import END_POINTS, FEATURE_DIM, I3D
+from vidkd.recipe.choices import BatchNorm, TrainingPrecision
 
 HEAD_RATE = 10.0
 """The new classifier learns this much faster than the pretrained layers."""
@@ -99,7 +99,7 @@ def recalibrate(network: I3D, batches: Iterable[Tensor]) -> None:
     network.eval()
 
 
-def working_type(precision: Precision, device: torch.device) -> torch.dtype:
+def working_type(precision: TrainingPrecision, device: torch.device) -> torch.dtype:
     """Return the type that convolutions are computed in.
 
     ``auto`` is float32 on a processor, and bfloat16 on a GPU that has it, else float16.

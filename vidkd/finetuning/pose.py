@@ -22,7 +22,6 @@ from vidkd.errors import UsageError, VidkdError
 from vidkd.finetuning.job import FinetuneResult
 from vidkd.finetuning.outcome import BEFORE_THE_FIRST, encoder_result, keep_if_best
 from vidkd.finetuning.pose_data import PoseData, PoseReader
-from vidkd.finetuning.pose_job import PoseEncoderJob
 from vidkd.finetuning.snippets import BalancedSampler, Clip, validation_clips
 from vidkd.finetuning.training import snippet_map
 from vidkd.networks import select_device
@@ -30,6 +29,7 @@ from vidkd.networks.agcn import TwoStreamAGCN, initialise
 from vidkd.networks.agcn_weights import NETWORK
 from vidkd.networks.zoo import TRAINED_ENCODER
 from vidkd.recipe import ModelCard, model_cards
+from vidkd.recipe.jobs import PoseEncoderJob
 
 
 def train_pose_encoder(job: PoseEncoderJob) -> FinetuneResult:

@@ -17,12 +17,12 @@ from vidkd.cache import CacheFile
 from vidkd.errors import CacheError, UsageError
 from vidkd.features.pose_features import cut, pose_settings
 from vidkd.files import sha256
-from vidkd.finetuning.pose_job import PoseEncoderJob
 from vidkd.finetuning.snippets import Clip, LabelledVideo, find_by_id
 from vidkd.pose.normalise import lift, mirror, normalise, rotate
 from vidkd.pose.poses import load_poses
 from vidkd.pose.skeletons import find_skeleton
 from vidkd.recipe import FrameSettings, PoseAugmentation
+from vidkd.recipe.jobs import PoseEncoderJob
 
 Array = np.ndarray
 

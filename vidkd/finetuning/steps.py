@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from vidkd.finetuning.job import FinetuneJob
 from vidkd.finetuning.network import Tuned, working_type
 from vidkd.finetuning.processes import Processes
+from vidkd.recipe.jobs import FinetuneJob
 
 
 class Stepper:

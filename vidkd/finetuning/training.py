@@ -26,7 +26,7 @@ from vidkd.errors import UsageError, VidkdError
 from vidkd.evaluation.average_precision import non_interpolated
 from vidkd.finetuning.card import trained_card
 from vidkd.finetuning.data import SnippetData
-from vidkd.finetuning.job import FinetuneJob, FinetuneResult
+from vidkd.finetuning.job import FinetuneResult
 from vidkd.finetuning.network import Tuned, recalibrate, replace_head
 from vidkd.finetuning.outcome import BEFORE_THE_FIRST, encoder_result, keep_if_best
 from vidkd.finetuning.processes import Processes, join
@@ -40,9 +40,10 @@ from vidkd.finetuning.snippets import (
 )
 from vidkd.finetuning.steps import Stepper
 from vidkd.networks import find_card, load_network
-from vidkd.networks.i3d import I3D
+from vidkd.networks.i3d import END_POINTS, I3D
 from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard, model_cards
+from vidkd.recipe.jobs import FinetuneJob
 from vidkd.streams.encode import network_input
 
 ENCODER_FILE = "encoder.safetensors"
@@ -67,6 +68,11 @@ def train_encoder(job: FinetuneJob) -> FinetuneResult:
     if job.card_name in model_cards():
         raise UsageError(
             f"{job.card_name} is a model that comes with vidkd", remedy="give another --name"
+        )
+    if job.freeze_until is not None and job.freeze_until not in END_POINTS:
+        raise UsageError(
+            f"there is no layer {job.freeze_until!r} to freeze up to",
+            remedy=f"give --freeze-until one of {', '.join(END_POINTS)}",
         )
     card = find_card(job.encoder)
     if card.modality != job.modality:

@@ -219,8 +219,8 @@ class Benchmark:
         )
 
     def _train(self, run: Run, seed: int) -> functools.partial[Any]:
-        from vidkd.distillation.job import TrainingJob
         from vidkd.pipeline.row_jobs import train_job
+        from vidkd.recipe.jobs import TrainingJob
 
         recipe, division = self.recipe, self.divisions[run.split]
         fields: dict[str, Any] = {}

@@ -104,7 +104,8 @@ class Experiment:
 
     def train(self, name: str, modality: Modality, seed: int) -> None:
         """Train one teacher, the vanilla baseline, or the student with all its teachers."""
-        from vidkd.distillation import TrainingJob, train
+        from vidkd.distillation import train
+        from vidkd.recipe.jobs import TrainingJob
 
         recipe, place = self.recipe, self.place
         teachers: tuple[Path, ...] = ()

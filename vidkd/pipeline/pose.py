@@ -18,7 +18,7 @@ from vidkd.pipeline.workplace import Workplace, succeed
 if TYPE_CHECKING:
     from vidkd.features.pose import PoseTask
     from vidkd.features.pose_features import PoseFeatureTask
-    from vidkd.finetuning.pose_job import PoseEncoderJob
+    from vidkd.recipe.jobs import PoseEncoderJob
 
 
 def encoder_run(place: Workplace) -> Path:
@@ -66,7 +66,7 @@ def extract(place: Workplace) -> None:
 
 def encoder_job(place: Workplace) -> PoseEncoderJob:
     """Return what the recipe's 2s-AGCN is trained on, and how."""
-    from vidkd.finetuning.pose_job import PoseEncoderJob
+    from vidkd.recipe.jobs import PoseEncoderJob
 
     recipe = place.recipe
     return PoseEncoderJob(

@@ -11,7 +11,7 @@ from vidkd.pipeline.scoring import score_runs
 from vidkd.recipe import EvaluationSettings, FilterSettings, Modality, SegmentSettings
 
 if TYPE_CHECKING:
-    from vidkd.distillation.job import TrainingJob
+    from vidkd.recipe.jobs import TrainingJob
 
 # Added to the seed of an untrained teacher: with its own seed it would be the student itself as
 # it is before the first step.

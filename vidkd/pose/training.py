@@ -28,11 +28,12 @@ from vidkd.networks.lcrnet_backbones import InceptionPyramid
 from vidkd.networks.weights import state_sha256
 from vidkd.pose.anchors import AnchorPoses
 from vidkd.pose.detector import DETECTOR_FILE, detector_file
-from vidkd.pose.job import PoseTrainingJob, PoseTrainingResult
+from vidkd.pose.job import PoseTrainingResult
 from vidkd.pose.lcrnet_detector import LCRNetDetector, load_network, save_network
 from vidkd.pose.losses import losses
 from vidkd.pose.metrics import PoseEvaluation, PoseScores
 from vidkd.pose.pictures import Batches, LabelledPicture, PoseData
+from vidkd.recipe.jobs import PoseTrainingJob
 
 ASPECT = 4 / 3
 """Width / height of training pictures."""

@@ -14,5 +14,14 @@ quantised one; it never changes what is computed. ``float16`` needs a GPU, ``int
 form (``vidkd models quantise``)."""
 
 
+TrainingPrecision = Literal["auto", "float32", "bf16", "fp16"]
+"""Type that convolutions are computed in while an encoder is trained. ``auto`` is bf16 on a GPU
+that has it, fp16 on one that has not, and float32 on a CPU."""
+
+
+BatchNorm = Literal["train", "frozen", "recalibrate"]
+"""What happens to the statistics of the batch normalisation while an encoder is trained."""
+
+
 FilterKind = str
 """A key of :data:`vidkd.networks.temporal.FILTERS`, which installed packages add to."""
