@@ -25,10 +25,17 @@ class KeyIndex(Generic[Item]):
 
     def __init__(self, items: Mapping[str, Item], where: Path) -> None:
         self.items = dict(items)
-        self._where = where
+        self.where = where
         self._by_name: dict[str, list[str]] = {}
         for key in self.items:
             self._by_name.setdefault(key.rpartition("/")[2], []).append(key)
+
+    def candidates(self, video: str) -> list[str]:
+        """Return the keys that ``video`` may stand for: none, one, or several to choose from."""
+        if video in self.items:
+            return [video]
+        same = self._by_name.get(video.rpartition("/")[2], [])
+        return sorted(key for key in same if key.endswith(f"/{video}"))
 
     def key(self, video: str) -> str | None:
         """Return the key of the video called ``video``, or None when there is no such video.
@@ -36,14 +43,11 @@ class KeyIndex(Generic[Item]):
         Raises:
             UsageError: several videos could be meant.
         """
-        if video in self.items:
-            return video
-        candidates = self._by_name.get(video.rpartition("/")[2], [])
-        found = [key for key in candidates if key.endswith(f"/{video}")]
+        found = self.candidates(video)
         if len(found) > 1:
             raise UsageError(
-                f"several files belong to video {video!r}: {', '.join(sorted(found)[:3])}",
-                path=self._where,
+                f"several files belong to video {video!r}: {', '.join(found[:3])}",
+                path=self.where,
                 remedy="name the videos in the annotation file by their folder too",
             )
         return found[0] if found else None
@@ -56,3 +60,21 @@ class KeyIndex(Generic[Item]):
         """
         key = self.key(video)
         return None if key is None else self.items[key]
+
+    def require(self, video: str, what: str, remedy: str) -> Item:
+        """Return the item of the video called ``video``.
+
+        Args:
+            video: its key, or the last parts of it.
+            what: the items are called in the message, such as ``pose file``.
+            remedy: what to do when there is none.
+
+        Raises:
+            UsageError: there is none, or several videos could be meant.
+        """
+        key = self.key(video)
+        if key is None:
+            raise UsageError(
+                f"the {what} of video {video!r} was not found", path=self.where, remedy=remedy
+            )
+        return self.items[key]

@@ -313,7 +313,7 @@ def test_features_that_do_not_fit_the_run_are_refused(tmp_path: Path, features: 
         predict(rgb, other)
     features("i3d-rgb", "elsewhere/v3")
     features("i3d-rgb", "anywhere/v3")
-    with pytest.raises(CacheError, match="several files belong to video 'v3'"):
+    with pytest.raises(UsageError, match="several files belong to video 'v3'"):
         predict_runs([rgb], cache, ["v3"], device="cpu")
     named = predict_runs([rgb], cache, ["elsewhere/v3"], device="cpu")
     assert set(named.videos) == {"elsewhere/v3"}

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from vidkd.annotations import load_annotations
-from vidkd.cache import CacheFile
+from vidkd.cache import CacheFile, cache_files
 from vidkd.distillation.data import (
-    FeatureIndex,
     Features,
     find_stream,
     fingerprint,
@@ -96,15 +95,15 @@ def test_videos_are_found_in_folders(own_data):
     folder = own_data / "cache" / "features" / "artificial-rgb"
     (folder / "a").mkdir()
     (folder / "training-0.h5").rename(folder / "a" / "training-0.h5")
-    index = FeatureIndex(own_data / "cache", "artificial-rgb")
+    index = cache_files(own_data / "cache", "features", "artificial-rgb")
     assert index.key("training-0") == "a/training-0"
     assert index.key("a/training-0") == "a/training-0"
     assert index.key("training-1") == "training-1"
     assert index.key("nothing") is None
     (folder / "b").mkdir()
     (folder / "b" / "training-0.h5").write_bytes((folder / "a" / "training-0.h5").read_bytes())
-    with pytest.raises(CacheError, match=r"a/training-0, b/training-0"):
-        FeatureIndex(own_data / "cache", "artificial-rgb").key("training-0")
+    with pytest.raises(UsageError, match=r"a/training-0, b/training-0"):
+        cache_files(own_data / "cache", "features", "artificial-rgb").key("training-0")
 
 
 def test_missing_features_are_named_or_skipped(own_data, capsys):

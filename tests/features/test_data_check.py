@@ -14,7 +14,8 @@ import pytest
 from vidkd.cache import CacheWriter, Provenance, Source, cache_path
 from vidkd.errors import UsageError
 from vidkd.features.data_check import check_data
-from vidkd.features.data_report import DataReport, Names
+from vidkd.features.data_report import DataReport, similar
+from vidkd.keys import KeyIndex
 
 FRAMES, STEP = 40, 16
 
@@ -253,10 +254,10 @@ def test_without_features_or_folder(data: DataSet, tmp_path: Path) -> None:
 
 
 def test_names_are_found_as_training_finds_them() -> None:
-    names = Names(["a/x", "b/x", "b/y", "v_Run-1"])
-    assert names.find("a/x") == ["a/x"]
-    assert names.find("x") == ["a/x", "b/x"]
-    assert names.find("y") == ["b/y"]
-    assert names.find("run_1.mp4") == []
-    assert "'v_Run-1'" in names.hint("run_1.mp4")
-    assert names.hint("z") == ""
+    files = KeyIndex(dict.fromkeys(["a/x", "b/x", "b/y", "v_Run-1"]), Path("videos"))
+    assert files.candidates("a/x") == ["a/x"]
+    assert files.candidates("x") == ["a/x", "b/x"]
+    assert files.candidates("y") == ["b/y"]
+    assert files.candidates("run_1.mp4") == []
+    assert "'v_Run-1'" in similar(files, "run_1.mp4")
+    assert similar(files, "z") == ""

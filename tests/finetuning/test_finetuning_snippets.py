@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vidkd.annotations import Segment, VideoAnnotation
-from vidkd.errors import AnnotationError, UsageError, VidkdError
+from vidkd.errors import AnnotationError, VidkdError
 from vidkd.finetuning.snippets import (
     BalancedSampler,
     Clip,
@@ -17,7 +17,6 @@ from vidkd.finetuning.snippets import (
     SnippetReader,
     VideoSource,
     augment,
-    find_by_id,
     validation_clips,
 )
 from vidkd.recipe import FrameSettings
@@ -117,12 +116,3 @@ def test_video_is_read_by_time_as_from_the_start(tmp_path, rate):
         images, times = source.read(snippet.index * 5, 16)
         np.testing.assert_array_equal(images, snippet.frames)
         assert times == pytest.approx((snippet.start, snippet.end))
-
-
-def test_files_are_found_by_id_or_by_name(tmp_path):
-    files = {"a/x": tmp_path / "1", "b/x": tmp_path / "2", "b/y": tmp_path / "3"}
-    assert find_by_id("a/x", files, "flow", "").name == "1"
-    assert find_by_id("y", files, "flow", "").name == "3"
-    for name in ("x", "z"):
-        with pytest.raises(UsageError, match="was not found"):
-            find_by_id(name, files, "flow", "look")

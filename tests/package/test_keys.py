@@ -37,3 +37,14 @@ def test_what_two_videos_could_be_is_refused() -> None:
 
 def test_the_key_itself_is_never_ambiguous() -> None:
     assert KeyIndex({"cam1": 1, "P01/cam1": 2}, Path("videos")).find("cam1") == 1
+
+
+def test_what_must_be_there_is_asked_for_by_what_it_is() -> None:
+    files = KeyIndex({"a/x": 1, "b/x": 2, "b/y": 3}, Path("flow"))
+    assert files.require("a/x", "flow", "look") == 1
+    assert files.require("y", "flow", "look") == 3
+    assert files.candidates("x") == ["a/x", "b/x"]
+    with pytest.raises(UsageError, match=r"flow: the flow of video 'z' was not found; look"):
+        files.require("z", "flow", "look")
+    with pytest.raises(UsageError, match="several files belong to video 'x': a/x, b/x"):
+        files.require("x", "flow", "look")

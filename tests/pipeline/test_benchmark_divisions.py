@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vidkd.errors import VidkdError
 from vidkd.pipeline import data_stages, pose
 from vidkd.pipeline.benchmark import Benchmark
 from vidkd.pipeline.division import Division
@@ -132,6 +133,70 @@ def test_a_quantised_encoder_is_calibrated_on_its_own_division(
         assert found == set(division.annotations.subset("training").videos)
         assert not found & evaluated(division)
     assert list(seen) == ["i3d-rgb-kinetics400-int8", "i3d-rgb-kinetics400-int8-cross-view"]
+
+
+@pytest.fixture
+def cameras(tmp_path: Path) -> Callable[..., Division]:
+    """A recipe whose people were filmed by a camera of the same name each."""
+    for person in ("P01", "P02", "P03"):
+        (tmp_path / "videos" / person).mkdir(parents=True)
+        (tmp_path / "videos" / person / "cam1.mp4").write_bytes(b"")
+    (tmp_path / "videos" / "P03" / "cam2.mp4").write_bytes(b"")
+
+    def make(**subsets: str) -> Division:
+        segment = {"label": "wave", "segment": [0, 2]}
+        database = {
+            name.replace("_", "/"): {"subset": subset, "duration": 4, "annotations": [segment]}
+            for name, subset in subsets.items()
+        }
+        path = tmp_path / "labels.json"
+        path.write_text(json.dumps({"classes": ["wave"], "database": database}))
+        values = {
+            "name": "cameras",
+            "description": "",
+            "data": {"videos": tmp_path / "videos", "annotations": path},
+            "encoders": {
+                "rgb": {"name": "i3d-rgb-kinetics400", "precision": "int8"},
+                "flow": {"name": "i3d-flow-inflated"},
+            },
+        }
+        return Division(Pipeline.model_validate(values), Layout(tmp_path / "out"))
+
+    return make
+
+
+def test_videos_of_one_name_in_several_folders_are_not_mixed_up(
+    cameras: Callable[..., Division], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    division = cameras(P01_cam1="training", P02_cam1="testing", cam2="validation")
+    assert [video.key for video in division.videos] == ["P01/cam1", "P02/cam1", "P03/cam2"]
+    assert [video.key for video in division.training_videos()] == ["P01/cam1"]
+    assert [video.key for video in division.videos_of("testing")] == ["P02/cam1"]
+    assert division.video("cam2").key == "P03/cam2"
+    seen: list[str] = []
+    monkeypatch.setattr("vidkd.networks.ensure_weights", lambda name: None)
+    monkeypatch.setattr(
+        "vidkd.features.calibration.quantise_encoder",
+        lambda name, videos, output, **_: seen.extend(video.key for video in videos),
+    )
+    data_stages.quantise(Workplace(division, 1, "cpu", overwrite=False, retrain=False), "rgb")
+    assert seen == ["P01/cam1"]
+
+
+@pytest.mark.parametrize(
+    ("subsets", "words"),
+    [
+        ({"cam1": "training"}, "'cam1': P01/cam1, P02/cam1, P03/cam1; name the videos"),
+        ({"P04_cam1": "training"}, "has no video for P04/cam1"),
+        ({"cam2": "training", "P03_cam2": "testing"}, "P03/cam2 twice, as 'cam2' and 'P03/cam2'"),
+    ],
+)
+def test_videos_that_are_ambiguous_missing_or_named_twice_are_refused(
+    cameras: Callable[..., Division], subsets: dict[str, str], words: str
+) -> None:
+    others = {"P01_cam1": "training", "P02_cam1": "testing", "P03_cam1": "validation"}
+    with pytest.raises(VidkdError, match=words):
+        _ = cameras(**others, **subsets).videos
 
 
 def test_annotations_that_change_under_their_name_make_every_stage_stale(

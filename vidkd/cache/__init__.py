@@ -1,7 +1,7 @@
 """The cache: one HDF5 file per video and artefact, with full provenance and atomic writes."""
 
 from vidkd.cache.check import CacheEntry, list_cache, remove_leftovers, verify, verify_cache
-from vidkd.cache.layout import SCHEMA_VERSION, cache_path
+from vidkd.cache.layout import SCHEMA_VERSION, cache_files, cache_path
 from vidkd.cache.provenance import (
     Artefact,
     Provenance,
@@ -22,6 +22,7 @@ __all__ = [
     "Provenance",
     "Source",
     "State",
+    "cache_files",
     "cache_path",
     "describe_source",
     "differences",

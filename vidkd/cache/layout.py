@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from vidkd.cache.provenance import ARTEFACTS, Artefact, Provenance, Source
 from vidkd.errors import UsageError
+from vidkd.keys import KeyIndex
 
 SCHEMA_VERSION = 1
 DTYPES = frozenset({"uint8", "int16", "int32", "int64", "float16", "float32", "float64"})
@@ -49,6 +50,21 @@ def cache_path(cache: Path, artefact: str, key: str, encoder: str | None = None)
         folder /= encoder
     # Appended, not with_suffix: a key such as "S001.front" keeps its dot.
     return folder / f"{key}.h5"
+
+
+def cache_files(cache: Path, artefact: str, encoder: str | None = None) -> KeyIndex[Path]:
+    """Return the finished files of one artefact in a cache by the key of their video.
+
+    Raises:
+        UsageError: there is no such artefact, or the encoder's name would leave the folder.
+    """
+    folder = cache_path(cache, artefact, "any", encoder).parent
+    found = {
+        path.relative_to(folder).as_posix().removesuffix(".h5"): path
+        for path in sorted(folder.rglob("*.h5"))
+        if not path.name.startswith(".")  # still being written
+    }
+    return KeyIndex(found, folder)
 
 
 def canonical(provenance: Provenance) -> bytes:

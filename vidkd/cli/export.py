@@ -154,21 +154,20 @@ def _pair(text: str) -> tuple[str, str]:
 def _with_durations(annotations: Annotations, folder: Path) -> Annotations:
     from dataclasses import replace
 
-    from vidkd.features.data_report import Names
+    from vidkd.keys import KeyIndex
     from vidkd.video import find_videos, probe
 
-    files = {item.key: item.path for item in find_videos([folder])}
-    names = Names(files)
+    files = KeyIndex({item.key: item.path for item in find_videos([folder])}, folder)
     videos = dict(annotations.videos)
     missing = []
     for key, video in annotations.videos.items():
         if video.duration is not None and video.frame_rate is not None:
             continue
-        keys = names.find(key)
-        if len(keys) != 1:
+        path = files.find(key)
+        if path is None:
             missing.append(key)
             continue
-        info = probe(files[keys[0]])
+        info = probe(path)
         videos[key] = replace(
             video,
             duration=video.duration or info.duration,

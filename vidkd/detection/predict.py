@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidkd.cache import CacheFile, cache_path
+from vidkd.cache import CacheFile, cache_files
 from vidkd.errors import CacheError, UsageError
 from vidkd.evaluation import DenseScores
 from vidkd.networks import select_device
@@ -60,7 +60,7 @@ def predict_runs(
                 path=run,
                 remedy="fuse runs of one annotation file",
             )
-    keys = {header.encoder: _Keys(cache, header.encoder) for _, header in loaded}
+    keys = {header.encoder: cache_files(cache, "features", header.encoder) for _, header in loaded}
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     missing = []
     for video in videos:
@@ -90,39 +90,6 @@ def run_segment_settings(run: Path) -> SegmentSettings:
         WeightsError: the run cannot be read.
     """
     return load_temporal_filter(run)[1].segments
-
-
-class _Keys:
-    """The feature files of one encoder, found by key or by the name of the video."""
-
-    def __init__(self, cache: Path, encoder: str) -> None:
-        self._folder = cache_path(cache, "features", "any", encoder).parent
-        self._by_name: dict[str, list[Path]] = {}
-        for path in sorted(self._folder.rglob("*.h5")):
-            # Names that start with a dot are files still being written.
-            if not path.name.startswith("."):
-                self._by_name.setdefault(path.name.removesuffix(".h5"), []).append(path)
-
-    def find(self, video: str) -> Path | None:
-        """Return the file of a video, or None.
-
-        Raises:
-            CacheError: videos of that name lie in several folders.
-        """
-        candidates = self._by_name.get(video.rpartition("/")[2], [])
-        exact = self._folder / f"{video}.h5"
-        if exact in candidates:
-            return exact
-        if "/" in video or not candidates:
-            return None
-        if len(candidates) > 1:
-            shown = ", ".join(str(path.relative_to(self._folder)) for path in candidates[:3])
-            raise CacheError(
-                f"several files belong to video {video!r}: {shown}",
-                path=self._folder,
-                remedy="name the videos in the annotation file by their folder too",
-            )
-        return candidates[0]
 
 
 def _fused(

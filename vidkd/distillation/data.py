@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vidkd.annotations import Annotations, snippet_targets
-from vidkd.cache import CacheFile, cache_path
+from vidkd.cache import CacheFile, cache_files
 from vidkd.console import log, progress
 from vidkd.distillation.storage import MemoryBudget, RowStorage
 from vidkd.errors import CacheError, UsageError
@@ -88,38 +88,6 @@ class VideoFeatures:
         return len(self.pts)
 
 
-class FeatureIndex:
-    """The feature files of one encoder in a cache, found by the name of the video."""
-
-    def __init__(self, cache: Path, encoder: str) -> None:
-        self.folder = cache_path(cache, "features", "any", encoder).parent
-        self.keys: dict[str, Path] = {}
-        self._by_name: dict[str, list[str]] = {}
-        for path in sorted(self.folder.rglob("*.h5")):
-            if path.name.startswith("."):
-                continue
-            key = path.relative_to(self.folder).as_posix().removesuffix(".h5")
-            self.keys[key] = path
-            self._by_name.setdefault(key.rpartition("/")[2], []).append(key)
-
-    def key(self, video: str) -> str | None:
-        """Return the key of a video given by its key, or by its name in whatever folder.
-
-        Raises:
-            CacheError: videos of that name lie in several folders.
-        """
-        if video in self.keys:
-            return video
-        found = self._by_name.get(video, [])
-        if len(found) > 1:
-            raise CacheError(
-                f"several files belong to video {video!r}: {', '.join(found)}",
-                path=self.folder,
-                remedy="name the videos in the annotation file by their folder too",
-            )
-        return found[0] if found else None
-
-
 def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> Stream:
     """Return the stream of a modality in a cache.
 
@@ -171,10 +139,10 @@ def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> 
 
 
 def _describe(cache: Path, folder: str) -> Stream | None:
-    index = FeatureIndex(cache, folder)
-    if not index.keys:
+    files = cache_files(cache, "features", folder).items
+    if not files:
         return None
-    with CacheFile(next(iter(index.keys.values()))) as file:
+    with CacheFile(next(iter(files.values()))) as file:
         return _stream_of(cache, folder, file)
 
 
@@ -213,17 +181,18 @@ def load_sequences(
     Raises:
         CacheError: features are missing, damaged, of other settings than the others, or the
             streams of one video do not have the same snippets.
+        UsageError: the annotations name a video so that several could be meant.
     """
-    indices = [FeatureIndex(stream.cache, stream.folder) for stream in streams]
+    indices = [cache_files(stream.cache, "features", stream.folder) for stream in streams]
     numbers = {name: number for number, name in enumerate(annotations.classes)}
     sequences, missing = [], []
     for video in annotations.videos.values():
-        keys = [index.key(video.id) for index in indices]
-        lacking = [s.encoder for s, key in zip(streams, keys, strict=True) if key is None]
+        files = [index.find(video.id) for index in indices]
+        lacking = [s.encoder for s, path in zip(streams, files, strict=True) if path is None]
         if lacking:
             missing.append((video.id, lacking))
             continue
-        paths = [index.keys[key] for index, key in zip(indices, keys, strict=True) if key]
+        paths = [path for path in files if path]
         pts, hashes, half = _aligned(streams, paths)
         targets = torch.from_numpy(snippet_targets(video, annotations.classes, pts)).bool()
         labels = frozenset(numbers[segment.label] for segment in video.segments)
@@ -241,13 +210,13 @@ def load_unlabelled(streams: Sequence[Stream], annotations: Annotations) -> list
     Raises:
         CacheError: see ``load_sequences``.
     """
-    indices = [FeatureIndex(stream.cache, stream.folder) for stream in streams]
+    indices = [cache_files(stream.cache, "features", stream.folder) for stream in streams]
     named = {index.key(video) for video in annotations.videos for index in indices[:1]}
     sequences = []
-    for key in indices[0].keys:
-        if key in named or any(key not in index.keys for index in indices):
+    for key in indices[0].items:
+        if key in named or any(key not in index.items for index in indices):
             continue
-        paths = [index.keys[key] for index in indices]
+        paths = [index.items[key] for index in indices]
         pts, hashes, half = _aligned(streams, paths)
         sequences.append(VideoFeatures(key, tuple(paths), hashes, half, pts, None, None))
     return sequences

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from vidkd.annotations import Annotations, VideoAnnotation, load_annotations
-from vidkd.cache import CacheFile, cache_path, verify
+from vidkd.cache import CacheFile, cache_files, cache_path, verify
 from vidkd.errors import AnnotationError, CacheError, UsageError, VideoError
-from vidkd.features.data_report import DataReport, Names, Severity
+from vidkd.features.data_report import DataReport, Severity, similar
 from vidkd.files import sha256
+from vidkd.keys import KeyIndex
 from vidkd.recipe import SnippetSettings
 from vidkd.video import VideoFile, VideoInfo, find_videos, probe, snippet_count
 
@@ -62,22 +63,21 @@ def check_data(
     _check_classes(truth, report)
     files = _find_videos(videos, report)
     folders = _find_features(cache, encoders, report)
-    video_names = Names(files or ())
     stored: dict[str, dict[str, _Features]] = {name: {} for name in folders}
     for video in truth.videos.values():
         duration = _check_segments(video, report)
         info: VideoInfo | None = None
         found: dict[str, _Features] = {}
         missing: list[str] = []
-        for encoder, names in folders.items():
-            item = _read_features(cache or Path(), encoder, names, video.id, deep, report)
+        for encoder, index in folders.items():
+            item = _read_features(index, encoder, video.id, deep, report)
             if item is None:
                 missing.append(encoder)
             else:
                 found[encoder] = stored[encoder][item.key] = item
         if files is not None:
             complete = bool(folders) and not missing
-            path = _find_one(files, video_names, video.id, complete, report)
+            path = _find_one(files, video.id, complete, report)
             info = None if path is None else _probe(path, video, complete, report)
         if info is not None:
             _check_duration(video, info, report)
@@ -178,7 +178,7 @@ def _check_ends(
             report.add("warning", "segment-past-end", video.id, detail)
 
 
-def _find_videos(folder: Path | None, report: DataReport) -> dict[str, VideoFile] | None:
+def _find_videos(folder: Path | None, report: DataReport) -> KeyIndex[VideoFile] | None:
     """Return the video files by key; None, with a finding, when two of them have one key."""
     if folder is None:
         return None
@@ -190,12 +190,12 @@ def _find_videos(folder: Path | None, report: DataReport) -> dict[str, VideoFile
         report.add("error", "duplicate-key", "", str(error))
         return None
     report.counts["video files"] = len(found)
-    return found
+    return KeyIndex(found, folder)
 
 
 def _find_features(
     cache: Path | None, encoders: Sequence[str], report: DataReport
-) -> dict[str, Names]:
+) -> dict[str, KeyIndex[Path]]:
     if cache is None:
         return {}
     if not cache.is_dir():
@@ -204,8 +204,8 @@ def _find_features(
     there = sorted(item.name for item in top.iterdir() if item.is_dir()) if top.is_dir() else []
     folders = {}
     for name in encoders or there:
-        folders[name] = Names.inside(cache_path(cache, "features", "any", name).parent, ".h5")
-        report.counts[f"features {name}"] = len(folders[name].keys)
+        folders[name] = cache_files(cache, "features", name)
+        report.counts[f"features {name}"] = len(folders[name].items)
     if not folders:
         detail = (
             f"{cache} holds no features: run `vidkd extract-features` or `data import-features`"
@@ -215,18 +215,19 @@ def _find_features(
 
 
 def _find_one(
-    files: Mapping[str, VideoFile], names: Names, video: str, complete: bool, report: DataReport
+    files: KeyIndex[VideoFile], video: str, complete: bool, report: DataReport
 ) -> Path | None:
-    keys = names.find(video)
+    keys = files.candidates(video)
     if len(keys) == 1:
-        return files[keys[0]].path
+        return files.items[keys[0]].path
     # With all its features in the cache, training does not need the video any more.
     severity: Severity = "warning" if complete else "error"
     if keys:
         detail = f"several files have this name: {', '.join(keys)}; annotate them by their folder"
         report.add(severity, "ambiguous-video", video, detail)
     else:
-        report.add(severity, "missing-video", video, f"there is no video file{names.hint(video)}")
+        detail = f"there is no video file{similar(files, video)}"
+        report.add(severity, "missing-video", video, detail)
     return None
 
 
@@ -260,17 +261,17 @@ def _check_duration(video: VideoAnnotation, info: VideoInfo, report: DataReport)
 
 
 def _read_features(
-    cache: Path, encoder: str, names: Names, video: str, deep: bool, report: DataReport
+    files: KeyIndex[Path], encoder: str, video: str, deep: bool, report: DataReport
 ) -> _Features | None:
     """Return the header of a video's feature file; None, with a finding, without a sound one."""
-    keys = names.find(video)
+    keys = files.candidates(video)
     if len(keys) != 1:
-        detail = f"there are no features of {encoder}{names.hint(video)}"
+        detail = f"there are no features of {encoder}{similar(files, video)}"
         if keys:
             detail = f"several files of {encoder} have this name: {', '.join(keys)}"
         report.add("error", "ambiguous-features" if keys else "missing-features", video, detail)
         return None
-    path = cache_path(cache, "features", keys[0], encoder)
+    path = files.items[keys[0]]
     if problems := verify(path, deep=deep):
         detail = f"{path}: {', '.join(problems)}; make it again with --overwrite"
         report.add("error", "broken-cache", video, detail)
@@ -384,16 +385,19 @@ def _changed(found: str, usual: str) -> Iterator[str]:
 
 def _check_unannotated(
     truth: Annotations,
-    files: Mapping[str, VideoFile] | None,
-    folders: Mapping[str, Names],
+    files: KeyIndex[VideoFile] | None,
+    folders: Mapping[str, KeyIndex[Path]],
     report: DataReport,
 ) -> None:
-    groups: dict[str, Iterable[str]] = {
-        "unannotated-video": files or (),
-        "unannotated-features": sorted({key for names in folders.values() for key in names.keys}),
+    def others(index: KeyIndex[Any]) -> list[str]:
+        named = {key for video in truth.videos for key in index.candidates(video)}
+        return [key for key in index.items if key not in named]
+
+    groups = {
+        "unannotated-video": [] if files is None else others(files),
+        "unannotated-features": sorted({key for i in folders.values() for key in others(i)}),
     }
     for kind, keys in groups.items():
         for key in keys:
-            if key not in truth.videos and key.rpartition("/")[2] not in truth.videos:
-                detail = "is not annotated: only `distill --unlabelled` uses it"
-                report.add("warning", kind, key, detail)
+            detail = "is not annotated: only `distill --unlabelled` uses it"
+            report.add("warning", kind, key, detail)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
+
+from vidkd.keys import KeyIndex
 
 Severity = Literal["error", "warning"]
 
@@ -59,33 +59,13 @@ class DataReport:
         }
 
 
-class Names:
-    """Keys of files, found by the whole key or by its last part, as training finds them."""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        self.keys = list(keys)
-        self._known = set(self.keys)
-        self._by_name: dict[str, list[str]] = {}
-        self._loose: dict[str, str] = {}
-        for key in self.keys:
-            name = key.rpartition("/")[2]
-            self._by_name.setdefault(name, []).append(key)
-            self._loose.setdefault(_loose(name), key)
-
-    @classmethod
-    def inside(cls, folder: Path, ending: str) -> Names:
-        """Return the names of the files with an ending below a folder, which may not exist."""
-        paths = (path for path in sorted(folder.rglob(f"*{ending}")) if path.name[0] != ".")
-        return cls(path.relative_to(folder).as_posix().removesuffix(ending) for path in paths)
-
-    def find(self, video: str) -> list[str]:
-        """Return the keys that belong to a video: none, one, or several to choose from."""
-        return [video] if video in self._known else self._by_name.get(video, [])
-
-    def hint(self, video: str) -> str:
-        """Return a phrase that names a file which probably is meant, or nothing."""
-        key = self._loose.get(_loose(video.rpartition("/")[2]))
-        return f"; there is {key!r}: make the two names the same" if key else ""
+def similar(files: KeyIndex[Any], video: str) -> str:
+    """Return a phrase that names a file which probably is meant by ``video``, or nothing."""
+    wanted = _loose(video.rpartition("/")[2])
+    for key in files.items:
+        if _loose(key.rpartition("/")[2]) == wanted:
+            return f"; there is {key!r}: make the two names the same"
+    return ""
 
 
 def _loose(name: str) -> str:

@@ -23,10 +23,11 @@ from vidkd.cache import (
     remove_leftovers,
 )
 from vidkd.errors import CacheError, UsageError, VidkdError
-from vidkd.features.data_report import Names
+from vidkd.features.data_report import similar
 from vidkd.features.extract import FeatureType, finished_rows
 from vidkd.features.jobs import JobResult
 from vidkd.files import sha256
+from vidkd.keys import KeyIndex
 from vidkd.recipe import Modality, SnippetSettings, describe, model_cards
 
 
@@ -110,8 +111,8 @@ def find_feature_files(
         annotations: if given, only its videos are taken, under the names they have there.
 
     Raises:
-        UsageError: the folder does not exist, or holds no such file.
-        CacheError: several files belong to one annotated video.
+        UsageError: the folder does not exist or holds no such file, or several files belong to
+            one annotated video.
     """
     if not folder.is_dir():
         raise UsageError("is not a folder", path=folder, remedy="give the folder of the .npy files")
@@ -127,19 +128,13 @@ def find_feature_files(
         )
     if annotations is None:
         return found, []
-    names, chosen, missing = Names(found), {}, []
+    files, chosen, missing = KeyIndex(found, folder), {}, []
     for video in annotations.videos:
-        keys = names.find(video)
-        if len(keys) > 1:
-            raise CacheError(
-                f"several files belong to video {video!r}: {', '.join(keys)}",
-                path=folder,
-                remedy="name the videos in the annotation file by their folder too",
-            )
-        if keys:
-            chosen[keys[0]] = found[keys[0]]
+        key = files.key(video)
+        if key is None:
+            missing.append(f"{video}{similar(files, video)}")
         else:
-            missing.append(f"{video}{names.hint(video)}")
+            chosen[key] = found[key]
     return chosen, missing
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vidkd.annotations import Annotations, load_annotations
-from vidkd.cache import CacheFile
+from vidkd.cache import CacheFile, cache_files
 from vidkd.errors import CacheError, UsageError
 from vidkd.files import sha256
 from vidkd.finetuning.snippets import (
@@ -15,8 +14,8 @@ from vidkd.finetuning.snippets import (
     LabelledVideo,
     SnippetReader,
     VideoSource,
-    find_by_id,
 )
+from vidkd.keys import KeyIndex
 from vidkd.recipe import FrameSettings
 from vidkd.recipe.jobs import FinetuneJob
 from vidkd.video import find_videos
@@ -79,12 +78,7 @@ _Parts = tuple[list[list[LabelledVideo]], FrameSettings, float | None, dict[str,
 
 def _flow(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
     assert job.cache is not None
-    folder = job.cache / "flow"
-    files = {
-        path.relative_to(folder).with_suffix("").as_posix(): path
-        for path in sorted(folder.rglob("*.h5"))
-        if not path.name.startswith(".")
-    }
+    files = cache_files(job.cache, "flow")
     settings: dict[str, Any] | None = None
     hashes: dict[str, str] = {}
     parts: list[list[LabelledVideo]] = []
@@ -92,8 +86,8 @@ def _flow(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
     for subset in subsets:
         parts.append([])
         for name, video in subset.videos.items():
-            path = find_by_id(
-                name, files, "flow", f"compute it with `vidkd extract-flow ... --cache {job.cache}`"
+            path = files.require(
+                name, "flow", f"compute it with `vidkd extract-flow ... --cache {job.cache}`"
             )
             with CacheFile(path) as file:
                 found = dict(file.provenance.settings)
@@ -115,14 +109,14 @@ def _flow(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
 
 def _rgb(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
     assert job.videos is not None
-    files: dict[str, Path] = {item.key: item.path for item in find_videos([job.videos])}
+    files = KeyIndex({item.key: item.path for item in find_videos([job.videos])}, job.videos)
     frames = FrameSettings(short_side=job.short_side, frame_rate=job.frame_rate)
     sizes: dict[str, int] = {}
     parts: list[list[LabelledVideo]] = []
     for subset in subsets:
         parts.append([])
         for name, video in subset.videos.items():
-            path = find_by_id(name, files, "file", "check --videos and the annotations")
+            path = files.require(name, "file", "check --videos and the annotations")
             source = VideoSource.open(path, frames, video.duration)
             sizes[name] = path.stat().st_size
             parts[-1].append(LabelledVideo(source, video))

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from vidkd.annotations import load_annotations, snippet_targets
-from vidkd.cache import CacheFile
+from vidkd.cache import CacheFile, cache_files
 from vidkd.errors import CacheError, UsageError
 from vidkd.features.pose_features import cut, pose_settings
 from vidkd.files import sha256
-from vidkd.finetuning.snippets import Clip, LabelledVideo, find_by_id
+from vidkd.finetuning.snippets import Clip, LabelledVideo
 from vidkd.pose.normalise import lift, mirror, normalise, rotate
 from vidkd.pose.poses import load_poses
 from vidkd.pose.skeletons import find_skeleton
@@ -77,7 +77,13 @@ class PoseData:
             CacheError: poses are damaged, or were not computed alike for all videos.
         """
         annotations = load_annotations(job.annotations, job.annotation_format).actions()
-        files = _pose_files(job.cache)
+        files = cache_files(job.cache, "pose")
+        if not files.items:
+            raise UsageError(
+                "holds no poses",
+                path=job.cache,
+                remedy=f"run `vidkd extract-pose VIDEOS --cache {job.cache}` first",
+            )
         remedy = f"compute them with `vidkd extract-pose VIDEOS --cache {job.cache}`"
         settings: dict[str, Any] | None = None
         first: Path | None = None
@@ -86,7 +92,7 @@ class PoseData:
         for subset in (job.subsets.training, job.subsets.validation):
             parts.append([])
             for name, video in annotations.subset(subset).videos.items():
-                path = find_by_id(name, files, "pose file", remedy)
+                path = files.require(name, "pose file", remedy)
                 with CacheFile(path) as file:
                     found, hashes[name] = pose_settings(file.provenance), file.sha256
                 if settings is None:
@@ -113,22 +119,6 @@ class PoseData:
                 "annotations_sha256": sha256(job.annotations),
             },
         )
-
-
-def _pose_files(cache: Path) -> dict[str, Path]:
-    folder = cache / "pose"
-    files = {
-        path.relative_to(folder).as_posix().removesuffix(".h5"): path
-        for path in sorted(folder.rglob("*.h5"))
-        if not path.name.startswith(".")
-    }
-    if not files:
-        raise UsageError(
-            "holds no poses",
-            path=cache,
-            remedy=f"run `vidkd extract-pose VIDEOS --cache {cache}` first",
-        )
-    return files
 
 
 class PoseReader:

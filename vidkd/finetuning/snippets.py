@@ -16,7 +16,7 @@ import numpy as np
 
 from vidkd.annotations import VideoAnnotation, snippet_targets
 from vidkd.cache import CacheFile
-from vidkd.errors import AnnotationError, UsageError, VideoError
+from vidkd.errors import AnnotationError, VideoError
 from vidkd.recipe import FrameSettings
 from vidkd.streams.encode import centre_crop
 from vidkd.video import probe, read_frames, snippet_pts
@@ -288,18 +288,3 @@ def collate(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray,
     """Stack snippets to (B, T, S, S, C) and labels to (B, K)."""
     images, targets = zip(*items, strict=True)
     return np.stack(images), np.stack(targets)
-
-
-def find_by_id(name: str, files: dict[str, Path], what: str, remedy: str) -> Path:
-    """Return the file of a video: its key is the id, or ends with ``/`` and the id.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
-    if name in files:
-        return files[name]
-    matches = [key for key in files if key.rpartition("/")[2] == name]
-    if len(matches) != 1:
-        how = "none" if not matches else ", ".join(matches)
-        raise UsageError(f"the {what} of video {name!r} was not found ({how})", remedy=remedy)
-    return files[matches[0]]

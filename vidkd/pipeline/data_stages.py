@@ -6,7 +6,7 @@ import contextlib
 import functools
 from pathlib import Path
 
-from vidkd.cache import CacheFile
+from vidkd.cache import CacheFile, cache_files
 from vidkd.errors import CacheError
 from vidkd.features import extract_features_all, extract_flow_all
 from vidkd.pipeline.pose import pose_stages
@@ -77,14 +77,14 @@ def flow_of(place: Workplace) -> tuple[FlowSettings, str]:
 
     flow, device = place.recipe.flow, str(select_device(place.device))
     if flow.backend == "auto":
-        found = None if place.overwrite else _flow_backend(place.layout.cache / "flow")
+        found = None if place.overwrite else _flow_backend(place.layout.cache)
         flow = flow.model_copy(update={"backend": found or resolve("auto", device)})
     return flow, device if flow.backend == "torch" else "cpu"
 
 
-def _flow_backend(folder: Path) -> str | None:
-    """Return the backend of the flow in a folder, or None where there is none."""
-    for path in sorted(folder.rglob("[!.]*.h5")):
+def _flow_backend(cache: Path) -> str | None:
+    """Return the backend of the flow in a cache, or None where there is none."""
+    for path in cache_files(cache, "flow").items.values():
         with contextlib.suppress(CacheError), CacheFile(path) as file:
             return str(file.provenance.settings["flow"]["backend"])
     return None

@@ -10,6 +10,7 @@ from vidkd.annotations import Annotations, check, load_annotations
 from vidkd.console import log
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import sha256
+from vidkd.keys import KeyIndex
 from vidkd.pipeline.layout import Layout
 from vidkd.recipe import Pipeline
 from vidkd.video import VideoFile, find_videos
@@ -84,9 +85,15 @@ class Division:
         """The annotated videos.
 
         Raises:
-            UsageError: the recipe names no folder of videos.
+            UsageError: the recipe names no folder of videos, or its annotations name a video so
+                that several could be meant, or one video twice.
             VidkdError: an annotated video is missing.
         """
+        return list(self._found.values())
+
+    @functools.cached_property
+    def _found(self) -> dict[str, VideoFile]:
+        """The annotated videos by their names in the annotation file."""
         folder = self.layout.data / "videos"
         if self.recipe.data is not None:
             if self.recipe.data.videos is None:
@@ -94,8 +101,22 @@ class Division:
             folder = self.recipe.data.videos
             if not folder.is_dir():
                 raise UsageError("is not a folder", path=folder, remedy="give --videos FOLDER")
-        found = {Path(video.key).name: video for video in find_videos([folder])}
-        missing = [name for name in self.annotations.videos if Path(name).name not in found]
+        files = KeyIndex({video.key: video for video in find_videos([folder])}, folder)
+        found: dict[str, VideoFile] = {}
+        missing: list[str] = []
+        names: dict[str, str] = {}
+        for name in self.annotations.videos:
+            video = files.find(name)
+            if video is None:
+                missing.append(name)
+                continue
+            if (other := names.setdefault(video.key, name)) != name:
+                raise UsageError(
+                    f"names the video {video.key} twice, as {other!r} and {name!r}",
+                    path=self.path,
+                    remedy="keep one of them: a video belongs to one subset",
+                )
+            found[name] = video
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise VidkdError(
@@ -105,10 +126,16 @@ class Division:
             )
         for problem in check(self.annotations)[:10]:
             log(f"note: {self.path.name}: {problem}")
-        return [found[Path(name).name] for name in self.annotations.videos]
+        return found
 
     def training_videos(self) -> list[VideoFile]:
         """Return the videos that may be learnt from."""
-        training = self.annotations.subset(self.recipe.subsets.training).videos
-        names = {Path(name).name for name in training}
-        return [video for video in self.videos if Path(video.key).name in names]
+        return self.videos_of(self.recipe.subsets.training)
+
+    def videos_of(self, subset: str) -> list[VideoFile]:
+        """Return the videos of a subset, in the order of the annotation file."""
+        return [self.video(name) for name in self.annotations.subset(subset).videos]
+
+    def video(self, name: str) -> VideoFile:
+        """Return the video that the annotation file calls ``name``."""
+        return self._found[name]

@@ -151,7 +151,7 @@ class Experiment:
         division = self.place.division
         truth = division.annotations.subset(self.recipe.evaluation.subset)
         name = max(truth.videos, key=lambda video: len(truth.videos[video].segments))
-        video = next(item for item in division.videos if Path(item.key).name == Path(name).name)
+        video = division.video(name)
         model = self.layout.run("augmented-rgb", self.recipe.seeds[0])
         result = detect(video.path, model, self.place.device)
         draw_detection(

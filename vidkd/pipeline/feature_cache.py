@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidkd.cache import CacheFile
-from vidkd.errors import CacheError, UsageError
+from vidkd.cache import CacheFile, cache_files
+from vidkd.errors import UsageError
 from vidkd.pipeline.layout import file_name
 from vidkd.recipe import FlowSettings, FrameSettings, Modality, Pipeline, SnippetSettings
 
@@ -55,19 +55,18 @@ def feature_state(
         made_of: hash of what an encoder that the recipe trains is trained with.
 
     Raises:
-        CacheError: a file is damaged or ambiguous.
+        CacheError: a file is damaged.
+        UsageError: several files belong to one video.
     """
-    from vidkd.distillation.data import FeatureIndex
-
-    index = FeatureIndex(cache, encoder)
+    files = cache_files(cache, "features", encoder)
     wanted = _wanted(recipe, modality, made_of)
     lacking = []
     for video in videos:
-        key = index.key(video)
-        if key is None:
+        path = files.find(video)
+        if path is None:
             lacking.append(video)
             continue
-        with CacheFile(index.keys[key]) as file:
+        with CacheFile(path) as file:
             different = _difference(dict(file.provenance.settings), wanted)
         if different:
             reason = f"that of {video} was made with other {different} than the recipe's"
@@ -115,19 +114,13 @@ def features_hash(cache: Path, encoder: str, videos: Sequence[str]) -> str:
     """Return a hash of an encoder's features of these videos, from the hashes that the files carry.
 
     Raises:
-        CacheError: a file is missing or damaged.
+        CacheError: a file is damaged.
+        UsageError: a file is missing, or several belong to one video.
     """
-    from vidkd.distillation.data import FeatureIndex
-
-    index = FeatureIndex(cache, encoder)
+    files = cache_files(cache, "features", encoder)
     digest = hashlib.sha256()
     for video in videos:
-        key = index.key(video)
-        if key is None:
-            raise CacheError(
-                f"has no features of {video}", path=index.folder, remedy="extract them first"
-            )
-        with CacheFile(index.keys[key]) as file:
+        with CacheFile(files.require(video, "file of features", "extract them first")) as file:
             digest.update(f"{video}\0{file.sha256}\n".encode())
     return digest.hexdigest()
 

@@ -138,9 +138,7 @@ def _shortest(benchmark: Benchmark) -> VideoFile:
     data = benchmark.recipe.data
     if data is not None and data.videos is None:
         raise VidkdError("there are no videos to measure on", remedy="give --videos FOLDER")
-    names = benchmark.divisions[""].annotations.subset(benchmark.reported).videos
-    stems = {Path(name).name for name in names}
-    found = [v for v in benchmark.divisions[""].videos if Path(v.key).name in stems]
+    found = benchmark.divisions[""].videos_of(benchmark.reported)
     return min(found, key=lambda video: (video.path.stat().st_size, video.key))
 
 
