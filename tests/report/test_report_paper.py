@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from matplotlib.image import imread
 
 from vidkd.annotations import Segment
 from vidkd.pipeline.figures import (
+    Figures,
     boundary_contrast,
     calibrated,
     hierarchical_order,
@@ -148,6 +150,25 @@ def test_every_figure_is_drawn(tmp_path: Path) -> None:
     draw_speed(tmp_path / "3.png", points, "frame mAP", "caption")
     for number in (3, 4, 5, 6):
         assert imread(tmp_path / f"{number}.png")[..., :3].std() > 0.01
+
+
+def test_a_figure_that_fails_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(self: Figures) -> Path:
+        raise ImportError("No module named\n'scipy'")
+
+    monkeypatch.setattr(Figures, "covariances", broken)
+    for name in ("boundaries", "actionness"):
+        monkeypatch.setattr(Figures, name, lambda self, name=name: Path(f"{name}.png"))
+    found = results()
+    recipe = SimpleNamespace(benchmark=SimpleNamespace(figures=[4, 5, 6, 7]))
+    Figures(SimpleNamespace(recipe=recipe), found).draw()  # type: ignore[arg-type]
+    assert [path.stem for path in found.pictures] == ["boundaries", "actionness"]
+    note, other = found.notes
+    assert note == ("figure 4 left out: unexpected ImportError: No module named 'scipy'; report it")
+    assert other.startswith("figure 6 left out: ")
+    assert "No module named 'scipy'" in capsys.readouterr().err
 
 
 def test_figures_of_one_class_and_one_snippet_are_drawn(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.cluster.hierarchy import leaves_list, linkage
 
 from vidkd.annotations import VideoAnnotation
-from vidkd.cache import CacheFile
+from vidkd.cache import CacheFile, cache_files
 from vidkd.console import log
-from vidkd.distillation.data import FeatureIndex
 from vidkd.distillation.losses import channel_covariance
 from vidkd.errors import VidkdError
 from vidkd.evaluation import read_dense_scores
@@ -56,7 +56,10 @@ class Figures:
     results: BenchmarkResults
 
     def draw(self) -> None:
-        """Draw what the recipe asks for; what cannot be drawn is noted in the results."""
+        """Draw what the recipe asks for, each figure on its own.
+
+        Whatever stops one of them is noted in the results, and the others are drawn.
+        """
         makers: dict[int, Callable[[], Path]] = {
             3: self.speed,
             4: self.covariances,
@@ -67,10 +70,15 @@ class Figures:
         for number in self.benchmark.recipe.benchmark.figures:
             try:
                 self.results.pictures.append(makers[number]())
+                continue
             except VidkdError as error:
-                note = f"figure {number} left out: {error}"
-                self.results.notes.append(note)
-                log(note)
+                reason = str(error)
+            except Exception as error:  # the tables of hours of training are worth more
+                text = " ".join(str(error).split())
+                reason = f"unexpected {type(error).__name__}: {text}; report it"
+            note = f"figure {number} left out: {reason}"
+            self.results.notes.append(note)
+            log(note)
 
     def path(self, name: str) -> Path:
         """Return the path of a picture."""
@@ -130,11 +138,8 @@ class Figures:
 
     def _features(self, modality: Modality, split: str, video: str) -> Path:
         encoder = self.benchmark.features[modality, split].encoder
-        index = FeatureIndex(self.benchmark.layout.cache, encoder)
-        key = index.key(video)
-        if key is None:
-            raise VidkdError(f"there are no features of {video}", path=index.folder)
-        return index.keys[key]
+        files = cache_files(self.benchmark.layout.cache, "features", encoder)
+        return files.require(video, "file of features", "extract them first")
 
     def maps(self, run: Run) -> FeatureMaps:
         """Compute the feature maps of a run on the reported subset."""
@@ -315,8 +320,6 @@ def hierarchical_order(covariance: np.ndarray) -> np.ndarray:
     The leaves of an average-linkage clustering with the distance 1 - correlation; channels that
     do not vary come last.
     """
-    from scipy.cluster.hierarchy import leaves_list, linkage
-
     deviation = np.sqrt(np.clip(np.diag(covariance), 0, None))
     varying = np.flatnonzero(deviation > 1e-6 * max(float(deviation.max(initial=0.0)), 1e-12))
     rest = np.setdiff1d(np.arange(len(covariance)), varying)
