@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from vidkd.networks.agcn import Block, InputNorm, TwoStreamAGCN, bones, initialise
 from vidkd.networks.agcn_graph import adjacency, normalised
-from vidkd.pose.skeletons import Skeleton, find_skeleton
 from vidkd.recipe import PoseNetworkSettings
+from vidkd.skeletons import Skeleton, find_skeleton
 
 SMALL = PoseNetworkSettings(channels=(8, 8, 12), blocks=(2, 1, 1))
 CHAIN = Skeleton("chain", (1, 1, 1), (0, 1, 2), (0, 2), (0, 2))

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidkd.pose.joints import BONES
 from vidkd.pose.labels import LabelledFrame, LabelledPerson, write_labels_file
+from vidkd.skeletons import BONES
 
 SIZE = (64, 96)
 STANDING = np.array(

@@ -11,7 +11,7 @@ import pytest
 
 from vidkd.errors import UsageError, VidkdError
 from vidkd.pose.files import look_up, read_table
-from vidkd.pose.joints import COCO17
+from vidkd.skeletons import COCO17
 
 GENERATOR = np.random.default_rng(0)
 KEYPOINTS = np.concatenate(

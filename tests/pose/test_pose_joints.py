@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidkd.errors import UsageError
-from vidkd.pose.joints import BONES, FLIP, JOINTS, from_blazepose33, from_coco17, from_ntu25, root
+from vidkd.skeletons import BONES, FLIP, JOINTS, from_blazepose33, from_coco17, root
 
 COCO = [
     "nose",
@@ -62,33 +62,6 @@ BLAZEPOSE = [
     "left foot index",
     "right foot index",
 ]
-NTU = [
-    "base of spine",
-    "middle of spine",
-    "neck",
-    "head",
-    "left shoulder",
-    "left elbow",
-    "left wrist",
-    "left hand",
-    "right shoulder",
-    "right elbow",
-    "right wrist",
-    "right hand",
-    "left hip",
-    "left knee",
-    "left ankle",
-    "left foot",
-    "right hip",
-    "right knee",
-    "right ankle",
-    "right foot",
-    "spine",
-    "left tip",
-    "left thumb",
-    "right tip",
-    "right thumb",
-]
 
 
 def test_joints_are_those_of_the_renderer() -> None:
@@ -117,7 +90,6 @@ def test_bones_are_a_tree() -> None:
     [
         (from_coco17, COCO, ("left ear", "right ear")),
         (from_blazepose33, BLAZEPOSE, ("left ear", "right ear")),
-        (from_ntu25, NTU, ("head",)),
     ],
 )
 @pytest.mark.parametrize("depth", [2, 3, 4])

@@ -15,9 +15,9 @@ from pictures_of_people import draw, write_people
 
 from vidkd.errors import AnnotationError, VideoError
 from vidkd.pose.augment import augment, plain
-from vidkd.pose.joints import FLIP, JOINTS
 from vidkd.pose.labels import LabelledPerson, load_pictures, read_labels
 from vidkd.recipe import SynthSettings
+from vidkd.skeletons import FLIP, JOINTS
 from vidkd.synth import render_dataset
 
 

@@ -8,8 +8,8 @@ import pytest
 from vidkd.errors import UsageError
 from vidkd.pose.normalise import fill, lift, mirror, normalise, rotate
 from vidkd.pose.poses import Poses
-from vidkd.pose.skeletons import find_skeleton
 from vidkd.recipe import PoseInputSettings
+from vidkd.skeletons import find_skeleton
 
 SKELETON = find_skeleton("lcrnet-13")
 HIPS, SHOULDERS = list(SKELETON.hips), list(SKELETON.shoulders)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidkd.pose.joints import BONES
 from vidkd.pose.render import BACKGROUND, LEFT, METRES, RIGHT, SkeletonOverlay
+from vidkd.skeletons import BONES
 
 WIDTH, HEIGHT, SCALE = 641, 480, 2.0
 

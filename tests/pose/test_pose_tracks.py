@@ -1,14 +1,10 @@
-"""Tracks: assignment against SciPy, interpolation against closed forms, people who cross."""
+"""Tracks: interpolation against closed forms, people who cross."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 
-from vidkd.pose.assignment import assign
 from vidkd.pose.detector import PersonPose
 from vidkd.pose.tracks import Arrangement, Tracker, box_iou, fill, smooth
 from vidkd.recipe import TrackSettings
@@ -40,30 +36,6 @@ def linked(looks: dict[int, list], count: int, **settings: float) -> tuple[np.nd
     for frame, people in looks.items():
         tracker.look(frame, frame / RATE, people)
     return Arrangement(tracker, times(count), chosen).rows(0, count)
-
-
-@given(
-    rows=st.integers(0, 7),
-    columns=st.integers(0, 7),
-    seed=st.integers(0, 10_000),
-    whole=st.booleans(),
-)
-def test_an_assignment_costs_as_little_as_that_of_scipy(
-    rows: int, columns: int, seed: int, whole: bool
-) -> None:
-    cost = np.random.default_rng(seed).normal(size=(rows, columns)) * 3
-    if whole:  # ties
-        cost = cost.round()
-    pairs = assign(cost)
-    assert len(pairs) == min(rows, columns)
-    assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
-    expected = cost[linear_sum_assignment(cost)].sum()
-    assert sum(cost[pair] for pair in pairs) == pytest.approx(expected, abs=1e-9)
-
-
-def test_costs_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(ValueError, match="finite"):
-        assign(np.array([[0.0, np.inf]]))
 
 
 def test_the_overlap_of_boxes() -> None:

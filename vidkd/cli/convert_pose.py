@@ -32,7 +32,7 @@ def convert_pose(
             "is not a name of weights", path=output, remedy="let it end in .safetensors"
         )
     from vidkd.networks.lcrnet_converter import convert_lcrnet
-    from vidkd.pose.lcrnet_detector import save_network
+    from vidkd.pose.detector import save_network
 
     network = convert_lcrnet(checkpoint, anchors, upper)
     about = {"origin": f"converted from {checkpoint.name}"}

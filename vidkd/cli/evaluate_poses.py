@@ -36,9 +36,9 @@ def evaluate_poses(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say how far a pose detector agrees with labels it was not trained on."""
-    from vidkd.pose.agreement import measure_agreement
     from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
-    from vidkd.pose.labels import read_labels
+    from vidkd.pose.labels import load_pictures, read_labels
+    from vidkd.pose.metrics import evaluate_detector
 
     network = load_pose_detector(detector or DEFAULT_DETECTOR, device)
     network.least_score = min_score
@@ -46,8 +46,10 @@ def evaluate_poses(
     for source in data:
         frames = read_labels(source)
         count = len(frames) if limit is None else min(limit, len(frames))
+        chosen = [frames[number * len(frames) // count] for number in range(count)]
+        pictures = ((frame.people, image) for frame, image in load_pictures(chosen))
         with progress("evaluate-poses", count, "pictures") as advance:
-            scores = measure_agreement(network, frames, limit=limit, report=advance)
+            scores = evaluate_detector(network, pictures, advance)
         results[str(source)] = {"pictures": count, **scores.to_json()}
     if as_json:
         emit_json({"detector": network.name, "min_score": min_score, "results": results})

@@ -24,10 +24,10 @@ from vidkd.features.extract import Extraction, check_unchanged, finished_rows
 from vidkd.files import sha256
 from vidkd.pose.detector import DEFAULT_DETECTOR
 from vidkd.pose.files import find_poses, look_up, read_table
-from vidkd.pose.joints import JOINTS
 from vidkd.pose.poses import CHANNELS
 from vidkd.pose.tracks import Arrangement, Tracker
 from vidkd.recipe import FrameSettings, PoseSettings
+from vidkd.skeletons import JOINTS
 from vidkd.video import Frame, VideoFile, probe, read_frames
 from vidkd.video.watched import stamp
 from vidkd.workers import Report

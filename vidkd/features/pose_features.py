@@ -34,8 +34,8 @@ from vidkd.features.pose import with_least_score
 from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
 from vidkd.pose.normalise import lift, normalise
 from vidkd.pose.poses import load_poses
-from vidkd.pose.skeletons import find_skeleton
 from vidkd.recipe import FrameSettings, ModelCard, PoseExtraction, SnippetSettings
+from vidkd.skeletons import find_skeleton
 from vidkd.video import VideoFile, probe, snippet_count, snippet_pts
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from vidkd.files import sha256
 from vidkd.finetuning.snippets import Clip, LabelledVideo
 from vidkd.pose.normalise import lift, mirror, normalise, rotate
 from vidkd.pose.poses import load_poses
-from vidkd.pose.skeletons import find_skeleton
 from vidkd.recipe import FrameSettings, PoseAugmentation
 from vidkd.recipe.jobs import PoseEncoderJob
+from vidkd.skeletons import find_skeleton
 
 Array = np.ndarray
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vidkd.networks.agcn_graph import adjacency
-from vidkd.pose.skeletons import Skeleton, find_skeleton
 from vidkd.recipe import PoseNetworkSettings
+from vidkd.skeletons import Skeleton, find_skeleton
 
 TEMPORAL_KERNEL = 9
 _SUBSETS = 3

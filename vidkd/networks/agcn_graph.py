@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidkd.pose.skeletons import Skeleton
+from vidkd.skeletons import Skeleton
 
 
 def adjacency(skeleton: Skeleton) -> Tensor:

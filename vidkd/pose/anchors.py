@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidkd.errors import VidkdError
-from vidkd.pose.joints import JOINTS, LOWER
+from vidkd.skeletons import JOINTS, LOWER
 
 Array = np.ndarray
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from vidkd.pose.joints import FLIP
 from vidkd.pose.labels import LabelledPerson
+from vidkd.skeletons import FLIP
 
 Array = np.ndarray
 

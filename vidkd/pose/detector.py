@@ -1,28 +1,45 @@
-"""What a pose detector gives: people with 13 joints in 2D and 3D."""
+"""The pose detector: pictures in, people with 13 joints in 2D and 3D out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
+import cv2
 import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
 
 from vidkd.errors import UsageError, WeightsError
 from vidkd.files import resources
-from vidkd.recipe import pose_detector_cards
+from vidkd.networks.device import select_device
+from vidkd.networks.lcrnet import DIVISOR, LCRNet, PoseNetSettings, Regions, with_weights
+from vidkd.networks.weights import load_weights, save_weights, state_sha256
+from vidkd.pose.anchors import person_box
+from vidkd.pose.proposals import LEAST_SCORE, Person, integrate
+from vidkd.recipe import describe, pose_detector_cards
+from vidkd.skeletons import root
 
 Array = np.ndarray
 
 DEFAULT_DETECTOR = "lcrnet-small"
 DETECTOR_FILE = "detector.safetensors"
 """The weights in a run folder of ``vidkd train-pose``."""
+NETWORK = "lcrnet"
+LEAST_PERSON_SCORE = 0.5
+"""People are reported whose probability is at least this; see ``docs/pose.md`` for its choice."""
+_SPREAD = 0.1
+"""Disagreement of proposals about a joint, in box heights, that divides its confidence by e."""
+_OUTSIDE = 0.25
+"""What the confidence of a joint outside the picture is multiplied by."""
 
 
 @dataclass(frozen=True)
 class PersonPose:
-    """One person in one image; joints in the order of :data:`vidkd.pose.joints.JOINTS`.
+    """One person in one image; joints in the order of :data:`vidkd.skeletons.JOINTS`.
 
     Attributes:
         box: (4,) x0, y0, x1, y1 in pixels of the given image; the middle of the first pixel is
@@ -41,18 +58,84 @@ class PersonPose:
     score: float
 
 
-class PoseDetector(Protocol):
-    """Anything that finds people and their poses in images."""
+class PoseDetector:
+    """LCR-Net++ as a detector: pictures in, people out.
 
-    name: str
-    weights_sha256: str
-    """Identifies what computed a pose, for the provenance of caches."""
-    least_score: float
-    """People with a lower score are not reported; may be set."""
+    Args:
+        network: with anchor poses and weights.
+        name: of the detector, for provenance.
+        weights_sha256: of the weights, for provenance.
+        device: where to run.
+        least_score: people below this probability are not reported.
+        batch_size: pictures of one size per call of the network.
+    """
+
+    def __init__(
+        self,
+        network: LCRNet,
+        name: str,
+        weights_sha256: str,
+        device: torch.device,
+        least_score: float = LEAST_PERSON_SCORE,
+        batch_size: int | None = None,
+    ) -> None:
+        self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.name = name
+        self.weights_sha256 = weights_sha256
+        self.device = device
+        self.least_score = least_score
+        self.batch_size = batch_size or (4 if device.type == "cpu" else 32)
 
     def __call__(self, images: Sequence[Array]) -> list[list[PersonPose]]:
         """Return the people of each image (H, W, 3) uint8 RGB, best first."""
-        ...
+        result: list[list[PersonPose]] = [[] for _ in images]
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for number, image in enumerate(images):
+            shapes.setdefault(image.shape, []).append(number)
+        for shape, numbers in shapes.items():
+            for start in range(0, len(numbers), self.batch_size):
+                batch = numbers[start : start + self.batch_size]
+                inputs, size = prepare([images[i] for i in batch], self.network.settings)
+                found = self.network(inputs.to(self.device), [size] * len(batch))
+                for number, regions in zip(batch, found, strict=True):
+                    result[number] = self._people(regions, size, (shape[0], shape[1]))
+        return result
+
+    def _people(
+        self, regions: Regions, size: tuple[int, int], original: tuple[int, int]
+    ) -> list[PersonPose]:
+        scale = np.array([original[1] / size[1], original[0] / size[0]], np.float32)
+        probability = regions.scores.cpu().numpy()
+        region, anchor = np.nonzero(probability >= LEAST_SCORE / probability.shape[1])
+        # Corners of pictures are at -0.5: the middle of the first pixel is (0, 0) in both.
+        poses_2d = (regions.poses_2d.cpu().numpy()[region, anchor] + 0.5) * scale - 0.5
+        poses_3d = regions.poses_3d.cpu().numpy()[region, anchor]
+        scores = probability[region, anchor]
+        upper = anchor >= self.network.settings.full
+        boxes = (regions.boxes.cpu().numpy()[region].reshape(-1, 2, 2) + 0.5) * scale - 0.5
+        people = []
+        for person in integrate(poses_2d, poses_3d, scores, upper, original):
+            own = person.members
+            # The summed score grows with the number of regions on a person; the probability that
+            # the best region gives to this pose is comparable between pictures.
+            score = float(np.bincount(region[own], scores[own]).max())
+            if score < self.least_score:
+                continue
+            weights = scores[own] / scores[own].sum()
+            box = (weights[:, None] * boxes[own].reshape(-1, 4)).sum(axis=0)
+            # The joints are regressed once more than the regions, so that they say more.
+            around = person_box(person.joints_2d, np.ones(len(person.joints_2d)), original)
+            box = box if around is None else around[0]
+            people.append(
+                PersonPose(
+                    box=box.astype(np.float32),
+                    joints_2d=person.joints_2d.astype(np.float32),
+                    joints_3d=(person.joints_3d - root(person.joints_3d)).astype(np.float32),
+                    scores=joint_scores(person, poses_2d[own], weights, box, original, score),
+                    score=min(1.0, score),
+                )
+            )
+        return sorted(people, key=lambda item: -item.score)
 
 
 def load_pose_detector(
@@ -69,9 +152,6 @@ def load_pose_detector(
         UsageError: there is no such detector or device.
         WeightsError: its file is damaged, or of another network.
     """
-    from vidkd.networks.device import select_device
-    from vidkd.pose.lcrnet_detector import LCRNetDetector, load_network
-
     target = select_device(device)
     path = detector_file(name_or_file)
     network, header = load_network(path)
@@ -81,7 +161,7 @@ def load_pose_detector(
         raise WeightsError(
             "holds other weights than its card says", path=path, remedy="install vidkd again"
         )
-    return LCRNetDetector(network, str(header["card"]), digest, target)
+    return PoseDetector(network, str(header["card"]), digest, target)
 
 
 def detector_file(name_or_file: str | Path) -> Path:
@@ -103,3 +183,110 @@ def detector_file(name_or_file: str | Path) -> Path:
         f"there is no pose detector {str(name_or_file)!r}",
         remedy=f"give a run folder of `vidkd train-pose`, its file, or one of: {known}",
     )
+
+
+def joint_scores(
+    person: Person,
+    poses_2d: Array,
+    weights: Array,
+    box: Array,
+    size: tuple[int, int],
+    score: float,
+) -> Array:
+    """Return the confidence (13,) of each joint: the person's, less where the proposals disagree.
+
+    LCR-Net++ gives none. The weighted spread of the proposals is a substitute that orders joints
+    by their errors, no probability; joints outside the picture count for less.
+    """
+    apart = ((poses_2d - person.joints_2d) ** 2).sum(axis=-1)
+    spread = np.sqrt((weights[:, None] * apart).sum(axis=0)) / max(1.0, float(box[3] - box[1]))
+    inside = ((person.joints_2d >= -0.5) & (person.joints_2d <= np.array(size[::-1]) - 0.5)).all(-1)
+    values = min(1.0, score) * np.exp(-spread / _SPREAD) * np.where(inside, 1.0, _OUTSIDE)
+    return values.astype(np.float32)
+
+
+def prepare(images: Sequence[Array], settings: PoseNetSettings) -> tuple[Tensor, tuple[int, int]]:
+    """Resize images of one shape to what the network sees, and pad them.
+
+    Returns:
+        (N, 3, H, W) float32 in [0, 255] with H and W multiples of the network's largest stride,
+        and the height and width without the padding.
+    """
+    height, width = images[0].shape[:2]
+    scale = settings.short_side / min(height, width)
+    scale = min(scale, settings.long_side / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    divisor = DIVISOR if settings.backbone == "inception" else 2 * DIVISOR
+    padded = tuple(-(-side // divisor) * divisor for side in size)
+    batch = np.empty((len(images), *padded, 3), np.uint8)
+    batch[:] = np.asarray(settings.mean).astype(np.uint8)
+    for row, image in zip(batch, images, strict=True):
+        how = cv2.INTER_AREA if scale < 0.6 else cv2.INTER_LINEAR
+        row[: size[0], : size[1]] = (
+            image if size == (height, width) else cv2.resize(image, size[::-1], interpolation=how)
+        )
+    return torch.from_numpy(batch).permute(0, 3, 1, 2).float(), size
+
+
+def save_network(
+    path: Path, network: LCRNet, name: str, about: dict[str, Any], *, half: bool = True
+) -> str:
+    """Write a network as safetensors with its settings; return the hash of the weights.
+
+    Args:
+        path: the file.
+        network: with its anchor poses.
+        name: of the detector.
+        about: further keys of the header: training data, validation.
+        half: in float16.
+
+    Raises:
+        VidkdError: the file cannot be written.
+    """
+    state: dict[str, Tensor] = {}
+    for key, value in network.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        # Statistics of the normalisation span more orders of magnitude than float16 has.
+        keep = not half or key.endswith(("running_mean", "running_var"))
+        state[key] = value.detach().cpu().float() if keep else value.detach().cpu().half()
+    digest = state_sha256(state)
+    header = {
+        "format": 1,
+        "network": NETWORK,
+        "card": name,
+        "settings": network.settings.model_dump(mode="json"),
+        "weights_sha256": digest,
+        **about,
+    }
+    save_weights(path, state, header)
+    return digest
+
+
+def load_network(path: Path) -> tuple[LCRNet, dict[str, Any]]:
+    """Read what :func:`save_network` wrote, as float32 on the CPU, with its header.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or of another network.
+    """
+    state, header = load_weights(path)
+    remedy = "give a file that `vidkd train-pose` wrote"
+    if header["network"] != NETWORK:
+        raise WeightsError(
+            f"holds the network {header['network']!r}, no pose detector", path=path, remedy=remedy
+        )
+    try:
+        settings = PoseNetSettings.model_validate(header["settings"])
+    except (KeyError, ValidationError) as error:
+        why = describe(error) if isinstance(error, ValidationError) else "no settings"
+        raise WeightsError(
+            f"has a header that this version cannot read: {why}", path=path, remedy=remedy
+        ) from error
+    if header.get("weights_sha256") != state_sha256(state):
+        raise WeightsError(
+            "was damaged since it was written (its content has another hash)",
+            path=path,
+            remedy="copy or train it again",
+        )
+    state = {name: value.float() for name, value in state.items()}
+    return with_weights(settings, state, path), header

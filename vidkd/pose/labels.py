@@ -30,7 +30,7 @@ import numpy as np
 
 from vidkd.errors import AnnotationError, VideoError
 from vidkd.files import write_json
-from vidkd.pose.joints import JOINTS, from_blazepose33, from_coco17
+from vidkd.skeletons import JOINTS, from_blazepose33, from_coco17
 from vidkd.video import read_frames
 
 Array = np.ndarray
@@ -48,7 +48,7 @@ _LEAST_SCORE = 0.05
 
 @dataclass(frozen=True)
 class LabelledPerson:
-    """One person in a picture, with the 13 joints of :data:`vidkd.pose.joints.JOINTS`.
+    """One person in a picture, with the 13 joints of :data:`vidkd.skeletons.JOINTS`.
 
     Attributes:
         joints_2d: (13, 2) pixels, which may lie outside the picture; NaN when unknown.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from vidkd.pose.anchors import person_box
-from vidkd.pose.detector import PersonPose
-from vidkd.pose.joints import root
+from vidkd.pose.detector import PersonPose, PoseDetector
 from vidkd.pose.labels import LabelledPerson
+from vidkd.skeletons import root
 
 Array = np.ndarray
 
@@ -122,6 +123,29 @@ class PoseEvaluation:
             people=self._people,
             detections=self._detections,
         )
+
+
+def evaluate_detector(
+    detector: PoseDetector,
+    pictures: Iterable[tuple[Sequence[LabelledPerson], Array]],
+    report: Callable[[float], None] = lambda count: None,
+    batch_size: int = 1,
+) -> PoseScores:
+    """Compare a detector with labelled pictures.
+
+    Args:
+        detector: what is measured.
+        pictures: people and picture (H, W, 3) uint8 RGB.
+        report: called with the number of pictures done since the last call.
+        batch_size: pictures given to the detector at once.
+    """
+    evaluation = PoseEvaluation()
+    pictures = iter(pictures)
+    while batch := list(itertools.islice(pictures, batch_size)):
+        for (people, image), found in zip(batch, detector([i for _, i in batch]), strict=True):
+            evaluation.add(people, found, (image.shape[0], image.shape[1]))
+        report(len(batch))
+    return evaluation.result()
 
 
 def match(people: Array, found: Array, least: float = MATCH) -> list[tuple[int, int]]:

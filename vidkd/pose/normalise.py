@@ -10,8 +10,8 @@ import numpy as np
 
 from vidkd.errors import UsageError
 from vidkd.pose.poses import Poses
-from vidkd.pose.skeletons import Skeleton
 from vidkd.recipe import PoseInputSettings
+from vidkd.skeletons import Skeleton
 
 Array = np.ndarray
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vidkd.cache import CacheFile
 from vidkd.errors import CacheError
-from vidkd.pose.joints import JOINTS
+from vidkd.skeletons import JOINTS
 
 Array = np.ndarray
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidkd.pose.joints import LOWER
+from vidkd.skeletons import LOWER
 
 Array = np.ndarray
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidkd.pose.joints import BONES
 from vidkd.pose.poses import Poses
+from vidkd.skeletons import BONES
 from vidkd.video import VideoWriter, probe, read_frames
 
 Array = np.ndarray

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
-from vidkd.pose.assignment import assign
 from vidkd.pose.detector import PersonPose
-from vidkd.pose.joints import JOINTS
 from vidkd.pose.poses import CHANNELS
 from vidkd.recipe import TrackSettings
+from vidkd.skeletons import JOINTS
 
 Array = np.ndarray
 
@@ -114,7 +114,7 @@ class Tracker:
         costs = np.array([[track.cost(time, item) for item in people] for track in self._alive])
         costs = np.minimum(costs.reshape(len(self._alive), len(people)), _FORBIDDEN)
         taken = set()
-        for row, column in assign(costs):
+        for row, column in zip(*linear_sum_assignment(costs), strict=True):
             if costs[row, column] < _FORBIDDEN:
                 self._alive[row].add(frame, time, people[column])
                 taken.add(column)

@@ -27,12 +27,17 @@ from vidkd.networks.lcrnet import LCRNet, PoseNetSettings
 from vidkd.networks.lcrnet_backbones import InceptionPyramid
 from vidkd.networks.weights import state_sha256
 from vidkd.pose.anchors import AnchorPoses
-from vidkd.pose.detector import DETECTOR_FILE, detector_file
+from vidkd.pose.detector import (
+    DETECTOR_FILE,
+    PoseDetector,
+    detector_file,
+    load_network,
+    save_network,
+)
 from vidkd.pose.job import PoseTrainingResult
-from vidkd.pose.lcrnet_detector import LCRNetDetector, load_network, save_network
 from vidkd.pose.losses import losses
-from vidkd.pose.metrics import PoseEvaluation, PoseScores
-from vidkd.pose.pictures import Batches, LabelledPicture, PoseData
+from vidkd.pose.metrics import PoseScores, evaluate_detector
+from vidkd.pose.pictures import Batches, PoseData
 from vidkd.recipe.jobs import PoseTrainingJob
 
 ASPECT = 4 / 3
@@ -40,9 +45,10 @@ ASPECT = 4 / 3
 _WARM_UP = 0.03
 """Share of the steps in which the learning rate rises."""
 _LARGEST_GRADIENT = 5.0
+_BATCH = 8
+"""Pictures validated on at once."""
 _PRETRAINED_SHARE = 0.25
 """Pretrained layers learn at this share of the learning rate."""
-_BATCH = 8
 
 
 def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
@@ -75,19 +81,6 @@ def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(job.seed)
             return _Run(job, data, start, folder, device).run()
-
-
-def evaluate_detector(
-    detector: LCRNetDetector, pictures: tuple[LabelledPicture, ...]
-) -> PoseScores:
-    """Compare a detector with labelled pictures."""
-    evaluation = PoseEvaluation()
-    for first in range(0, len(pictures), _BATCH):
-        batch = pictures[first : first + _BATCH]
-        images = [picture.decode() for picture in batch]
-        for picture, image, found in zip(batch, images, detector(images), strict=True):
-            evaluation.add(picture.people, found, image.shape[:2])
-    return evaluation.result()
 
 
 class _Run:
@@ -181,7 +174,8 @@ class _Run:
                 path=self.folder.path,
                 remedy="use a smaller --learning-rate, in another --output",
             )
-        scores = evaluate_detector(self._detector(), self.data.validation)
+        pictures = ((picture.people, picture.decode()) for picture in self.data.validation)
+        scores = evaluate_detector(self._detector(), pictures, batch_size=_BATCH)
         row = {"epoch": number, "learning_rate": rate}
         row |= {f"loss_{name}": value for name, value in sums.items()}
         row |= {f"validation_{name}": value for name, value in scores.to_json().items()}
@@ -201,8 +195,8 @@ class _Run:
             self.job.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
         )
 
-    def _detector(self) -> LCRNetDetector:
-        return LCRNetDetector(self.network, self.job.detector_name, "", self.device)
+    def _detector(self) -> PoseDetector:
+        return PoseDetector(self.network, self.job.detector_name, "", self.device)
 
     def _save(self, scores: PoseScores) -> None:
         """Write the weights if none were better, and the state."""

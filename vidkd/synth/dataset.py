@@ -15,8 +15,8 @@ import numpy as np
 from vidkd.console import progress
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import atomic_path, write_json
-from vidkd.pose.joints import JOINTS
 from vidkd.recipe import SynthSettings
+from vidkd.skeletons import JOINTS
 from vidkd.synth.part import CLASSES
 from vidkd.synth.render import Film, Shot, frame_times, plan
 from vidkd.video import VideoWriter

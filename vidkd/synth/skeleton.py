@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidkd.pose.joints import JOINTS
+from vidkd.skeletons import JOINTS
 
 Array = np.ndarray
 
