@@ -86,7 +86,7 @@ def verify(path: Path, *, deep: bool = True) -> list[str]:
                 problems.append("times run backwards")
             if deep:
                 digest = hashlib.sha256()
-                for block in file.stored_blocks():
+                for block in file.blocks():
                     digest.update(block.tobytes())
                 digest.update(file.pts.tobytes())
                 for name in file.more_names:

@@ -7,10 +7,7 @@ second of every row); root attributes ``schema_version``, ``artefact``, ``source
 when there is none), and ``sha256``: the hash of the bytes of ``data``, then of ``pts``, then of
 name and bytes of each further dataset in the order of names, then of the provenance as JSON.
 Poses have the further dataset ``tracks``; it has as many rows as ``data``. The attribute ``codec``
-says how rows are packed: ``zstd``, or ``jpeg-95``. In the second case there is no ``data`` but
-``jpeg`` (n,) uint8, the JPEG pictures of all rows and channels one after the other, ``ends`` (T, C)
-int64, where each of them ends, and the attribute ``row_shape`` (H, W, C); the hash is that of
-``jpeg``, ``pts``, and the name and bytes of ``ends``.
+is ``zstd``: rows are compressed without loss.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ import json
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 from vidkd.cache.provenance import ARTEFACTS, Artefact, Provenance, Source
 from vidkd.errors import UsageError
@@ -27,7 +24,6 @@ from vidkd.keys import KeyIndex
 
 SCHEMA_VERSION = 1
 DTYPES = frozenset({"uint8", "int16", "int32", "int64", "float16", "float32", "float64"})
-Codec: TypeAlias = Literal["zstd", "jpeg"]
 
 
 def cache_path(cache: Path, artefact: str, key: str, encoder: str | None = None) -> Path:

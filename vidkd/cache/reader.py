@@ -12,7 +12,6 @@ import h5py
 import hdf5plugin  # noqa: F401 - importing it makes HDF5 able to read zstd
 import numpy as np
 
-from vidkd.cache.jpeg import JPEG, JpegRows
 from vidkd.cache.layout import DTYPES, SCHEMA_VERSION, as_text, first_line, from_attributes
 from vidkd.cache.provenance import Provenance, differences
 from vidkd.errors import CacheError, VidkdError
@@ -30,8 +29,7 @@ class CacheFile:
     Attributes:
         path: the file.
         provenance: what the rows come from.
-        data: h5py dataset (T, ...), or ``JpegRows``, which is read like one; read through ``rows``
-            for errors that name the file.
+        data: h5py dataset (T, ...); read through ``rows`` for errors that name the file.
         pts: (T, 2) float64, start and end second of every row.
         sha256: hash of the content, as recorded.
 
@@ -57,7 +55,13 @@ class CacheFile:
                     )
                 self.provenance = from_attributes(self._file.attrs)
                 self.sha256 = as_text(self._file.attrs["sha256"])
-                self.data = self._open_rows()
+                if "jpeg" in self._file:
+                    raise CacheError(
+                        "holds flow as JPEG, which vidkd reads no more",
+                        path=self.path,
+                        remedy="compute it again with `vidkd extract-flow --overwrite`",
+                    )
+                self.data = _checked(self.path, self._file, "data")
                 points = _checked(self.path, self._file, "pts")
                 if points.shape != (len(self.data), 2) or points.dtype != np.float64:
                     raise _damaged(self.path, "has another number of rows in data and pts")
@@ -65,18 +69,6 @@ class CacheFile:
         except BaseException:
             self._file.close()
             raise
-
-    def _open_rows(self) -> h5py.Dataset | JpegRows:
-        if "jpeg" not in self._file:
-            return _checked(self.path, self._file, "data")
-        if as_text(self._file.attrs["codec"]) != JPEG:
-            raise ValueError("an unknown codec")
-        coded = _checked(self.path, self._file, "jpeg")
-        ends = _checked(self.path, self._file, "ends")
-        if coded.dtype != np.uint8 or ends.dtype != np.int64:
-            raise ValueError("pictures of another type")
-        shape = tuple(int(side) for side in self._file.attrs["row_shape"])
-        return JpegRows(self.path, coded, ends[:], shape)
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -94,7 +86,7 @@ class CacheFile:
     def more_names(self) -> list[str]:
         """Names of the further datasets, sorted."""
         with _read_errors(self.path):
-            return sorted(set(self._file) - {"data", "jpeg", "pts"})
+            return sorted(set(self._file) - {"data", "pts"})
 
     def more(self, name: str) -> np.ndarray:
         """Read a further dataset, (T, ...), such as ``tracks`` of poses.
@@ -115,18 +107,6 @@ class CacheFile:
         step = self.data.chunks[0]
         for start in range(0, len(self), step):
             yield self.rows(start, start + step)
-
-    def stored_blocks(self) -> Iterator[np.ndarray]:
-        """Read what the file's hash is over: the rows, or the bytes they are coded as.
-
-        Raises:
-            CacheError: the stored bytes do not match their check sum.
-        """
-        if isinstance(self.data, JpegRows):
-            with _read_errors(self.path):
-                yield from self.data.coded_blocks()
-        else:
-            yield from self.blocks()
 
     def close(self) -> None:
         """Close the file; ``pts`` and ``provenance`` stay usable."""

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import h5py
 import hdf5plugin
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from vidkd.cache.jpeg import JPEG, encode_row
-from vidkd.cache.layout import DTYPES, SCHEMA_VERSION, Codec, canonical, to_attributes
+from vidkd.cache.layout import DTYPES, SCHEMA_VERSION, canonical, to_attributes
 from vidkd.cache.provenance import Provenance
 from vidkd.errors import CacheError
 from vidkd.files import atomic_path
@@ -44,8 +43,6 @@ class CacheWriter:
         dtype: type of ``data`` on disk.
         more: further datasets with one row for each row of ``data``: the shape of a row and the
             type, by name. They are kept in memory until the end, as ``pts`` is.
-        codec: ``zstd`` loses nothing; ``jpeg`` is for rows (H, W, C) uint8, and loses a little.
-            The provenance must say so (see ``vidkd.cache.jpeg.JPEG``).
 
     Raises:
         VidkdError: the folder cannot be written, or the disk is full.
@@ -59,8 +56,6 @@ class CacheWriter:
         row_shape: tuple[int, ...],
         dtype: DTypeLike,
         more: Mapping[str, tuple[tuple[int, ...], DTypeLike]] | None = None,
-        *,
-        codec: Codec = "zstd",
     ) -> None:
         self.path = Path(path)
         self.provenance = provenance
@@ -72,20 +67,14 @@ class CacheWriter:
         for stored in (self.dtype, *(kind for _, kind in self._more.values())):
             if stored.name not in DTYPES:
                 raise ValueError(f"{stored} cannot be stored; use one of {sorted(DTYPES)}")
-        if codec == "jpeg" and (self.dtype != np.uint8 or len(self.row_shape) != 3 or more):
-            raise ValueError("only rows (H, W, C) of bytes, and nothing else, can be JPEG")
-        self._jpeg = codec == "jpeg"
         self.frame_count: int | None = None
         self.rows = 0
         self._hash = hashlib.sha256()
         self._pts: list[np.ndarray] = []
         self._more_rows: dict[str, list[np.ndarray]] = {name: [] for name in self._more}
         self._pending: list[np.ndarray] = []
-        # What is stored of a row: itself, or bytes one after the other.
-        self._unit_shape = () if self._jpeg else self.row_shape
-        unit_bytes = max(1, math.prod(self._unit_shape) * self.dtype.itemsize)
-        self._chunk_units = max(1, _CHUNK_BYTES // unit_bytes)
-        self._coded_bytes = 0
+        row_bytes = max(1, math.prod(self.row_shape) * self.dtype.itemsize)
+        self._chunk_rows = max(1, _CHUNK_BYTES // row_bytes)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -101,16 +90,15 @@ class CacheWriter:
             # v110: object headers and chunk indices carry check sums.
             self._file = h5py.File(self._disk, "w", libver=("v110", "v110"))
             stack.push(self._close)
-            packed: Mapping[str, Any] = hdf5plugin.Zstd(clevel=_ZSTD_LEVEL)
             self._data = self._file.create_dataset(
-                "jpeg" if self._jpeg else "data",
-                shape=(0, *self._unit_shape),
-                maxshape=(None, *self._unit_shape),
-                chunks=(self._chunk_units, *self._unit_shape),
+                "data",
+                shape=(0, *self.row_shape),
+                maxshape=(None, *self.row_shape),
+                chunks=(self._chunk_rows, *self.row_shape),
                 dtype=self.dtype,
                 shuffle=self.dtype.itemsize > 1,
                 fletcher32=True,
-                **({} if self._jpeg else packed),
+                **hdf5plugin.Zstd(clevel=_ZSTD_LEVEL),
             )
             self._disk.check()
             self._stack = stack.pop_all()
@@ -145,24 +133,13 @@ class CacheWriter:
             self._more_rows[name].append(values.copy())
         self._pts.append(times.copy())
         self.rows += len(array)
-        if self._jpeg:
-            array = self._coded(array)
         self._hash.update(array.tobytes())
         # Only whole chunks are written, so that none is decompressed and compressed again. A
         # copy, because the caller may use its buffer again.
         pending = np.concatenate([*self._pending, array]) if self._pending else array.copy()
-        whole = len(pending) - len(pending) % self._chunk_units
+        whole = len(pending) - len(pending) % self._chunk_rows
         self._write(pending[:whole])
         self._pending = [pending[whole:]] if whole < len(pending) else []
-
-    def _coded(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows as the bytes of their pictures, and note where each picture ends."""
-        pictures = [encode_row(row) for row in rows]
-        sizes = np.array([[len(plane) for plane in row] for row in pictures], np.int64)
-        ends = self._coded_bytes + np.cumsum(sizes).reshape(sizes.shape)
-        self._coded_bytes += int(sizes.sum())
-        self._more_rows.setdefault("ends", []).append(ends)
-        return np.concatenate([plane for row in pictures for plane in row])
 
     def _write(self, array: np.ndarray) -> None:
         if len(array):
@@ -200,9 +177,7 @@ class CacheWriter:
             attributes[name] = value
         attributes["sha256"] = self._hash.hexdigest()
         attributes["schema_version"] = SCHEMA_VERSION
-        attributes["codec"] = JPEG if self._jpeg else "zstd"
-        if self._jpeg:
-            attributes["row_shape"] = self.row_shape
+        attributes["codec"] = "zstd"
 
     def _close(
         self,

@@ -26,13 +26,6 @@ class Backend(StrEnum):
     torch = "torch"
 
 
-class Codec(StrEnum):
-    """Packings of flow on disk."""
-
-    zstd = "zstd"
-    jpeg = "jpeg"
-
-
 class Stream(StrEnum):
     """What snippets are made of."""
 
@@ -105,9 +98,6 @@ def extract_flow(
         typer.Option(help="TV-L1 implementation. auto: torch if the device is cuda, else numba."),
     ] = Backend.auto,
     bound: Annotated[float, typer.Option(help="Pixels at which flow is clipped.")] = 20.0,
-    codec: Annotated[
-        Codec, typer.Option(help="zstd loses nothing; jpeg takes half the room.")
-    ] = Codec.zstd,
     device: Device = "auto",
     workers: Annotated[
         int | None,
@@ -129,7 +119,7 @@ def extract_flow(
 
     frames = checked_settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
     place = _flow_device(backend, device)
-    flow = checked_settings(FlowSettings, backend=backend.value, bound=bound, codec=codec.value)
+    flow = checked_settings(FlowSettings, backend=backend.value, bound=bound)
     videos = find_videos(inputs, root)
     task = FlowTask(cache, frames, flow, overwrite, device=place)
     if dry_run:

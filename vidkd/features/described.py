@@ -14,7 +14,7 @@ from vidkd.cache import (
     differences,
     library_versions,
 )
-from vidkd.errors import CacheError, UsageError
+from vidkd.errors import CacheError
 from vidkd.recipe import FlowSettings, FrameSettings, ModelCard, SnippetSettings
 from vidkd.video import VideoFile, probe
 
@@ -61,7 +61,6 @@ def feature_provenance(
     Without ``flow_cache`` the flow is computed on ``device``, and described as if it was cached.
 
     Raises:
-        UsageError: flow that is not kept is to be coded as JPEG.
         VideoError: the video cannot be opened.
         CacheError: the flow is missing, damaged, or was computed with other settings.
     """
@@ -80,11 +79,6 @@ def feature_provenance(
         from vidkd.flow import flow_settings
 
         flow = flow or FlowSettings()
-        if flow.codec != "zstd":
-            raise UsageError(
-                f"flow that is not kept cannot be coded as {flow.codec}",
-                remedy="leave out the codec, or --no-flow-cache",
-            )
         settings["flow"] = flow_settings(flow, device)
         packages = _FLOW_PACKAGES
     elif card.modality == "flow":

@@ -21,7 +21,6 @@ from vidkd.cache import (
     state,
     verify,
 )
-from vidkd.cache.layout import Codec
 from vidkd.errors import CacheError, UsageError, VideoError, VidkdError
 from vidkd.features.described import FeatureType, feature_provenance, flow_provenance
 from vidkd.files import sha256
@@ -89,7 +88,7 @@ def extract_flow(
     fields = flow_rows(decoded, flow, threads, device)
     blocks = ((row.image[None], np.array([[row.start, row.end]])) for row in fields)
     checked = of_one_video(blocks, video, before, provenance)
-    rows = _write(path, provenance, checked, "uint8", decoded, flow.codec)
+    rows = _write(path, provenance, checked, "uint8", decoded)
     return Extraction(path, rows, False)
 
 
@@ -132,8 +131,7 @@ def extract_features(
         report: called with the number of frames done since the last call.
 
     Raises:
-        UsageError: modality, crop and encoder do not fit each other, or flow that is not kept is
-            to be coded as JPEG.
+        UsageError: modality, crop and encoder do not fit each other.
         VideoError: the video cannot be decoded, or changed meanwhile.
         CacheError: the cache holds a stale or damaged file and ``overwrite`` is off, or the
             flow is missing or was computed with other settings.
@@ -320,14 +318,13 @@ def _write(
     blocks: Iterable[Block],
     dtype: str,
     frames: _Counted,
-    codec: Codec = "zstd",
 ) -> int:
     remove_leftovers(path)
     blocks = iter(blocks)
     first = next(blocks, None)
     if first is None:
         raise VideoError("has no frames", path=provenance.source.name, remedy="check the file")
-    with CacheWriter(path, provenance, first[0].shape[1:], dtype, codec=codec) as writer:
+    with CacheWriter(path, provenance, first[0].shape[1:], dtype) as writer:
         writer.append(*first)
         for rows, pts in blocks:
             writer.append(rows, pts)

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vidkd.cache.jpeg import JPEG
 from vidkd.flow.quantise import SCHEME, quantise
 from vidkd.flow.tvl1 import DEFAULTS, flow_function, resolve
 from vidkd.recipe import FlowSettings
@@ -35,10 +34,7 @@ def to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def flow_settings(settings: FlowSettings, device: str = "cpu") -> dict[str, Any]:
-    """Return everything that defines the stored numbers, for the provenance of a cache file.
-
-    A codec that loses nothing is not among them: it does not change the numbers.
-    """
+    """Return everything that defines the stored numbers, for the provenance of a cache file."""
     return {
         "algorithm": "tv-l1",
         "backend": resolve(settings.backend, device),
@@ -47,7 +43,6 @@ def flow_settings(settings: FlowSettings, device: str = "cpu") -> dict[str, Any]
         "bound": settings.bound,
         "quantisation": SCHEME,
         "tail": "repeat-last-row",
-        **({"codec": JPEG} if settings.codec == "jpeg" else {}),
     }
 
 

@@ -34,8 +34,8 @@ class FlowSettings(Settings):
     """``auto`` is torch where flow is computed on a GPU, else numba."""
     bound: Annotated[float, Field(gt=0, le=200)] = 20.0
     """Pixels at which flow is clipped before it is stored in 8 bits."""
-    codec: Literal["zstd", "jpeg"] = "zstd"
-    """``zstd`` loses nothing; ``jpeg`` (quality 95) takes less than half the room."""
+    codec: Literal["zstd"] = "zstd"
+    """How the cache compresses it, without loss."""
 
 
 class TrackSettings(Settings):
