@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from vidkd.pose.labels import LabelledFrame, LabelledPerson, write_labels_file
+from vidkd.files import write_json
+from vidkd.pose.labels import FORMAT, LabelledFrame, LabelledPerson
 from vidkd.skeletons import BONES
 
 SIZE = (64, 96)
@@ -49,3 +54,30 @@ def write_people(folder: Path, count: int, seed: int = 0) -> Path:
         frames.append(LabelledFrame(path, None, (person,)))
     write_labels_file(folder / "labels.json", frames)
     return folder / "labels.json"
+
+
+def write_labels_file(path: Path, frames: Sequence[LabelledFrame]) -> None:
+    """Write 13-joint labels as a ``labels.json``; sources are written relative to its folder."""
+    entries = []
+    for frame in frames:
+        name = Path(os.path.relpath(frame.source, path.parent)).as_posix()
+        where = {"image": name} if frame.time is None else {"video": name, "time": frame.time}
+        entries.append({**where, "people": [_person_json(person) for person in frame.people]})
+    write_json(path, {"format": FORMAT, "joints": "vidkd-13", "frames": entries})
+
+
+def _person_json(person: LabelledPerson) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "joints_2d": [
+            None if math.isnan(float(xy.sum())) else [*(round(float(v), 2) for v in (*xy, score))]
+            for xy, score in zip(person.joints_2d, person.scores, strict=True)
+        ]
+    }
+    if person.box is not None:
+        entry["box"] = [round(float(v), 2) for v in person.box]
+    if not np.isnan(person.joints_3d).all():
+        entry["joints_3d"] = [
+            None if math.isnan(float(xyz.sum())) else [round(float(v), 4) for v in xyz]
+            for xyz in person.joints_3d
+        ]
+    return entry

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pictures_of_people import draw, write_people
 
 from vidkd.errors import AnnotationError, VideoError
-from vidkd.pose.augment import augment, plain
+from vidkd.pose.augment import augment
 from vidkd.pose.labels import LabelledPerson, load_pictures, read_labels
 from vidkd.recipe import SynthSettings
-from vidkd.skeletons import FLIP, JOINTS
+from vidkd.skeletons import FLIP
 from vidkd.synth import render_dataset
 
 
@@ -163,17 +163,3 @@ def test_augmentation_moves_joints_with_the_picture(
     np.testing.assert_allclose(
         lengths, np.linalg.norm(points[list(FLIP)] if mirrored else points, axis=1), rtol=1e-4
     )
-
-
-def test_plain_fits_the_whole_picture() -> None:
-    person = LabelledPerson(
-        np.array([[-0.5, -0.5], [199.5, 99.5]] + [[np.nan, np.nan]] * 11, np.float32),
-        np.ones(13, np.float32),
-        np.full((13, 3), np.nan, np.float32),
-    )
-    image, (moved,) = plain(np.full((100, 200, 3), 9, np.uint8), (person,), (64, 96))
-    assert image.shape == (64, 96, 3)
-    np.testing.assert_allclose(moved.joints_2d[:2], [[-0.5, -0.5], [95.5, 47.5]], atol=1e-5)
-    assert image[:48].min() == 9
-    assert image[50:].max() == 0
-    assert len(JOINTS) == len(moved.scores)

@@ -54,22 +54,6 @@ def augment(
     return image, tuple(moved(person, matrix, angle, mirrored, size) for person in people)
 
 
-def plain(
-    picture: Array, people: tuple[LabelledPerson, ...], size: tuple[int, int]
-) -> tuple[Array, tuple[LabelledPerson, ...]]:
-    """Return the whole picture fitted into the given size, and the people in it."""
-    matrix = fit(picture.shape[:2], size)
-    image = cv2.warpAffine(picture, matrix, size[::-1], flags=cv2.INTER_LINEAR)
-    return image, tuple(moved(person, matrix, 0.0, False, size) for person in people)
-
-
-def fit(source: tuple[int, ...], size: tuple[int, int]) -> Array:
-    """Return the matrix (2, 3) that scales a picture to the largest that fits, at the corner."""
-    scale = min(size[0] / source[0], size[1] / source[1])
-    # The middle of the first pixel is (0, 0), so that corners are at -0.5.
-    return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
-
-
 def moved(
     person: LabelledPerson, matrix: Array, angle: float, mirrored: bool, size: tuple[int, int]
 ) -> LabelledPerson:

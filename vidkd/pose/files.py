@@ -1,16 +1,8 @@
 """Poses that another program has computed, read from files and laid on a video's frames.
 
-For the video with key KEY, in a folder given as ``--poses``:
-
-- ``KEY.json``, a document of :mod:`vidkd.pose.labels` (``vidkd-13``, ``coco-17`` or
-  ``blazepose-33``) whose frames have a ``time`` in seconds, or a ``frame`` counted from 0; what
-  they say of ``image`` and ``video`` is passed over. ``size`` of a frame or of the document is
-  the [width, height] that its pixels refer to, the video's displayed size otherwise.
-- ``KEY.json``, a list of COCO results: ``image_id`` (the frame's number from 0, or a file name
-  that ends in it), ``keypoints`` (17 times x, y, score) and ``score``, one entry a person.
-- ``KEY.h5``, the exact poses of ``vidkd synth``.
-
-Or a file: one of these for one video, or a document whose frames name their videos by ``key``.
+docs/pose.md has the formats of ``--poses``: documents whose frames have a ``time`` or a number,
+lists of COCO results, and the exact poses of ``vidkd synth``; a file for each video, or a document
+for all, whose frames name their videos by ``key``.
 
 A listed frame without people was searched in vain. So were frames between listed ones that lie
 further apart than is usual in the file: programs that list people list no frame without them.
@@ -20,7 +12,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -30,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from vidkd.errors import AnnotationError, UsageError, VidkdError
+from vidkd.errors import UsageError, VidkdError
 from vidkd.pose.detector import PersonPose
-from vidkd.pose.labels import FORMAT, LabelledPerson, read_person, read_poses
+from vidkd.pose.labels import FORMAT, LabelledPerson, broken, read_json, read_person, read_poses
 
 Array = np.ndarray
 
@@ -42,32 +33,24 @@ _MARGIN = 0.1
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file says of one frame.
-
-    Attributes:
-        at: second, or number of the frame.
-        people: their poses.
-        size: width and height that pixels refer to; None for the video's own.
-    """
+    """What a file says of one frame."""
 
     at: float
+    """Second, or number of the frame."""
     people: tuple[LabelledPerson, ...]
     size: tuple[float, float] | None = None
+    """Width and height that pixels refer to; None for the video's own."""
 
 
 @dataclass(frozen=True)
 class PoseTable:
-    """The poses of one video, sorted by time.
-
-    Attributes:
-        path: the file.
-        by_number: whether entries are at numbers of frames instead of seconds.
-        entries: sorted by ``at``.
-    """
+    """The poses of one video."""
 
     path: Path
     by_number: bool
+    """Whether entries are at numbers of frames instead of seconds."""
     entries: tuple[Entry, ...]
+    """Sorted by ``at``."""
 
 
 def find_poses(poses: Path, key: str) -> Path:
@@ -103,10 +86,7 @@ def read_table(poses: Path, key: str) -> PoseTable:
         frames = read_poses(path)
         found = [Entry(frame.time or 0.0, frame.people) for frame in frames]
         return PoseTable(path, False, tuple(sorted(found, key=lambda item: item.at)))
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _broken(path, f"cannot be read ({error})") from error
+    data = read_json(path)
     try:
         if isinstance(data, list):
             entries, by_number = _coco_results(data), True
@@ -116,9 +96,9 @@ def read_table(poses: Path, key: str) -> PoseTable:
             raise ValueError(f"is neither {FORMAT} nor a list of COCO results")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         text = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise _broken(path, text) from error
+        raise broken(path, text) from error
     if not entries:
-        raise _broken(path, f"holds no frame of the video {key!r}")
+        raise broken(path, f"holds no frame of the video {key!r}")
     return PoseTable(path, by_number, tuple(sorted(entries, key=lambda item: item.at)))
 
 
@@ -152,7 +132,7 @@ def _coco_results(data: list[Any]) -> list[Entry]:
         keypoints = np.asarray(item["keypoints"], dtype=np.float64).reshape(17, 3)
         if not np.isfinite(keypoints).all():
             raise ValueError(f"[{number}].keypoints has values that are not finite")
-        # Some programs write heat map peaks, which exceed 1 by a hair or more.
+        # Some programs write heat map peaks, which may exceed 1.
         keypoints[:, 2] = keypoints[:, 2].clip(0, 1)
         person = read_person({"joints_2d": keypoints.tolist()}, "coco-17", f"[{number}]")
         people.setdefault(_frame_number(item["image_id"]), []).append(person)
@@ -244,7 +224,3 @@ def _person(person: LabelledPerson, scale: Array) -> PersonPose:
         box = np.zeros(4)
     score = float(person.scores.mean())
     return PersonPose(box, joints, np.asarray(person.joints_3d), np.asarray(person.scores), score)
-
-
-def _broken(path: Path, problem: str) -> AnnotationError:
-    return AnnotationError(problem, path=path, remedy="see the formats in docs/pose.md")

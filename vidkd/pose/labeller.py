@@ -1,17 +1,6 @@
 """A labeller: another program that finds people in pictures, spoken to over its standard streams.
 
-The protocol, version 1, is one JSON object a line, UTF-8. The labeller first writes
-
-    {"format": "vidkd-labeller", "version": 1, "name": NAME, "joints": SKELETON, "settings": {...}}
-
-with ``SKELETON`` a key of :data:`vidkd.pose.labels.MAPPINGS`. Then it reads lines such as
-``{"image": PATH, "time": SECOND}`` and answers each, before it reads the next, with
-
-    {"people": [{"joints_2d": [[x, y, score], ...], "joints_3d": [[x, y, z], ...], "box": [...]}]}
-
-where x and y are pixels (the middle of the first pixel is 0, 0), scores lie in [0, 1], and 3D is in
-metres: x right, y down, z away from the camera. A joint is null when it is unknown; ``joints_3d``
-and ``box`` (x0, y0, x1, y1) may be left out. It ends when its input ends. Standard error is free.
+docs/pose.md, "Your own labeller", has the protocol, one JSON object a line in UTF-8.
 """
 
 from __future__ import annotations
@@ -24,7 +13,6 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from vidkd.errors import VidkdError
@@ -78,18 +66,22 @@ class Labeller:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.hello = self._checked_hello(self._receive(_START_SECONDS))
+            hello = self._receive(_START_SECONDS)
         except BaseException:
             self._end()
             raise
+        if hello.get("format") != "vidkd-labeller" or hello.get("version") != 1:
+            raise self._failed("did not begin with the first line of the protocol, version 1")
+        if hello.get("joints") not in MAPPINGS:
+            raise self._failed(f"has joints {hello.get('joints')!r}, not one of {list(MAPPINGS)}")
+        self.hello = {
+            "name": str(hello.get("name", "")),
+            "joints": hello["joints"],
+            "settings": hello.get("settings", {}),
+        }
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def __call__(self, image: Path, time: float) -> list[dict[str, Any]]:
@@ -126,24 +118,10 @@ class Labeller:
             raise self._failed(f"was silent for {seconds:.0f} s") from None
         if not line:
             raise self._failed("ended before its work was done")
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise self._failed(f"wrote {line.strip()[:60]!r}, which is not a JSON object")
-        return answer
-
-    def _checked_hello(self, hello: dict[str, Any]) -> dict[str, Any]:
-        if hello.get("format") != "vidkd-labeller" or hello.get("version") != 1:
-            raise self._failed("did not begin with the first line of the protocol, version 1")
-        if hello.get("joints") not in MAPPINGS:
-            raise self._failed(f"has joints {hello.get('joints')!r}, not one of {list(MAPPINGS)}")
-        return {
-            "name": str(hello.get("name", "")),
-            "joints": hello["joints"],
-            "settings": hello.get("settings", {}),
-        }
+        with contextlib.suppress(ValueError):
+            if isinstance(answer := json.loads(line), dict):
+                return answer
+        raise self._failed(f"wrote {line.strip()[:60]!r}, which is not a JSON object")
 
     def _failed(self, problem: str) -> VidkdError:
         self._end()

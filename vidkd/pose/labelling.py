@@ -22,7 +22,7 @@ from vidkd.console import log, progress
 from vidkd.errors import VidkdError
 from vidkd.files import atomic_path, write_text
 from vidkd.pose.labeller import Labeller
-from vidkd.pose.labels import FORMAT
+from vidkd.pose.labels import FORMAT, broken, read_json
 from vidkd.video import VideoFile, probe, read_frames
 
 LABELLERS = {"blazepose": Path(__file__).resolve().parent / "labellers" / "blazepose.py"}
@@ -33,21 +33,16 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Labelled:
-    """What became of one video.
-
-    Attributes:
-        key: the video's key.
-        status: ``done``, ``skipped`` because it was done before, or ``failed``.
-        frames: pictures that the labeller has seen.
-        people: people found in them.
-        reason: why it failed.
-    """
+    """What became of the video ``key``."""
 
     key: str
     status: str
+    """``done``, ``skipped`` because it was done before, or ``failed``."""
     frames: int = 0
+    """Pictures that the labeller has seen."""
     people: int = 0
     reason: str = ""
+    """Why it failed."""
 
 
 def labeller_command(name: str, python: Path | None, options: Sequence[str]) -> list[str]:
@@ -128,7 +123,9 @@ def _label(
     source = describe_source(video.path, probe(video.path))
     made_of = {**settings, "source": {"name": source.name, "sha256": source.sha256}}
     if path.exists():
-        found = _read_part(path)
+        found = read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("frames"), list):
+            raise broken(path, "is not what label-poses writes")
         if found.get("made_of") == made_of:
             advance(len(found["frames"]))
             return found, True
@@ -168,15 +165,3 @@ def _document(labeller: Labeller, frames: list[dict[str, Any]]) -> dict[str, Any
 def _write(path: Path, document: dict[str, Any]) -> None:
     # Compact: indented joints would take several times the space.
     write_text(path, json.dumps(document, allow_nan=False) + "\n")
-
-
-def _read_part(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not isinstance(found.get("frames"), list):
-            raise ValueError("not what label-poses writes")
-    except (OSError, ValueError) as error:
-        raise VidkdError(
-            f"cannot be read ({error})", path=path, remedy="delete it and label the video again"
-        ) from error
-    return found

@@ -1,25 +1,16 @@
-"""Labelled pictures of people: reading and writing what ``vidkd train-pose`` learns from.
+"""Labelled pictures of people, from which ``vidkd train-pose`` learns (formats: docs/pose.md).
 
 Two sources give the same thing: a folder of ``vidkd synth`` (``videos/NAME.mp4`` with
-``poses/NAME.h5``), and a ``labels.json``, which names pictures or moments of videos beside it::
-
-    {"format": "vidkd-poses", "joints": "vidkd-13",
-     "frames": [{"image": "a/0001.jpg", "people": [
-         {"box": [x0, y0, x1, y1], "joints_2d": [[x, y, score], ...],
-          "joints_3d": [[x, y, z], ...]}]},
-       {"video": "b.mp4", "time": 3.2, "people": []}]}
-
-``joints`` is ``vidkd-13``, ``coco-17`` or ``blazepose-33``. Pixels count from the middle of the
-first one; a joint is null when it is unknown. ``box`` and ``joints_3d`` (metres; x right, y down,
-z away from the camera) may be left out.
+``poses/NAME.h5``), and a ``labels.json``, which names pictures or moments of videos beside it.
+Pixels count from the middle of the first one.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +20,6 @@ import h5py
 import numpy as np
 
 from vidkd.errors import AnnotationError, VideoError
-from vidkd.files import write_json
 from vidkd.skeletons import JOINTS, from_blazepose33, from_coco17
 from vidkd.video import read_frames
 
@@ -136,63 +126,32 @@ def read_labels_file(path: Path) -> list[LabelledFrame]:
     Raises:
         AnnotationError: it cannot be read, or breaks the format; the message names the place.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AnnotationError(
-            f"cannot be read ({error})", path=path, remedy="write it again"
-        ) from error
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise _broken(path, f"`format` is not {FORMAT!r}")
+        raise broken(path, f"`format` is not {FORMAT!r}")
     if data.get("joints") not in MAPPINGS:
-        raise _broken(path, f"`joints` is none of {', '.join(MAPPINGS)}")
+        raise broken(path, f"`joints` is none of {', '.join(MAPPINGS)}")
     if not isinstance(data.get("frames"), list):
-        raise _broken(path, "`frames` is not a list")
+        raise broken(path, "`frames` is not a list")
     result = []
     for number, entry in enumerate(data["frames"]):
         try:
             result.append(_frame(entry, data["joints"], path.parent))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise _broken(path, f"frames[{number}]: {error}") from error
+            raise broken(path, f"frames[{number}]: {error}") from error
     return result
 
 
-def write_labels_file(
-    path: Path, frames: Sequence[LabelledFrame], about: dict[str, Any] | None = None
-) -> None:
-    """Write 13-joint labels as a ``labels.json``; sources are written relative to its folder.
-
-    Args:
-        path: the file.
-        frames: what to write.
-        about: further keys of the file, such as what made the labels.
+def read_json(path: Path) -> Any:
+    """Return the value of a file of labels or poses.
 
     Raises:
-        VidkdError: the file cannot be written.
+        AnnotationError: it cannot be read.
     """
-    entries = []
-    for frame in frames:
-        name = Path(os.path.relpath(frame.source, path.parent)).as_posix()
-        where = {"image": name} if frame.time is None else {"video": name, "time": frame.time}
-        entries.append({**where, "people": [_person_json(person) for person in frame.people]})
-    write_json(path, {"format": FORMAT, "joints": "vidkd-13", **(about or {}), "frames": entries})
-
-
-def _person_json(person: LabelledPerson) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "joints_2d": [
-            None if math.isnan(float(xy.sum())) else [*(round(float(v), 2) for v in (*xy, score))]
-            for xy, score in zip(person.joints_2d, person.scores, strict=True)
-        ]
-    }
-    if person.box is not None:
-        entry["box"] = [round(float(v), 2) for v in person.box]
-    if not np.isnan(person.joints_3d).all():
-        entry["joints_3d"] = [
-            None if math.isnan(float(xyz.sum())) else [round(float(v), 4) for v in xyz]
-            for xyz in person.joints_3d
-        ]
-    return entry
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise broken(path, f"cannot be read ({error})") from error
 
 
 def _frame(entry: dict[str, Any], joints: str, folder: Path) -> LabelledFrame:
@@ -257,10 +216,9 @@ def _rows(values: Any, count: int, width: int, where: str) -> Array:
     return array
 
 
-def _broken(path: Path, why: str) -> AnnotationError:
-    return AnnotationError(
-        f"breaks the format of labelled poses: {why}", path=path, remedy="see docs/pose.md"
-    )
+def broken(path: Path, why: str) -> AnnotationError:
+    """Return the error of a file that breaks the formats of labels and poses."""
+    return AnnotationError(why, path=path, remedy="see the formats in docs/pose.md")
 
 
 def load_pictures(frames: Iterable[LabelledFrame]) -> Iterator[tuple[LabelledFrame, Array]]:
@@ -271,17 +229,12 @@ def load_pictures(frames: Iterable[LabelledFrame]) -> Iterator[tuple[LabelledFra
     Raises:
         VideoError: a video or picture cannot be decoded, or is shorter than its labels say.
     """
-    waiting: list[LabelledFrame] = []
-    for frame in frames:
-        if waiting and (frame.time is None or frame.source != waiting[0].source):
-            yield from _of_video(waiting)
-            waiting = []
-        if frame.time is None:
-            yield frame, read_picture(frame.source)
+    for (source, still), group in itertools.groupby(frames, lambda f: (f.source, f.time is None)):
+        if still:
+            for frame in group:
+                yield frame, read_picture(source)
         else:
-            waiting.append(frame)
-    if waiting:
-        yield from _of_video(waiting)
+            yield from _of_video(source, group)
 
 
 def read_picture(path: Path) -> Array:
@@ -300,16 +253,14 @@ def read_picture(path: Path) -> Array:
     return np.asarray(picture[:, :, ::-1])
 
 
-def _of_video(frames: list[LabelledFrame]) -> Iterator[tuple[LabelledFrame, Array]]:
-    source = frames[0].source
-    wanted = iter(frames)
-    current = next(wanted, None)
+def _of_video(
+    source: Path, frames: Iterator[LabelledFrame]
+) -> Iterator[tuple[LabelledFrame, Array]]:
+    current = next(frames, None)
     for picture in read_frames(source):
-        while (
-            current is not None and current.time is not None and current.time < picture.end - 1e-6
-        ):
+        while current is not None and (current.time or 0.0) < picture.end - 1e-6:
             yield current, picture.image
-            current = next(wanted, None)
+            current = next(frames, None)
         if current is None:
             return
     raise VideoError(
