@@ -22,7 +22,7 @@ import av
 import cv2
 import numpy as np
 
-from vidkd.video import probe, read_frames
+from vidkd.video import open_video, probe, read_frames
 from vidkd.video.pictures import Picture, read_pictures
 from vidkd.video.sparse import sample_pictures
 
@@ -117,10 +117,11 @@ def compare_sampling(video: Path, rates: list[float], rounds: int) -> None:
         for turn in range(rounds + 1):
             order = (0, 1) if turn % 2 else (1, 0)
             for one in order:
-                if one:
-                    sparse.append(cpu(sample_pictures(video, rate)))
-                else:
-                    whole.append(cpu(read_pictures(video, 0.0, None)))
+                with open_video(video) as opened:
+                    if one:
+                        sparse.append(cpu(sample_pictures(opened, rate)))
+                    else:
+                        whole.append(cpu(read_pictures(opened)))
         print(
             f"  {rate:g} pictures a second: {statistics.median(sparse[1:]) * 1e3:.0f} ms of CPU "
             f"time; decoding all takes {times(whole[1:], sparse[1:])} times that"

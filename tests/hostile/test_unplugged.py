@@ -9,10 +9,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-from unplugging import POSSIBLE, UnpluggedTask, render, unplug
+from unplugging import POSSIBLE, UnpluggedTask, remux, render, unplug
 
 from vidkd.cache import describe_source
 from vidkd.errors import VideoError
@@ -30,17 +29,6 @@ needs_proc = pytest.mark.skipif(not POSSIBLE, reason="needs Linux's /proc/self/m
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render(tmp_path_factory.mktemp("rendered") / "v.mp4")
-
-
-def remux(source: Path, path: Path) -> Path:
-    """Put the same stream into another container."""
-    with av.open(str(source)) as given, av.open(str(path), "w") as output:
-        stream = output.add_stream_from_template(given.streams.video[0])
-        for packet in given.demux(given.streams.video[0]):
-            if packet.size:
-                packet.stream = stream
-                output.mux(packet)
-    return path
 
 
 def read_until(path: Path, happens: Callable[[], object]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 
 from vidkd.features import Extraction, FlowTask
@@ -16,6 +17,17 @@ from vidkd.workers import Report
 _OPEN = Path("/proc/self/fd")
 _MEMORY = Path("/proc/self/mem")
 POSSIBLE = _OPEN.is_dir() and _MEMORY.exists()
+
+
+def remux(source: Path, path: Path) -> Path:
+    """Put the same stream into another container."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    return path
 
 
 def render(path: Path, frames: int = 100) -> Path:

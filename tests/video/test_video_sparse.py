@@ -11,8 +11,8 @@ import pytest
 from test_video_damage import textured
 
 from vidkd.errors import VideoError
-from vidkd.video import Frame, read_frames
-from vidkd.video.sparse import _Sampler, _sparse
+from vidkd.video import Frame, open_video, read_frames
+from vidkd.video.sparse import _Sampler
 
 UNEVEN = [Fraction(10 * number + number * number % 7, 250) for number in range(90)]
 ENCODED = {
@@ -53,7 +53,8 @@ def test_sparse_pictures_are_those_of_the_whole(kind, name, tmp_path, encode, mo
     monkeypatch.setattr(_Sampler, "_receive", counted)
     for rate in (0.4, 2.3, 10):
         decoded = 0
-        taken = [picture.start for picture in _sparse(path, rate)]
+        with open_video(path) as video:
+            taken = [picture.start for picture in _Sampler(video, rate).pictures()]
         assert len(taken) <= math.ceil(whole[-1].end * rate) + 1
         assert decoded < len(whole) or rate == 10
         expected = displayed(whole, rate)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from vidkd.video.decode import Frame, read_frames
 from vidkd.video.encode import VideoWriter
 from vidkd.video.inputs import VIDEO_SUFFIXES, VideoFile, find_videos
-from vidkd.video.probe import VideoInfo, probe
+from vidkd.video.opened import OpenVideo, VideoInfo, open_video, probe
 from vidkd.video.snippets import Snippet, cut_snippets, snippet_count, snippet_pts
 
 __all__ = [
     "VIDEO_SUFFIXES",
     "Frame",
+    "OpenVideo",
     "Snippet",
     "VideoFile",
     "VideoInfo",
     "VideoWriter",
     "cut_snippets",
     "find_videos",
+    "open_video",
     "probe",
     "read_frames",
     "snippet_count",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +13,15 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vidkd.errors import UsageError, VideoError
+from vidkd.video.opened import (
+    OpenVideo,
+    damaged,
+    display_size,
+    open_video,
+    orientation,
+    reason,
+)
 from vidkd.video.pictures import Picture, read_pictures
-from vidkd.video.probe import damaged, display_size, orientation, reason
 from vidkd.video.sparse import HAIR, sample_pictures
 
 RESIZE = "swscale-bilinear"
@@ -40,7 +48,7 @@ class Frame:
 
 
 def read_frames(
-    path: str | Path,
+    source: str | Path | OpenVideo,
     *,
     short_side: int | None = None,
     frame_rate: float | None = None,
@@ -62,7 +70,7 @@ def read_frames(
     in H.264 and HEVC of MP4, MOV and Matroska, so that damage to its content is not seen.
 
     Args:
-        path: the video.
+        source: the video; an open one is read from the start again.
         short_side: pixels of the shorter side; the longer one keeps the aspect ratio, rounded to
             an even number. None keeps the displayed size.
         frame_rate: ticks per second; None yields the video's own frames.
@@ -75,25 +83,27 @@ def read_frames(
             damage have been yielded by then.
         UsageError: a setting that makes no sense.
     """
-    path = Path(path)
     if frame_rate is not None and not (0 < frame_rate <= 1000):
         raise UsageError(f"a frame rate of {frame_rate} makes no sense", remedy="give 0 to 1000")
     if short_side is not None and not (1 <= short_side <= _LARGEST_SIDE):
         raise UsageError(f"a short side of {short_side} makes no sense")
     if start < 0 or (end is not None and end <= start):
         raise UsageError("the part to read must begin at 0 or later and end after its start")
-    if frame_rate is not None and start == 0 and end is None:
-        pictures = sample_pictures(path, frame_rate)
-    else:
-        pictures = read_pictures(path, start, end)
-    convert = _Converter(path, short_side)
-    timed = _own(pictures) if frame_rate is None else _ticks(pictures, frame_rate, start, end)
-    previous: Picture | None = None
-    image = np.zeros((0, 0, 3), np.uint8)
-    for index, (picture, begin, stop) in enumerate(timed):
-        if picture is not previous:
-            image, previous = convert(picture), picture
-        yield Frame(image, begin, stop, index)
+    with contextlib.ExitStack() as stack:
+        if not isinstance(source, OpenVideo):
+            source = stack.enter_context(open_video(source))
+        if frame_rate is not None and start == 0 and end is None:
+            pictures = sample_pictures(source, frame_rate)
+        else:
+            pictures = read_pictures(source, start, end)
+        timed = _own(pictures) if frame_rate is None else _ticks(pictures, frame_rate, start, end)
+        convert = _Converter(source.path, short_side)
+        previous: Picture | None = None
+        image = np.zeros((0, 0, 3), np.uint8)
+        for index, (picture, begin, stop) in enumerate(timed):
+            if picture is not previous:
+                image, previous = convert(picture), picture
+            yield Frame(image, begin, stop, index)
 
 
 def _own(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, float, float]]:

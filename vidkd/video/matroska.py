@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from pathlib import Path
 from typing import BinaryIO
+
+from vidkd.video.structure import file_size
 
 _SEGMENT, _CLUSTER, _CHECKSUM, _VOID = 0x18538067, 0x1F43B675, 0xBF, 0xEC
 _IN_SEGMENT = frozenset(
@@ -29,19 +30,17 @@ class _DamageError(Exception):
     """Carries the byte and the reason out of the walk."""
 
 
-def matroska_damage(path: Path) -> str | None:
+def matroska_damage(file: BinaryIO) -> str | None:
     """Return where and how the clusters of a Matroska file are damaged, or None.
 
     The file's blocks are visited, or read where clusters have checksums; memory stays small. What
     follows the clusters (index, tags) may be damaged. A file whose writer was stopped, and which
     therefore has no length, may end anywhere.
     """
-    size = path.stat().st_size
-    with path.open("rb", buffering=1 << 16) as stream:
-        try:
-            _check_file(stream, size)
-        except _DamageError as damage:
-            return str(damage)
+    try:
+        _check_file(file, file_size(file))
+    except _DamageError as damage:
+        return str(damage)
     return None
 
 

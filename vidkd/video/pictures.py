@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import av
-import av.container
-import av.stream
-import av.video.stream
 
 from vidkd.errors import VideoError
 from vidkd.video.matroska import matroska_damage
-from vidkd.video.probe import (
-    damaged,
-    first_frame,
-    frame_time,
-    open_video,
-    reason,
-    stream_duration,
-    stream_rate,
-)
+from vidkd.video.opened import OpenVideo, damaged, frame_time, no_frame, reason
 from vidkd.video.structure import avi_damage, flv_damage, transport_damage
-from vidkd.video.watched import unreadable
 
 MISSING_SECONDS = 0.5
 MISSING_SHARE = 0.05
@@ -39,16 +28,12 @@ account of a long last frame; a file that was cut off lacks more."""
 # A pause of hours can be true in surveillance video; more is a broken or wrapped clock.
 _LONGEST_STEP = 6 * 3600.0
 _LONGEST_LAST = 60.0
-_SEARCHABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mpegts"}
-"""Containers whose times after a seek are those of a reading from the start; FFmpeg guesses them
-in MPEG program streams, for one."""
 _LARGEST_JUMP_BACK = 1.0
 _ONE_PACKET_ONE_PICTURE = {"h264", "hevc"}
 """Codecs whose decoders drop pictures without a word, for want of a lost key frame for one. The
 packets of others may hold nothing to display."""
 _ONE_UNIT_ONE_PICTURE = {"h264", "hevc", "mpeg2video", "mpeg1video"}
 """Codecs of which every unit of a transport stream begins a picture."""
-_MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -109,71 +94,42 @@ class _Pending:
         return sum(time > self._first for time in late)
 
 
-def read_pictures(path: Path, start: float, end: float | None) -> Iterator[Picture]:
+def read_pictures(
+    video: OpenVideo, start: float = 0.0, end: float | None = None
+) -> Iterator[Picture]:
     """Decode the pictures displayed in [start, end), in seconds from the first frame.
 
     Every picture ends where the next begins. The last one lasts as long as its packet says, if
     the container's promise agrees, or else the median of the steps before it.
 
     Raises:
-        VideoError: the video cannot be opened, is damaged, or ends before its promise.
+        VideoError: the video is damaged, or ends before its promise.
     """
+    video.rewind()
     origin: float | None = None
     if start > 0:
-        with open_video(path) as (container, stream):
-            origin = frame_time(first_frame(container, stream, path))
-    # Some indexes point past the second asked for, and some containers cannot be searched at
-    # all; reading from the start always serves.
-    for seek in (True, False) if origin is not None else (False,):
-        with open_video(path) as (container, stream):
-            use_threads(stream)
-            if seek and origin is not None and not _seek(container, stream, origin + start):
-                continue
-            pictures = _timed(container, stream, path, start, end, origin, sought=seek)
+        origin = frame_time(video.first_frame)
+        # Some indexes point past the second asked for, and some containers cannot be searched at
+        # all; reading from the start always serves.
+        if origin is not None and video.seek(origin + start):
+            pictures = _timed(video, start, end, origin, sought=True)
             first = next(pictures, None)
-            if seek and (first is None or first.start > start):
-                continue
-            if first is not None:
+            if first is not None and first.start <= start:
                 yield first
                 yield from pictures
-            return
-
-
-def use_threads(stream: av.video.stream.VideoStream) -> None:
-    """Let a decoder use the processors."""
-    stream.thread_type = "AUTO"
-    # Every thread of a decoder holds frames; many would only cost memory.
-    stream.codec_context.thread_count = min(_MOST_THREADS, os.cpu_count() or 1)
-
-
-def _seek(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, second: float
-) -> bool:
-    if stream.time_base is None or container.format.name not in _SEARCHABLE:
-        return False
-    try:
-        container.seek(int(second / stream.time_base), stream=stream, backward=True)
-    except av.error.FFmpegError:
-        return False
-    return True
+                return
+        video.rewind()
+    yield from _timed(video, start, end, origin, sought=False)
 
 
 def _timed(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    path: Path,
-    start: float,
-    end: float | None,
-    origin: float | None,
-    *,
-    sought: bool,
+    video: OpenVideo, start: float, end: float | None, origin: float | None, *, sought: bool
 ) -> Iterator[Picture]:
-    nominal = 1 / float(stream_rate(stream))
-    promised = stream_duration(container, stream)
+    nominal = 1 / float(video.frame_rate)
     steps: deque[float] = deque(maxlen=31)
     progress = Progress(start if sought else 0.0)
     waiting: Picture | None = None
-    for frame in _decoded(container, stream, path, progress, sought=sought):
+    for frame in _decoded(video, progress, sought=sought):
         time = frame_time(frame)
         if origin is None:
             origin = time or 0.0
@@ -181,28 +137,24 @@ def _timed(
         if waiting is None:
             begin = 0.0 if time is None else time - origin
         else:
-            begin = next_start(path, waiting.start, time, origin, nominal)
+            begin = next_start(video.path, waiting.start, time, origin, nominal)
             steps.append(begin - waiting.start)
             progress.longest_step = max(progress.longest_step, steps[-1])
             if begin > start:
                 yield replace(waiting, end=begin)
         if end is not None and begin >= end:
             return
-        waiting = Picture(frame, stream.sample_aspect_ratio, begin, begin)
+        waiting = Picture(frame, video.stream.sample_aspect_ratio, begin, begin)
         progress.second = begin
     if waiting is None:
         if sought:
             return
-        raise VideoError(
-            "holds no frame that can be decoded",
-            path=path,
-            remedy="copy or download the video again",
-        )
+        raise no_frame(video.path)
     usual = statistics.median(steps) if steps else nominal
-    waiting = replace(waiting, end=last_end(waiting, usual, promised))
-    check_complete(container, stream, path, progress, waiting.end, origin or 0.0, sought=sought)
+    waiting = replace(waiting, end=last_end(waiting, usual, video.duration))
+    check_complete(video, progress, waiting.end, origin or 0.0, sought=sought)
     if not sought:
-        check_structure(container, stream, path, progress)
+        check_structure(video, progress)
     if waiting.end > start:
         yield waiting
 
@@ -235,25 +187,13 @@ def last_end(picture: Picture, usual: float, promised: float | None) -> float:
     return picture.start + (own if 0 < own <= limit else usual)
 
 
-def _decoded(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    path: Path,
-    progress: Progress,
-    *,
-    sought: bool,
-) -> Iterator[av.VideoFrame]:
-    """Yield frames in order of display; after a seek from the first key frame on.
-
-    Where a container only promises a length for all its streams, the others are followed too.
-    """
-    streams: list[av.stream.Stream] = [stream]
-    if stream_duration(container, stream) is None:
-        streams = [item for item in container.streams if item.type in ("video", "audio")]
+def _decoded(video: OpenVideo, progress: Progress, *, sought: bool) -> Iterator[av.VideoFrame]:
+    """Yield frames in order of display; after a seek from the first key frame on."""
+    path, stream = video.path, video.stream
     pending = _Pending() if stream.codec_context.name in _ONE_PACKET_ONE_PICTURE else None
     jump = int(_LARGEST_JUMP_BACK / (stream.time_base or 1))
     try:
-        for packet in packets(container, streams):
+        for packet in video.packets():
             if packet.stream.index != stream.index:
                 if packet.pts is not None and packet.time_base is not None:
                     passed = float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -263,8 +203,7 @@ def _decoded(
                 raise damaged(path, progress.second, "the file breaks off or its data is corrupt")
             if pending is not None:
                 pending.sent(packet)
-            for frame in packet.decode():
-                assert isinstance(frame, av.VideoFrame)
+            for frame in video.decode(packet):
                 # Pictures that precede the key frame in display refer to some before it.
                 sought = sought and not frame.key_frame
                 if sought:
@@ -287,61 +226,32 @@ def _decoded(
         raise damaged(path, progress.second, reason(error)) from error
 
 
-def packets(
-    container: av.container.InputContainer, streams: list[av.stream.Stream]
-) -> Iterator[av.Packet]:
-    """Yield the packets of some streams, and an empty one of each at the end."""
-    try:
-        yield from container.demux(*streams)
-    except IndexError:
-        # After the last packet PyAV trips over streams that turned up on the way: late sound, or
-        # damage that looks like another stream, which the structure will tell.
-        return
-
-
-def check_structure(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    path: Path,
-    progress: Progress,
-) -> None:
+def check_structure(video: OpenVideo, progress: Progress) -> None:
     """Refuse a video in whose file parts are missing that FFmpeg passes over."""
-    damage = None
-    try:
-        if "matroska" in container.format.name:
-            damage = matroska_damage(path)
-        elif container.format.name == "avi":
-            damage = avi_damage(path)
-        elif container.format.name == "flv":
-            count = progress.count if stream.codec_context.name == "h264" else None
-            damage = flv_damage(path, progress.first, count)
-        elif container.format.name == "mpegts":
-            # A unit of an interlaced stream may hold a field, half a picture.
-            countable = stream.codec_context.name in _ONE_UNIT_ONE_PICTURE
-            count = progress.count if countable and not progress.interlaced else None
-            damage = transport_damage(path, stream.id, progress.first, count)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if damage is not None:
-        raise VideoError(
-            f"is damaged ({damage})",
-            path=path,
-            remedy="copy or download it again, or re-encode the part that plays with ffmpeg",
+    name, codec = video.container.format.name, video.stream.codec_context.name
+    check: Callable[[BinaryIO], str | None] | None = None
+    if "matroska" in name:
+        check = matroska_damage
+    elif name == "avi":
+        check = avi_damage
+    elif name == "flv":
+        count = progress.count if codec == "h264" else None
+        check = partial(flv_damage, first=progress.first, pictures=count)
+    elif name == "mpegts":
+        # A unit of an interlaced stream may hold a field, half a picture.
+        countable = codec in _ONE_UNIT_ONE_PICTURE and not progress.interlaced
+        count = progress.count if countable else None
+        check = partial(
+            transport_damage, stream=video.stream.id, first=progress.first, pictures=count
         )
+    video.check(check)
 
 
 def check_complete(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    path: Path,
-    progress: Progress,
-    end: float,
-    origin: float,
-    *,
-    sought: bool,
+    video: OpenVideo, progress: Progress, end: float, origin: float, *, sought: bool
 ) -> None:
     """Refuse a video that ends long before what its container promises."""
-    promised = stream_duration(container, stream)
+    container, stream, promised = video.container, video.stream, video.duration
     reached = end
     if promised is None and container.duration is not None:
         # The end of the longest stream, on the container's clock.
@@ -351,7 +261,7 @@ def check_complete(
     if stream.frames and not sought:
         # Long still pictures make durations large and counts small, and the other way round;
         # so both have to tell that something is missing.
-        nominal = 1 / float(stream_rate(stream))
+        nominal = 1 / float(video.frame_rate)
         short = (stream.frames - progress.count) * nominal
         missing = short if promised is None else min(missing, short)
         promised = promised or stream.frames * nominal
@@ -359,4 +269,6 @@ def check_complete(
         return
     allowed = max(MISSING_SECONDS, min(MISSING_SHARE * promised, MISSING_AT_MOST))
     if missing > max(allowed, progress.longest_step):
-        raise damaged(path, end, f"it ends there, but its container promises {promised:.2f} s")
+        raise damaged(
+            video.path, end, f"it ends there, but its container promises {promised:.2f} s"
+        )

@@ -13,13 +13,11 @@ import itertools
 import statistics
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 
 import av
-import av.container
-import av.video.stream
 
 from vidkd.errors import VideoError
+from vidkd.video.opened import OpenVideo, is_end
 from vidkd.video.pictures import (
     Picture,
     Progress,
@@ -27,11 +25,8 @@ from vidkd.video.pictures import (
     check_structure,
     last_end,
     next_start,
-    packets,
     read_pictures,
-    use_threads,
 )
-from vidkd.video.probe import open_video, stream_duration, stream_rate
 
 HAIR = 1e-6
 """Seconds of tolerance, so that a tick that falls on a picture's start takes that picture although
@@ -48,49 +43,48 @@ class _IrregularError(Exception):
     """The video is not one of which packets tell enough."""
 
 
-def sample_pictures(path: Path, rate: float) -> Iterator[Picture]:
+def sample_pictures(video: OpenVideo, rate: float) -> Iterator[Picture]:
     """Yield, in order, at least the pictures that are displayed at the seconds k / rate.
 
     Raises:
         VideoError: as ``read_pictures``, but damage in what is not decoded may stay unseen.
     """
+    video.rewind()
     reached: float | None = None
-    try:
-        for picture in _sparse(path, rate):
-            reached = picture.start
-            yield picture
-        return
-    except (_IrregularError, VideoError, av.error.FFmpegError, OSError, MemoryError):
-        # Reading everything serves always, and says what is wrong.
-        pass
-    for picture in read_pictures(path, 0.0, None):
+    if _is_regular(video, rate):
+        try:
+            for picture in _Sampler(video, rate).pictures():
+                reached = picture.start
+                yield picture
+            return
+        except (_IrregularError, VideoError, av.error.FFmpegError, OSError, MemoryError):
+            # Reading everything serves always, and says what is wrong.
+            pass
+    for picture in read_pictures(video):
         if reached is None or picture.start > reached:
             yield picture
 
 
-def _sparse(path: Path, rate: float) -> Iterator[Picture]:
-    with open_video(path) as (container, stream):
-        if (
-            container.format.name not in _CONTAINERS
-            or stream.codec_context.name not in _CODECS
-            or 2 * rate > stream_rate(stream)
-            or stream.time_base is None
-            or stream_duration(container, stream) is None
-        ):
-            raise _IrregularError
-        use_threads(stream)
-        yield from _Sampler(path, container, stream, rate).pictures()
+def _is_regular(video: OpenVideo, rate: float) -> bool:
+    """Say whether packets can be expected to tell enough, and something can be left out."""
+    return (
+        video.container.format.name in _CONTAINERS
+        and video.stream.codec_context.name in _CODECS
+        and 2 * rate <= video.frame_rate
+        and video.stream.time_base is not None
+        and video.duration is not None
+    )
 
 
 class _Schedule:
     """Tells from the times of packets, in any order, which pictures a rate takes, in order."""
 
-    def __init__(self, path: Path, stream: av.video.stream.VideoStream, rate: float) -> None:
-        self._path = path
+    def __init__(self, video: OpenVideo, rate: float) -> None:
+        self._path = video.path
         self._rate = rate
         self._tick = 0
-        self._unit = stream.time_base
-        self._nominal = 1 / float(stream_rate(stream))
+        self._unit = video.stream.time_base
+        self._nominal = 1 / float(video.frame_rate)
         self._waiting: list[int] = []
         self._origin: float | None = None
         self._begin = 0.0
@@ -146,17 +140,11 @@ class _Schedule:
 class _Sampler:
     """One reading of one video."""
 
-    def __init__(
-        self,
-        path: Path,
-        container: av.container.InputContainer,
-        stream: av.video.stream.VideoStream,
-        rate: float,
-    ) -> None:
-        self._path, self._container, self._stream = path, container, stream
-        self._schedule = _Schedule(path, stream, rate)
+    def __init__(self, video: OpenVideo, rate: float) -> None:
+        self._video, self._stream = video, video.stream
+        self._schedule = _Schedule(video, rate)
         # H.264 says of a picture that none refers to it; HEVC only that none of its layer does.
-        self._skips = stream.codec_context.name == "h264"
+        self._skips = self._stream.codec_context.name == "h264"
         self._held: deque[av.Packet] = deque()
         self._held_bytes = 0
         self._gap = False
@@ -167,9 +155,11 @@ class _Sampler:
     def pictures(self) -> Iterator[Picture]:
         """Yield the pictures that are taken, and the last one."""
         progress = Progress(0.0)
-        for packet in packets(self._container, [self._stream]):
-            if not packet.size and packet.pts is None:
-                continue  # the sign of the end
+        for packet in self._video.packets():
+            if is_end(packet):
+                if self._video.begun(packet):
+                    raise _IrregularError  # it was as short as that
+                continue
             if not packet.size or packet.is_corrupt or packet.is_discard or packet.pts is None:
                 raise _IrregularError
             if progress.first is None:
@@ -180,8 +170,11 @@ class _Sampler:
                 raise _IrregularError
             progress.count += 1
             self._schedule.add(packet.pts)
-            self._held.append(packet)
-            self._held_bytes += packet.size
+            if self._video.begun(packet):
+                self._receive(self._video.decode(packet))
+            else:
+                self._held.append(packet)
+                self._held_bytes += packet.size
             if packet.dts is not None:
                 self._take(self._schedule.decide(packet.dts))
             self._forget()
@@ -199,13 +192,10 @@ class _Sampler:
             raise _IrregularError
         last = pictures.pop()
         yield from pictures
-        promised = stream_duration(self._container, self._stream)
-        end = last_end(last, usual, promised)
+        end = last_end(last, usual, self._video.duration)
         progress.longest_step = self._schedule.longest_step
-        check_complete(
-            self._container, self._stream, self._path, progress, end, origin, sought=False
-        )
-        check_structure(self._container, self._stream, self._path, progress)
+        check_complete(self._video, progress, end, origin, sought=False)
+        check_structure(self._video, progress)
         yield Picture(last.frame, last.aspect, begin, end)
 
     def _take(self, decided: Iterator[tuple[int, float, float]]) -> None:
@@ -219,7 +209,7 @@ class _Sampler:
 
     def _forget(self) -> None:
         """Drop what lies before a key frame up to which everything is decided."""
-        if not self._held[-1].is_keyframe and len(self._held) % 16:
+        if not self._held or (not self._held[-1].is_keyframe and len(self._held) % 16):
             return
         if self._schedule.final is not None:
             self._leave_out(len(self._held), self._schedule.final)

@@ -7,8 +7,8 @@ of them a picture begins; the tags of FLV and the chunks of AVI follow each othe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -23,34 +23,38 @@ _FLV_VIDEO, _FLV_COMMAND, _FLV_H264 = 9, 5, 7
 _FLV_TAGS = frozenset({8, 9, 18})
 
 
+def file_size(file: BinaryIO) -> int:
+    """Return the bytes of an open file."""
+    return os.fstat(file.fileno()).st_size
+
+
 def transport_damage(
-    path: Path, stream: int, first: int | None = None, pictures: int | None = None
+    file: BinaryIO, stream: int, first: int | None = None, pictures: int | None = None
 ) -> str | None:
     """Return how an MPEG transport stream is damaged, or None; reads the file once.
 
     Args:
-        path: the file; one whose packets cannot be found is not judged.
+        file: at its start; one whose packets cannot be found is not judged.
         stream: the packet identifier of the video.
         first: time of the first picture that was decoded; those shown before it are not missed.
         pictures: number of pictures that were decoded; None leaves them uncounted.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        layout = _layout(file.read(16 * 204))
-        if layout is None:
-            return None
-        begin, length, sync = layout
-        if (size - begin) % length:
-            return f"the file ends in the middle of a packet, at byte {size}"
-        begun = 0
-        for place, packets in _packets(file, begin, length):
-            wrong = np.flatnonzero(packets[:, sync] != _SYNC)
-            if len(wrong):
-                return f"no packet where one must be, at byte {place + int(wrong[0]) * length}"
-            found = _begun(packets[:, sync:], stream, first)
-            if found is None:
-                return f"no picture begins where one must, after byte {place}"
-            begun += found
+    size = file_size(file)
+    layout = _layout(file.read(16 * 204))
+    if layout is None:
+        return None
+    begin, length, sync = layout
+    if (size - begin) % length:
+        return f"the file ends in the middle of a packet, at byte {size}"
+    begun = 0
+    for place, packets in _packets(file, begin, length):
+        wrong = np.flatnonzero(packets[:, sync] != _SYNC)
+        if len(wrong):
+            return f"no packet where one must be, at byte {place + int(wrong[0]) * length}"
+        found = _begun(packets[:, sync:], stream, first)
+        if found is None:
+            return f"no picture begins where one must, after byte {place}"
+        begun += found
     return _undecoded(begun, pictures)
 
 
@@ -99,37 +103,36 @@ def _begun(packets: np.ndarray, stream: int, first: int | None) -> int | None:
     return count
 
 
-def flv_damage(path: Path, first: int | None = None, pictures: int | None = None) -> str | None:
+def flv_damage(file: BinaryIO, first: int | None = None, pictures: int | None = None) -> str | None:
     """Return where the tags of an FLV file do not follow each other, or None.
 
     The heads of the tags are read, not their content.
 
     Args:
-        path: the file.
+        file: at its start.
         first: time of the first picture that was decoded, in ms; those before it are not missed.
         pictures: number of pictures of H.264 that were decoded; None leaves them uncounted.
     """
-    size = path.stat().st_size
+    size = file_size(file)
     begun = 0
-    with path.open("rb") as file:
-        head = file.read(9)
-        if head[:3] != b"FLV":
-            return None
-        position = int.from_bytes(head[5:9], "big") + 4
-        while position < size:
-            file.seek(position)
-            tag = file.read(11 + 6)
-            length = int.from_bytes(tag[1:4], "big")
-            end = position + 11 + length + 4
-            if len(tag) >= 11 and (tag[0] & 0x1F not in _FLV_TAGS or any(tag[8:11])):
-                return f"no tag where one must be, at byte {position}"
-            if len(tag) < 11 or end > size:
-                return f"the file ends in a tag that begins at byte {position}"
-            file.seek(end - 4)
-            if int.from_bytes(file.read(4), "big") not in (length + 11, 0):
-                return f"a tag of another length at byte {position}"
-            begun += length > 0 and _is_picture(tag, first)
-            position = end
+    head = file.read(9)
+    if head[:3] != b"FLV":
+        return None
+    position = int.from_bytes(head[5:9], "big") + 4
+    while position < size:
+        file.seek(position)
+        tag = file.read(11 + 6)
+        length = int.from_bytes(tag[1:4], "big")
+        end = position + 11 + length + 4
+        if len(tag) >= 11 and (tag[0] & 0x1F not in _FLV_TAGS or any(tag[8:11])):
+            return f"no tag where one must be, at byte {position}"
+        if len(tag) < 11 or end > size:
+            return f"the file ends in a tag that begins at byte {position}"
+        file.seek(end - 4)
+        if int.from_bytes(file.read(4), "big") not in (length + 11, 0):
+            return f"a tag of another length at byte {position}"
+        begun += length > 0 and _is_picture(tag, first)
+        position = end
     return _undecoded(begun, pictures)
 
 
@@ -157,24 +160,23 @@ def _is_picture(tag: bytes, first: int | None) -> bool:
     return first is None or time >= first
 
 
-def avi_damage(path: Path) -> str | None:
+def avi_damage(file: BinaryIO) -> str | None:
     """Return where the chunks of an AVI file that hold its streams are damaged, or None.
 
     What follows them (the index) may be damaged. A file whose writer was stopped, and which
     therefore has no lengths, may end anywhere.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        position = 0
-        while size - position >= 12:
-            name, length, kind = _chunk(file, position)
-            if name != b"RIFF" or kind not in (b"AVI ", b"AVIX") or not length:
-                return None  # something was appended
-            end = position + 8 + length + length % 2
-            damage = _riff_damage(file, position + 12, min(end, size), size)
-            if damage is not None:
-                return damage
-            position = end
+    size = file_size(file)
+    position = 0
+    while size - position >= 12:
+        name, length, kind = _chunk(file, position)
+        if name != b"RIFF" or kind not in (b"AVI ", b"AVIX") or not length:
+            return None  # something was appended
+        end = position + 8 + length + length % 2
+        damage = _riff_damage(file, position + 12, min(end, size), size)
+        if damage is not None:
+            return damage
+        position = end
     return None
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from vidkd.errors import VideoError
 
+Result = TypeVar("Result")
 _INVALID = -22
 """FFmpeg's code for a place in the file that does not exist."""
 
@@ -74,6 +77,20 @@ class WatchedFile:
     def tell(self) -> int:
         """Return the number of the next byte."""
         return self._position
+
+    def inspect(self, reads: Callable[[BinaryIO], Result]) -> Result:
+        """Return what a function finds in the file, which it reads from the start.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        self._file.seek(0)
+        reader = io.BufferedReader(self._file, 1 << 16)
+        try:
+            return reads(reader)
+        finally:
+            reader.detach()
+            self._position = self._file.tell()
 
     def check(self) -> None:
         """Raise VideoError if something of the file could not be read."""
