@@ -15,7 +15,7 @@ from brightness import CLASSES, BrightnessEncoder, write_student, write_video
 from unplugging import POSSIBLE, render, unplug
 
 from vidkd.cli import main
-from vidkd.detection import detector as module
+from vidkd.detection import scorers as module
 from vidkd.evaluation import read_dense_scores, read_detections
 from vidkd.networks import DEFAULT_ENCODER
 from vidkd.video import probe

@@ -6,13 +6,16 @@ import sys
 import threading
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 
 from brightness import CLASSES, BrightnessEncoder, write_student, write_video
+from unplugging import remux
 
 import vidkd
 from vidkd.detection.detector import Detector, detect
@@ -21,6 +24,16 @@ from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
 from vidkd.networks.zoo import weights_path
 from vidkd.streams.encode import encode
 from vidkd.video import read_frames, snippet_pts
+
+_listeners = []
+
+
+def watch_opening(listener):
+    """Call ``listener`` with the name of every file that Python opens from now on."""
+    if not _listeners:
+        # A hook stays as long as the process.
+        sys.addaudithook(lambda event, a: _listeners[-1](str(a[0])) if event == "open" else None)
+    _listeners.append(listener)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +136,27 @@ class TestStudent:
         path = write_student(tmp_path / "student.safetensors", encoder="somebody-elses")
         with pytest.raises(UsageError, match="'somebody-elses', which vidkd cannot run on video"):
             Detector(path, "cpu")
+
+
+class TestOpening:
+    @pytest.mark.parametrize(("ending", "rate"), [("mp4", 25), ("mp4", 50), ("mkv", 25)])
+    def test_the_file_is_opened_once(self, tmp_path, ending, rate, monkeypatch):
+        """By Python, and by FFmpeg; 50 frames/s are thinned, and MKV is searched for damage."""
+        source = write_video(tmp_path / "v.mp4", [("red", 4)], rate=rate)
+        path = remux(source, tmp_path / f"video.{ending}")
+        opened = []
+        watch_opening(lambda name: opened.append(name) if name == str(path) else None)
+        open_container = av.open
+        containers = []
+
+        def counted(*arguments, **options):
+            containers.append(arguments[0])
+            return open_container(*arguments, **options)
+
+        monkeypatch.setattr(av, "open", counted)
+        result = detect(path, device="cpu", encoder=BrightnessEncoder())
+        assert result.duration == pytest.approx(4.0, abs=0.02)
+        assert (len(opened), len(containers)) == (1, 1)
 
 
 class TestErrors:

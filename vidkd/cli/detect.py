@@ -92,8 +92,8 @@ def detect(
     detector = Detector(model, device, precision=precision.value)
     if model is None:
         log(
-            f"no --model: using the 400 Kinetics classes of {detector.name}; an action that is"
-            " not among them gets the name of one that looks like it"
+            f"no --model: using the 400 Kinetics classes of {detector.scorer.name}; an action that"
+            " is not among them gets the name of one that looks like it"
         )
     found: dict[str, list[Detection]] = {}
     dense: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -166,9 +166,13 @@ def _target(path: Path | None, video: VideoFile, ending: str) -> Path | None:
 def _detect_one(
     detector: Detector, video: VideoFile, threshold: float | None, batch_size: int | None
 ) -> DetectionResult:
-    total = detector.frame_total(video.path)
-    with progress(video.path.name, total, "frames") as advance:
-        return detector(video.path, threshold=threshold, batch_size=batch_size, report=advance)
+    from vidkd.video import open_video
+
+    with (
+        open_video(video.path) as opened,
+        progress(video.path.name, detector.frame_total(opened), "frames") as advance,
+    ):
+        return detector(opened, threshold=threshold, batch_size=batch_size, report=advance)
 
 
 def _draw(result: DetectionResult, video: Path | None, picture: Path | None) -> None:
@@ -207,8 +211,8 @@ def _write_output(
     from vidkd.evaluation import write_detections
 
     details = {
-        "model": detector.name,
-        "scores": detector.score_name,
+        "model": detector.scorer.name,
+        "scores": detector.scorer.score_name,
         "list": "all proposals" if all_proposals else "segments above the threshold",
     }
     write_detections(path, found, details)
@@ -219,7 +223,7 @@ def _write_scores(
 ) -> None:
     from vidkd.evaluation import DenseScores, write_dense_scores
 
-    write_dense_scores(path, DenseScores(detector.classes, dense))
+    write_dense_scores(path, DenseScores(detector.scorer.classes, dense))
 
 
 def _as_json(found: dict[str, list[Detection]]) -> dict[str, list[dict[str, object]]]:

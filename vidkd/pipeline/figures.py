@@ -262,7 +262,7 @@ class Figures:
 
         As in ``vidkd detect``, 0.5 is where a class separates best (F1) on validation.
         """
-        from vidkd.detection.detector import STUDENT_THRESHOLD
+        from vidkd.detection.scorers import STUDENT_THRESHOLD
         from vidkd.detection.segments import clear_segments
         from vidkd.report.timeline import Timeline, draw_timeline
 
