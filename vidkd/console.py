@@ -49,6 +49,20 @@ def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     Console(highlight=False, width=width).print(table)
 
 
+def emit(
+    data: Any,
+    as_json: bool,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    title: str = "",
+) -> None:
+    """Write a result to standard output, as JSON or as a table."""
+    if as_json:
+        emit_json(data)
+    else:
+        emit_table(title, columns, rows)
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

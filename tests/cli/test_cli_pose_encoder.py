@@ -60,8 +60,8 @@ def test_from_rendered_poses_to_the_features_of_a_trained_encoder(tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--videos", "x", "--freeze-until", "Mixed_4f"], "--freeze-until, --videos"),
-        (["--blocks", "4,3"], "network.blocks"),
+        (["--videos", "x", "--freeze-until", "Mixed_4f"], "pose has no --videos, --freeze-until"),
+        (["--blocks", "4,3"], "--blocks has too few values"),
         ([], "vidkd extract-pose"),
     ],
 )

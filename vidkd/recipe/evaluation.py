@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from vidkd.recipe.settings import Settings
+from vidkd.recipe.settings import Option, Settings
 
 
 class SegmentSettings(Settings):
     """From scores to segments: proposals at several thresholds, then temporal NMS per class."""
 
+    model_config = ConfigDict(title="Segments")
+
     method: Literal["watershed", "hysteresis"] = "watershed"
-    """How a threshold makes proposals; see ``vidkd.detection.segments``."""
-    thresholds: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    tolerances: tuple[float, ...] = (0.0, 0.2, 0.4)
-    """Of the watershed: shares of a segment that may lie below the threshold."""
+    """How a threshold makes proposals; see docs/detect.md."""
+    thresholds: Annotated[tuple[float, ...], Option(unit="SCORE,...")] = (
+        *(0.1, 0.2, 0.3, 0.4, 0.5),
+        *(0.6, 0.7, 0.8, 0.9),
+    )
+    """Scores above which snippets belong to a proposal; each threshold makes its own."""
+    tolerances: Annotated[tuple[float, ...], Option(unit="SHARE,...")] = (0.0, 0.2, 0.4)
+    """For watershed: shares of a segment that may lie below the threshold."""
     release: Annotated[float, Field(ge=0, le=1)] = 0.6
-    """Of the hysteresis: a segment ends at this share of the threshold it has reached."""
+    """For hysteresis: a segment ends at this share of the threshold it has reached."""
     nms: Literal["hard", "linear", "gaussian"] = "hard"
-    """``hard`` drops what overlaps a better segment, the others lower its score."""
+    """What overlaps a better segment is dropped (hard), or its score is lowered."""
     nms_tiou: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Overlap up to which ``hard`` and ``linear`` leave a segment alone."""
+    """For hard and linear: tIoU with a better segment up to which nothing happens."""
     nms_sigma: Annotated[float, Field(gt=0)] = 0.5
-    """Of ``gaussian``: the score is multiplied by exp(-tIoU^2 / sigma)."""
-    minimum_seconds: Annotated[float, Field(ge=0)] = 0.0
-    maximum_per_video: Annotated[int, Field(ge=1)] = 500
+    """For gaussian: the score is multiplied by exp(-tIoU^2 / sigma)."""
+    minimum_seconds: Annotated[float, Field(ge=0), Option(unit="SECONDS")] = 0.0
+    """Shorter segments are dropped."""
+    maximum_per_video: Annotated[int, Field(ge=1), Option(unit="SEGMENTS")] = 500
+    """Most segments of a video; those of the highest scores are kept."""
 
 
 class EvaluationSettings(Settings):

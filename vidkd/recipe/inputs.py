@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from vidkd.recipe.settings import Settings
+from vidkd.recipe.settings import Option, Settings
 
 
 class FrameSettings(Settings):
@@ -21,10 +21,14 @@ class FrameSettings(Settings):
 
 
 class SnippetSettings(Settings):
-    """How frames become snippets (METHOD section 1)."""
+    """How frames become snippets."""
 
-    length: Annotated[int, Field(ge=8, le=256)] = 16
-    stride: Annotated[int, Field(ge=1, le=256)] = 16
+    model_config = ConfigDict(title="Input")
+
+    length: Annotated[int, Field(ge=8, le=256), Option(unit="FRAMES")] = 16
+    """Frames of a snippet."""
+    stride: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES")] = 16
+    """Frames from one snippet to the next."""
 
 
 class FlowSettings(Settings):

@@ -8,13 +8,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from vidkd.recipe.choices import BatchNorm, Modality, TrainingPrecision
 from vidkd.recipe.evaluation import SegmentSettings
 from vidkd.recipe.inputs import SnippetSettings
 from vidkd.recipe.pose import PoseEncoderSettings
-from vidkd.recipe.settings import Settings
+from vidkd.recipe.settings import Option, Settings
 from vidkd.recipe.training import (
     DistillationSettings,
     FilterSettings,
@@ -24,38 +24,55 @@ from vidkd.recipe.training import (
 
 Stage = Literal["train-teacher", "train-baseline", "distill"]
 
+_STARTS = {"rgb": "i3d-rgb-kinetics400", "flow": "i3d-flow-inflated"}
+
+_RUN = "Run"
+_Annotations = Annotated[Path, Option(unit="FILE", common=True)]
+_Format = Annotated[str, Option("--format", unit="FORMAT", table="vidkd.datasets")]
+_Output = Annotated[Path, Option(unit="RUN", common=True, panel="Data")]
+_Seed = Annotated[int, Option(common=True, panel=_RUN)]
+_Device = Annotated[str, Option(unit="DEVICE", common=True, panel=_RUN)]
+_OPTIMISER = "Optimiser"
+_TRAINED = Option(common=True, panel=_OPTIMISER)
+_Overwrite = Annotated[bool, Option(common=True, panel=_RUN)]
+
 
 class TrainingJob(Settings):
     """One training run: a teacher, a vanilla baseline, or a student with its teachers."""
 
-    output: Path
+    model_config = ConfigDict(title="Data")
+
+    output: _Output
     """The run folder."""
-    cache: Path
-    """The cache with the features of all streams."""
-    annotations: Path
-    annotation_format: str = "auto"
-    modality: Modality = "rgb"
-    """Stream that the trained filter sees."""
-    encoder: str | None = None
-    """Its encoder; None takes the only one of this modality in the cache."""
-    teachers: tuple[Path, ...] = ()
-    """Run folders of the teachers; with any, this is a distillation."""
+    cache: Annotated[Path, Option(unit="DIR", common=True)]
+    """The cache folder with the features."""
+    annotations: _Annotations
+    """The annotations of the videos."""
+    annotation_format: _Format = "auto"
+    """Format of the annotations."""
+    modality: Annotated[Modality, Option(unit="STREAM", common=True, table="vidkd.streams")] = "rgb"
+    """Stream whose features are trained on."""
+    encoder: Annotated[str | None, Option(unit="NAME", common=True)] = None
+    """Encoder of the features. Default: the only one of its modality in the cache."""
+    teachers: Annotated[tuple[Path, ...], Option("--teacher", unit="RUN", common=True)] = ()
+    """Run folder of a teacher; several may be given."""
     filter: FilterSettings = FilterSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     distillation: DistillationSettings = DistillationSettings()
     subsets: SubsetSettings = SubsetSettings()
-    segments: SegmentSettings = SegmentSettings()
+    segments: Annotated[SegmentSettings, Option("segment")] = SegmentSettings()
     """Kept in the header of the weights for detection; training does not use them."""
     unlabelled: bool = False
-    """Distil also on the cached videos that the annotation file does not name."""
-    skip_missing: bool = False
-    """Leave out annotated videos without features instead of refusing."""
-    device: str = "auto"
-    memory: Annotated[float, Field(ge=0)] | None = None
-    """GiB of features to keep in memory; the rest goes to a scratch file in the run folder. None
-    takes a quarter of what is free. It does not change the result."""
-    overwrite: bool = False
-    """Train again when the folder holds a run with other settings, instead of refusing."""
+    """Distil also on the cached videos that the annotations do not name."""
+    skip_missing: Annotated[bool, Option(common=True)] = False
+    """Leave out annotated videos that have no features, instead of stopping."""
+    device: _Device = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    memory: Annotated[float | None, Field(ge=0), Option(unit="GIB", panel=_RUN)] = None
+    """GiB of features to keep in memory; the rest goes to a scratch file in the run folder. It does
+    not change the result. Default: a quarter of the free memory."""
+    overwrite: _Overwrite = False
+    """Train again when the folder holds a run with other settings, instead of stopping."""
 
     @model_validator(mode="after")
     def _sensible(self) -> TrainingJob:
@@ -76,50 +93,82 @@ class TrainingJob(Settings):
 class FinetuneJob(Settings):
     """Everything that ``vidkd train-encoder`` is told."""
 
-    modality: Literal["rgb", "flow"]
-    annotations: Path
-    output: Path
-    encoder: str
-    """The encoder to start from: a name of the zoo, or the path of a fine-tuned one."""
-    videos: Path | None = None
-    """For rgb: the folder (or list) of the videos."""
-    cache: Path | None = None
-    """For flow: the cache that holds the flow of the videos."""
-    name: str | None = None
-    """What the trained encoder is called; by default as the run folder."""
-    annotation_format: str = "auto"
+    model_config = ConfigDict(title="Data")
+
+    modality: Annotated[Literal["rgb", "flow"], Option(common=True)]
+    """Stream of the encoder; flow needs extract-flow first, and pose extract-pose."""
+    annotations: _Annotations
+    """The annotations of the videos."""
+    output: _Output
+    """The run folder, which then works as --encoder of other commands."""
+    encoder: Annotated[str, Option(unit="NAME|RUN", common=True)] = Field(
+        default_factory=lambda given: _STARTS.get(given.get("modality"), "")
+    )
+    """Where to start: a model of `vidkd models list`, or a run of this command. Default:
+    i3d-rgb-kinetics400 or i3d-flow-inflated."""
+    videos: Annotated[Path | None, Option(unit="DIR", common=True)] = None
+    """For rgb: folder of the videos, or a .txt list of them."""
+    cache: Annotated[Path | None, Option(unit="DIR", common=True)] = None
+    """For flow and pose: the cache that holds them."""
+    name: Annotated[str | None, Option(unit="NAME", panel=_RUN)] = None
+    """Name of the trained encoder in caches. Default: that of the run folder."""
+    annotation_format: _Format = "auto"
+    """Format of the annotations."""
     subsets: SubsetSettings = SubsetSettings()
-    short_side: Annotated[int, Field(ge=32, le=2160)] = 256
-    """For rgb; that of flow is the cache's."""
-    frame_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """For rgb: frames per second to sample; None keeps the video's own frames."""
+    short_side: Annotated[
+        int, Field(ge=32, le=2160), Option(unit="PIXELS", common=True, panel="Input")
+    ] = 256
+    """For rgb: pixels of the shorter side after the resize; that of flow is the cache's."""
+    frame_rate: Annotated[float | None, Field(gt=0, le=1000), Option(unit="FPS", panel="Input")] = (
+        None
+    )
+    """For rgb: frames per second to sample. Default: the video's own frames."""
     snippet: SnippetSettings = SnippetSettings()
     """The length of a snippet; the stride is that of validation."""
-    crop: Annotated[int, Field(ge=32, le=512)] = 224
-    epochs: Annotated[int, Field(ge=1)] = 20
-    batch_size: Annotated[int, Field(ge=1)] = 16
+    crop: Annotated[
+        int, Field(ge=32, le=512), Option(unit="PIXELS", common=True, panel="Input")
+    ] = 224
+    """Pixels of the side of the square that the encoder sees."""
+    epochs: Annotated[int, Field(ge=1), _TRAINED] = 20
+    """Epochs to train, of --snippets-per-epoch snippets each."""
+    batch_size: Annotated[
+        int, Field(ge=1), Option(unit="SNIPPETS", common=True, panel=_OPTIMISER)
+    ] = 16
     """Snippets per step of the optimiser, over all processes and accumulated parts."""
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    accumulate: Annotated[int, Field(ge=1), Option(unit="PARTS", panel=_OPTIMISER)] = 1
     """Parts in which each process computes its share of a batch."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Of AdamW at the start; it falls to zero along a half cosine. The new head learns ten times
-    as fast, for it starts from nothing."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    precision: TrainingPrecision = "auto"
-    freeze_until: str | None = None
-    """Last layer of those that stay as they are."""
-    batch_norm: BatchNorm = "frozen"
-    """Statistics of the batch normalisation: ``train`` updates them with every batch; ``frozen``
-    keeps them; ``recalibrate`` measures them on training snippets first and then keeps them."""
-    snippets_per_epoch: Annotated[int, Field(ge=1)] = 2048
-    validation_snippets: Annotated[int, Field(ge=1)] = 4096
-    """Largest number of snippets to validate on, spread evenly."""
-    seed: int = 0
-    device: str = "auto"
-    workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that read and decode snippets, per training process."""
-    overwrite: bool = False
+    learning_rate: Annotated[float, Field(gt=0), _TRAINED] = 1e-4
+    """Learning rate of AdamW at the start; it falls to zero along a half cosine.
+
+    The new head learns ten times as fast, for it starts from nothing.
+    """
+    weight_decay: Annotated[float, Field(ge=0), Option(panel=_OPTIMISER)] = 1e-4
+    """Weight decay of AdamW."""
+    dropout: Annotated[float, Field(ge=0, lt=1), Option(panel=_OPTIMISER)] = 0.5
+    """Share of the features that are set to zero before the classifier in training."""
+    precision: Annotated[TrainingPrecision, Option(panel=_OPTIMISER)] = "auto"
+    """Type that convolutions are computed in; auto: bf16 (or fp16) on a GPU, float32 on a CPU."""
+    freeze_until: Annotated[str | None, Option(unit="LAYER", panel=_OPTIMISER)] = None
+    """Layers up to this one are not trained, such as Mixed_4f. Default: all are trained."""
+    batch_norm: Annotated[BatchNorm, Option(panel=_OPTIMISER)] = "frozen"
+    """Statistics of the batch normalisation: updated with every batch, kept, or measured on
+    training snippets first and then kept."""
+    snippets_per_epoch: Annotated[int, Field(ge=1), Option(unit="SNIPPETS", panel=_OPTIMISER)] = (
+        2048
+    )
+    """Snippets drawn for an epoch."""
+    validation_snippets: Annotated[int, Field(ge=1), Option(unit="SNIPPETS", panel=_OPTIMISER)] = (
+        4096
+    )
+    """Validate on at most so many snippets, spread evenly."""
+    seed: _Seed = 0
+    """Seed of everything random."""
+    device: _Device = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    workers: Annotated[int, Field(ge=0), Option(unit="PROCESSES", panel=_RUN)] = 2
+    """Processes that read and decode snippets, per training process; 0 reads in that process."""
+    overwrite: _Overwrite = False
+    """Train again when the folder holds a run with other settings, instead of stopping."""
 
     @model_validator(mode="after")
     def _sensible(self) -> FinetuneJob:
@@ -151,18 +200,27 @@ class FinetuneJob(Settings):
 class PoseEncoderJob(PoseEncoderSettings):
     """Everything that ``vidkd train-encoder --modality pose`` is told."""
 
-    annotations: Path
-    output: Path
-    cache: Path
+    model_config = ConfigDict(title="pose")
+
+    modality: Annotated[Literal["pose"], Option(common=True, panel="Data")] = "pose"
+    """Stream of the encoder."""
+    annotations: Annotated[Path, Option(unit="FILE", common=True, panel="Data")]
+    """The annotations of the videos."""
+    output: _Output
+    """The run folder, which then works as --encoder of other commands."""
+    cache: Annotated[Path, Option(unit="DIR", common=True, panel="Data")]
     """The cache that holds the poses of the videos."""
-    name: str = ""
-    """What the trained encoder is called; by default as the run folder."""
-    annotation_format: str = "auto"
+    name: Annotated[str, Option(unit="NAME", panel=_RUN)] = ""
+    """Name of the trained encoder in caches. Default: that of the run folder."""
+    annotation_format: _Format = "auto"
+    """Format of the annotations."""
     subsets: SubsetSettings = SubsetSettings()
     snippet: SnippetSettings = SnippetSettings()
     """The length of a snippet; the stride is that of validation."""
-    device: str = "auto"
-    overwrite: bool = False
+    device: _Device = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    overwrite: _Overwrite = False
+    """Train again when the folder holds a run with other settings, instead of stopping."""
 
     @model_validator(mode="after")
     def _named(self) -> PoseEncoderJob:
@@ -201,35 +259,61 @@ class PoseEncoderJob(PoseEncoderSettings):
 class PoseTrainingJob(Settings):
     """Everything that ``vidkd train-pose`` is told."""
 
-    data: Annotated[tuple[Path, ...], Field(min_length=1)]
-    """Folders of ``vidkd synth`` and ``labels.json`` files; each is drawn from equally often."""
-    output: Path
-    validation: tuple[Path, ...] = ()
-    """The same kinds of sources; without any, every tenth video or picture of the data."""
-    start: str | None = None
-    """A detector to go on from, by name or path, with its anchor poses and architecture."""
-    name: str | None = None
-    """What the detector is called; by default as the run folder."""
-    backbone: Literal["inception", "resnet50-fpn"] = "inception"
-    pretrained: bool = True
+    model_config = ConfigDict(title="Optimiser")
+
+    data: Annotated[
+        tuple[Path, ...],
+        Field(min_length=1),
+        Option(unit="DIR|labels.json", common=True, panel="Data"),
+    ]
+    """A folder of `vidkd synth`, or labelled pictures; several may be given, and each is drawn from
+    equally often."""
+    output: _Output
+    """The run folder, which then works as --detector of extract-pose."""
+    validation: Annotated[
+        tuple[Path, ...], Option(unit="DIR|labels.json", common=True, panel="Data")
+    ] = ()
+    """The same, to choose the best epoch by. Default: every tenth video of --data."""
+    start: Annotated[str | None, Option(unit="NAME|RUN", common=True, panel="Detector")] = None
+    """Go on from this detector, with its anchor poses and backbone. Default: from nothing."""
+    name: Annotated[str | None, Option(unit="NAME", panel=_RUN)] = None
+    """Name of the detector in caches. Default: that of the run folder."""
+    backbone: Annotated[
+        Literal["inception", "resnet50-fpn"], Option(common=True, panel="Detector")
+    ] = "inception"
+    """Backbone; inception is fast enough for one core of a CPU."""
+    pretrained: Annotated[bool, Option(panel="Detector")] = True
     """Start the inception backbone from I3D's RGB weights, and keep its lower layers."""
-    full: Annotated[int, Field(ge=1, le=1000)] = 20
-    upper: Annotated[int, Field(ge=0, le=1000)] = 8
-    short_side: Annotated[int, Field(ge=64, le=1024)] = 192
-    pictures: Annotated[int, Field(ge=1)] = 60_000
+    full: Annotated[int, Field(ge=1, le=1000), Option(unit="POSES", panel="Detector")] = 20
+    """Anchor poses of the full body."""
+    upper: Annotated[int, Field(ge=0, le=1000), Option(unit="POSES", panel="Detector")] = 8
+    """Anchor poses of the upper body."""
+    short_side: Annotated[
+        int, Field(ge=64, le=1024), Option(unit="PIXELS", common=True, panel="Detector")
+    ] = 192
+    """Pixels of the shorter side of a picture that the detector sees."""
+    pictures: Annotated[int, Field(ge=1), Option(unit="PICTURES", common=True)] = 60_000
     """Pictures to learn from in all, each varied anew."""
-    pictures_per_epoch: Annotated[int, Field(ge=1)] = 4000
-    batch_size: Annotated[int, Field(ge=2)] = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Of AdamW after the warm-up; it falls to zero along a half cosine."""
+    pictures_per_epoch: Annotated[int, Field(ge=1), Option(unit="PICTURES")] = 4000
+    """Pictures of an epoch, after which the detector is validated."""
+    batch_size: Annotated[int, Field(ge=2), Option(unit="PICTURES", common=True)] = 16
+    """Pictures per step."""
+    learning_rate: Annotated[float, Field(gt=0), Option(common=True)] = 1e-3
+    """Learning rate of AdamW after the warm-up; it falls to zero along a half cosine."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
-    validation_pictures: Annotated[int, Field(ge=1)] = 400
+    """Weight decay of AdamW."""
+    validation_pictures: Annotated[int, Field(ge=1), Option(unit="PICTURES")] = 400
+    """Validate on at most so many pictures, spread evenly."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    seed: int = 0
-    device: str = "auto"
-    workers: Annotated[int, Field(ge=1)] = 1
+    """Type that convolutions are computed in; auto: bf16 on a GPU, float32 on a CPU."""
+    seed: _Seed = 0
+    """Seed of everything random."""
+    device: _Device = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    workers: Annotated[int, Field(ge=1), Option(unit="THREADS", panel=_RUN)] = 1
     """Threads that prepare pictures."""
-    overwrite: bool = False
+    overwrite: _Overwrite = False
+    """Train again when the folder holds a run with other settings, instead of stopping."""
 
     @model_validator(mode="after")
     def _sensible(self) -> PoseTrainingJob:

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vidkd.errors import UsageError
 
 
+@dataclass(frozen=True)
+class Option:
+    """What a setting is on the command line, where ``vidkd.cli.options`` makes an option of it.
+
+    The text below a field is the help of its option, up to the first empty line.
+
+    Attributes:
+        name: of the option, such as ``--filter``, or ``--view/--no-view``; for nested settings
+            what the names of their options begin with. Default: the name of the field.
+        unit: what the value is measured in, or what it is, such as ``PIXELS`` or ``DIR``.
+        common: ``--help`` shows the option, and not only ``--help-all``.
+        table: entry point group of the table whose keys the value is one of.
+        panel: heading under which help shows it. Default: the title of its class.
+    """
+
+    name: str | None = None
+    unit: str | None = None
+    common: bool = False
+    table: str | None = None
+    panel: str | None = None
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, and an unknown key is an error rather than ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -27,6 +49,8 @@ def load_yaml(path: str | Path, model: type[Model]) -> Model:
         UsageError: the file is missing, is not YAML, or does not fit the schema; the message
             names the key.
     """
+    import yaml  # a tenth of the time that `vidkd --help` takes
+
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

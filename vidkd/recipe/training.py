@@ -4,39 +4,58 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from vidkd.recipe.choices import FilterKind
-from vidkd.recipe.settings import Settings
+from vidkd.recipe.settings import Option, Settings
 
 
 class FilterSettings(Settings):
     """A temporal filter: (B, T, D) features to a (B, T, C) feature map."""
 
-    kind: FilterKind = "ss-tcn"
-    channels: Annotated[int, Field(ge=4, le=4096)] = 256
-    layers: Annotated[int, Field(ge=1, le=12)] | None = None
-    """None takes the filter's own: 5 in the SS-TCNs, 3 in TGM, 1 in the LSTM."""
+    model_config = ConfigDict(title="Temporal filter")
+
+    kind: Annotated[
+        FilterKind, Option("--filter", unit="KIND", common=True, table="vidkd.filters")
+    ] = "ss-tcn"
+    """Temporal filter."""
+    channels: Annotated[int, Field(ge=4, le=4096), Option(common=True)] = 256
+    """Width C of the feature map."""
+    layers: Annotated[int | None, Field(ge=1, le=12)] = None
+    """Number of layers. Default: 5 in the SS-TCNs, 3 in TGM, 1 in the LSTM."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the inputs of a layer that are set to zero in training."""
     standardise: bool = True
-    """Bring every input channel to mean 0 and deviation 1 over the training snippets. I3D's
-    channels differ in both; docs/experiments.md says what it gains."""
+    """Bring every input channel to mean 0 and standard deviation 1 over the training snippets.
+
+    I3D's channels differ in both; docs/experiments.md says what it gains.
+    """
 
 
 class OptimiserSettings(Settings):
     """Adam; the learning rate falls when the training loss does not."""
 
-    epochs: Annotated[int, Field(ge=1)] = 300
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    model_config = ConfigDict(title="Optimiser")
+
+    epochs: Annotated[int, Field(ge=1), Option(common=True)] = 300
+    """Passes over the training videos."""
+    batch_size: Annotated[int, Field(ge=1), Option(unit="VIDEOS", common=True)] = 16
+    """Videos per step."""
+    learning_rate: Annotated[float, Field(gt=0), Option(common=True)] = 1e-3
+    """Learning rate of Adam at the start."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of Adam."""
     plateau_factor: Annotated[float, Field(gt=0, le=1)] = 0.3
-    plateau_patience: Annotated[int, Field(ge=1)] = 10
-    seed: int = 0
+    """The learning rate is multiplied by this when the training loss has stopped falling."""
+    plateau_patience: Annotated[int, Field(ge=1), Option(unit="EPOCHS")] = 10
+    """Epochs without a lower training loss before the learning rate is reduced."""
+    seed: Annotated[int, Option(common=True)] = 0
+    """Seed of everything random."""
     classification_reduction: Literal["mean", "sum-over-classes"] = "mean"
-    """``mean``: over valid snippets and classes; ``sum-over-classes``: K times that."""
-    max_snippets: Annotated[int, Field(ge=8)] | None = None
-    """Longest training sequence; longer videos are cut at random. None: whole videos."""
+    """Classification loss: the mean over valid snippets and classes, or the number of classes
+    times that."""
+    max_snippets: Annotated[int | None, Field(ge=8), Option(unit="SNIPPETS")] = None
+    """Longest training sequence; of longer videos a random part is taken. Default: no limit."""
 
 
 class DistillationSettings(Settings):
@@ -58,28 +77,49 @@ class DistillationSettings(Settings):
     with ``metrics.csv`` at hand.
     """
 
-    atomic: Annotated[float, Field(ge=0)] = 0.02
-    """Its gradient grows with weight / temperature; ten times as much cost a third of the mAP."""
-    global_context: Annotated[float, Field(ge=0)] = 0.3
-    boundary: Annotated[float, Field(ge=0)] = 0.3
+    model_config = ConfigDict(title="Losses")
+
+    atomic: Annotated[float, Field(ge=0), Option("--alpha-atomic", common=True)] = 0.02
+    """Weight of the atomic loss, Eq. 1.
+
+    Its gradient grows with weight / temperature; ten times as much cost a third of the mAP.
+    """
+    global_context: Annotated[float, Field(ge=0), Option("--alpha-global", common=True)] = 0.3
+    """Weight of the loss of global contextual relations, Eq. 4."""
+    boundary: Annotated[float, Field(ge=0), Option("--alpha-boundary", common=True)] = 0.3
+    """Weight of the boundary saliency loss, Eq. 6."""
     hallucination: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of feature hallucination, a baseline."""
     mars: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of MARS, a baseline."""
     graph: Annotated[float, Field(ge=0)] = 0.0
-    """Graph distillation on the feature map (its representation edge)."""
+    """Weight of graph distillation on the feature map, a baseline."""
     graph_logits: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of graph distillation on the logits, a baseline."""
     logits: Annotated[float, Field(ge=0)] = 0.0
-    """Logit distillation; this and the four above are baselines, off unless given a weight."""
-    losses: dict[str, Annotated[float, Field(ge=0)]] = {}  # noqa: RUF012
-    """Weights of losses that installed packages add, by name (``vidkd.distillation.objective``)."""
-    normalise: bool = True
-    """L2-normalise snippet features in the atomic critic and divide by the temperature. Raw dot
-    products, as printed, saturate the critic: alone, 15.5 instead of 22.2 at the same weight."""
+    """Weight of logit distillation, a baseline."""
+    losses: Annotated[
+        dict[str, Annotated[float, Field(ge=0)]],
+        Option("--loss", unit="NAME=WEIGHT", table="vidkd.losses"),
+    ] = {}  # noqa: RUF012
+    """Weight of a loss that an installed package adds; several may be given."""
+    normalise: Annotated[bool, Option("--normalise/--raw-critic")] = True
+    """Compare features in the atomic loss at length 1 and divide by the temperature; or take raw
+    dot products, as the paper prints it.
+
+    Raw dot products saturate the critic: alone, 15.5 instead of 22.2 at the same weight.
+    """
     temperature: Annotated[float, Field(gt=0)] = 0.07
-    """Of contrastive representation distillation (Tian et al. 2020). With 0.5, and ten times the
-    weight, the three losses together gave 22.8 and 17.7."""
-    negatives: Annotated[int, Field(ge=1)] = 1
-    per_step: bool = True
-    """Boundary loss on per-step differences; False is the printed, telescoping form."""
+    """Temperature of the atomic critic.
+
+    As in contrastive representation distillation (Tian et al. 2020). With 0.5, and ten times the
+    weight, the three losses together gave 22.8 and 17.7.
+    """
+    negatives: Annotated[int, Field(ge=1), Option(unit="VIDEOS")] = 1
+    """Negative videos for each positive one in the atomic loss; fewer than --batch-size."""
+    per_step: Annotated[bool, Option("--per-step/--printed-boundary")] = True
+    """Compare the difference at each step in the boundary loss; or as the paper prints it, where
+    the sum leaves the difference between the last and the first snippet."""
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -93,5 +133,9 @@ class DistillationSettings(Settings):
 class SubsetSettings(Settings):
     """Names of the subsets in the annotation file."""
 
-    training: str = "training"
-    validation: str = "validation"
+    model_config = ConfigDict(title="Data")
+
+    training: Annotated[str, Option("--train-subset", unit="NAME")] = "training"
+    """Subset to train on."""
+    validation: Annotated[str, Option("--validation-subset", unit="NAME")] = "validation"
+    """Subset that chooses the best epoch."""
