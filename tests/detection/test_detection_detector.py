@@ -22,6 +22,7 @@ from vidkd.detection.detector import Detector, detect
 from vidkd.errors import UsageError, VideoError, WeightsError
 from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
 from vidkd.networks.zoo import weights_path
+from vidkd.recipe import SnippetSettings
 from vidkd.streams.encode import encode
 from vidkd.video import read_frames, snippet_pts
 
@@ -61,7 +62,8 @@ class TestHead:
         result = detect(video, device="cpu", encoder=encoder)
         assert {shape[1:] for shape in encoder.shapes} == {(3, 64, 32, 32)}
         frames = np.stack([np.arange(600) / 25, np.arange(1, 601) / 25], axis=1)
-        np.testing.assert_allclose(result.pts, snippet_pts(frames, 64, 32), atol=1e-6)
+        windows = SnippetSettings(length=64, stride=32)
+        np.testing.assert_allclose(result.pts, snippet_pts(frames, windows), atol=1e-6)
 
     @pytest.mark.parametrize(("rate", "stride", "frames"), [(50, 32, 200), (10, 16, 80)])
     def test_fast_video_is_thinned_and_slow_video_is_not_repeated(

@@ -8,11 +8,12 @@ import torch
 from encoder_double import RGB, TinyEncoder
 
 from vidkd.errors import VidkdError
-from vidkd.recipe import SnippetSettings
+from vidkd.recipe import SnippetSettings, model_cards
 from vidkd.streams.encode import centre_crop, encode, network_input, snippet_batches
 from vidkd.video import Frame
 
 CPU = torch.device("cpu")
+CARD = model_cards()["i3d-rgb-kinetics400"]
 
 
 def frames(count: int, size: tuple[int, int] = (40, 50)) -> list[Frame]:
@@ -58,7 +59,7 @@ def test_batches_hold_every_snippet_once(batch_size: int) -> None:
 def test_rgb_is_scaled_to_minus_one_and_one() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 5, 6, 3), dtype=np.uint8)
     images[0, 0, 0, 0] = (0, 255, 51)
-    batch = network_input(images, CPU)
+    batch = network_input(images, CARD, CPU)
     assert batch.shape == (2, 3, 16, 5, 6)
     assert batch.dtype == torch.float32
     np.testing.assert_allclose(batch[0, :, 0, 0, 0], [-1, 1, -0.6], rtol=1e-6)
@@ -66,11 +67,22 @@ def test_rgb_is_scaled_to_minus_one_and_one() -> None:
     np.testing.assert_allclose(batch, expected, atol=1e-6)
 
 
+def test_other_cards_say_how_intensities_are_normalised() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 6, 3), dtype=np.uint8)
+    plain = network_input(images, CARD, CPU)
+    assert torch.equal(plain, torch.from_numpy(images).permute(0, 4, 1, 2, 3).float() / 127.5 - 1)
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    update = {"mean": mean, "deviation": deviation, "channel_order": "bgr"}
+    found = network_input(images, CARD.model_copy(update=update), CPU)
+    expected = (images[..., ::-1] / 255 - np.array(mean)) / np.array(deviation)
+    np.testing.assert_allclose(found, np.moveaxis(expected, 4, 1), atol=1e-5)
+
+
 @pytest.mark.parametrize("bound", [5.0, 20.0])
 def test_flow_is_scaled_by_its_bound_and_rest_is_exactly_zero(bound: float) -> None:
     images = np.full((1, 16, 4, 4, 2), 128, np.uint8)
     images[0, 3, 1, 2] = (1, 255)
-    batch = network_input(images, CPU, bound)
+    batch = network_input(images, CARD, CPU, bound)
     assert batch.shape == (1, 2, 16, 4, 4)
     np.testing.assert_allclose(batch[0, :, 3, 1, 2], [-1, 1], rtol=1e-6)
     batch[0, :, 3, 1, 2] = 0

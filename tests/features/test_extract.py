@@ -96,7 +96,7 @@ def test_rgb_and_flow_have_the_same_times(
             pts.append(file.pts)
     np.testing.assert_array_equal(pts[0], pts[1])
     times = np.array([(f.start, f.end) for f in read_frames(video.path, short_side=48)])
-    np.testing.assert_array_equal(pts[0], snippet_pts(times, 16, stride))
+    np.testing.assert_array_equal(pts[0], snippet_pts(times, snippet))
 
 
 def test_flow_features_follow_the_motion(make_video: MakeVideo, tmp_path: Path) -> None:

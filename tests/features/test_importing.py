@@ -123,7 +123,7 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="frame rate"):
         ImportSettings("x", "rgb", 16, 16, 0)
     with pytest.raises(UsageError, match="length"):
-        ImportSettings("x", "rgb", 16, 4, 24)
+        ImportSettings("x", "rgb", 16, 0, 24)
 
 
 def test_files_are_chosen_by_the_annotations(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_snippets_are_those_of_rgb_and_rows_those_of_the_network(
     assert made.path == tmp_path / "cache" / "features" / "small-agcn" / "walk.h5"
     assert verify(made.path) == []
     frames = list(read_frames(walk.path, short_side=48))
-    expected = list(cut_snippets(frames, 16, 8))
+    expected = list(cut_snippets(frames, SNIPPET))
     with CacheFile(made.path) as file:
         np.testing.assert_allclose(file.pts, [(item.start, item.end) for item in expected])
         rows = file.rows()

@@ -19,11 +19,13 @@ from vidkd.finetuning.snippets import (
     augment,
     validation_clips,
 )
-from vidkd.recipe import FrameSettings
+from vidkd.recipe import FrameSettings, SnippetSettings, model_cards
 from vidkd.streams.encode import network_input
 from vidkd.video import VideoWriter, cut_snippets, read_frames
 
 RATE = 25
+SNIPPET = SnippetSettings(length=16, stride=16)
+CARD = model_cards()["i3d-flow-imagenet"]
 
 
 class Still:
@@ -33,7 +35,8 @@ class Still:
         times = np.arange(frames + 1) / RATE
         self.pts = np.stack([times[:-1], times[1:]], axis=1)
 
-    def read(self, frame, length):
+    def read(self, frame, snippet):
+        length = snippet.length
         numbers = np.minimum(np.arange(frame, frame + length), len(self.pts) - 1)
         images = np.broadcast_to(numbers[:, None, None, None], (length, 8, 10, 2))
         return images.astype(np.uint8), (frame / RATE, self.pts[numbers[-1], 1])
@@ -46,27 +49,27 @@ def labelled(frames, *segments):
 
 def test_classes_and_background_are_drawn_equally_often():
     videos = [labelled(1000, (0, 20, "rare")), labelled(400, (0, 350, "common"))]
-    sampler = BalancedSampler(videos, ("rare", "common", "absent"), 16)
+    sampler = BalancedSampler(videos, ("rare", "common", "absent"), SNIPPET)
     clips = sampler.draw(300, np.random.default_rng(0))
-    reader = SnippetReader(videos, ("rare", "common", "absent"), 16, 8, True)
+    reader = SnippetReader(videos, ("rare", "common", "absent"), SNIPPET, 8, True)
     targets = np.stack([reader[clip][1] for clip in clips])
     assert targets.sum(axis=0).tolist() == [100, 100, 0]
     assert {clip.flip for clip in clips} == {True, False}
     assert clips == sampler.draw(300, np.random.default_rng(0))
     assert clips != sampler.draw(300, np.random.default_rng(1))
     with pytest.raises(AnnotationError, match="no training snippet carries a label"):
-        BalancedSampler([labelled(100)], ("absent",), 16)
+        BalancedSampler([labelled(100)], ("absent",), SNIPPET)
 
 
 def test_validation_takes_every_snippet_or_spreads_evenly():
     videos = [labelled(33), labelled(16)]
-    assert validation_clips(videos, 16, 16, 100) == [
+    assert validation_clips(videos, SNIPPET, 100) == [
         Clip(0, 0),
         Clip(0, 16),
         Clip(0, 32),
         Clip(1, 0),
     ]
-    few = validation_clips(videos, 16, 16, 2)
+    few = validation_clips(videos, SNIPPET, 2)
     assert few == [Clip(0, 0), Clip(1, 0)]
 
 
@@ -77,7 +80,7 @@ def test_a_flip_mirrors_the_picture_and_turns_horizontal_motion_round():
     plain = augment(flow, Clip(0, 0, 0.5, 0.5), 6, True)
     flipped = augment(flow, Clip(0, 0, 0.5, 0.5, True), 6, True)
     one, other = (
-        network_input(item[None], torch.device("cpu"), 20.0)[0] for item in (plain, flipped)
+        network_input(item[None], CARD, torch.device("cpu"), 20.0)[0] for item in (plain, flipped)
     )
     torch.testing.assert_close(other[0], -one[0].flip(-1), rtol=0, atol=0)
     torch.testing.assert_close(other[1], one[1].flip(-1), rtol=0, atol=0)
@@ -102,7 +105,15 @@ def test_crops_reach_both_borders_and_small_pictures_are_refused():
 
 
 @pytest.mark.parametrize("rate", [None, 10.0])
-def test_video_is_read_by_time_as_from_the_start(tmp_path, rate):
+@pytest.mark.parametrize(
+    "snippets",
+    [
+        SnippetSettings(length=16, stride=5),
+        SnippetSettings(length=13, stride=5, step=3, window=8),
+        SnippetSettings(length=2, stride=7, window=9),
+    ],
+)
+def test_video_is_read_by_time_as_from_the_start(tmp_path, rate, snippets):
     path = tmp_path / "v.mp4"
     texture = np.random.default_rng(0).integers(0, 255, (48, 200, 3), dtype=np.uint8)
     with VideoWriter(path, 64, 48, Fraction(RATE)) as writer:
@@ -112,7 +123,7 @@ def test_video_is_read_by_time_as_from_the_start(tmp_path, rate):
     source = VideoSource.open(path, settings, None)
     whole = list(read_frames(path, short_side=48, frame_rate=rate))
     assert len(source.pts) == pytest.approx(len(whole), abs=1)
-    for snippet in cut_snippets(whole, 16, 5):
-        images, times = source.read(snippet.index * 5, 16)
+    for snippet in cut_snippets(whole, snippets):
+        images, times = source.read(snippet.index * snippets.stride, snippets)
         np.testing.assert_array_equal(images, snippet.frames)
         assert times == pytest.approx((snippet.start, snippet.end))

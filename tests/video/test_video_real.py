@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidkd.recipe import SnippetSettings
 from vidkd.video import find_videos, probe, read_frames, snippet_count
 
 DATA = Path(os.environ.get("VIDKD_TEST_DATA", ""))
@@ -28,7 +29,7 @@ def test_weight_lifting_clip():
     assert frames[0].image.shape == (256, 342, 3)
     steps = np.diff([frame.start for frame in frames])
     np.testing.assert_allclose(steps, 1 / 19.62, atol=1e-3)
-    assert snippet_count(len(frames), 16, 16) == 23
+    assert snippet_count(len(frames), SnippetSettings()) == 23
 
 
 @pytest.mark.skipif(not (DATA / "reference").is_dir(), reason="no reference values")

@@ -63,7 +63,7 @@ def bench(
         name = encoder or DEFAULT_ENCODER
         ensure_weights(name)
         network = load_encoder(name, select_device(device))
-        check_encoder(network.card, "rgb", frames, crop)
+        check_encoder(network.card, "rgb", frames, crop, snippet)
         size = batch_size or network.batch_size
         speed = rgb_speed(
             video, network, frames, snippet, crop, size, seconds=seconds, rounds=rounds

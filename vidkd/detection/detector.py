@@ -101,7 +101,8 @@ class Detector:
         precision: Precision = "auto",
     ) -> None:
         self.scorer, self._encoder = load_scorer(model, device, encoder, precision)
-        self._encode = BatchEncoder(self.scorer.output(self._encoder), self._encoder.device)
+        encoder = self._encoder
+        self._encode = BatchEncoder(self.scorer.output(encoder), encoder.card, encoder.device)
 
     def __call__(
         self,

@@ -12,6 +12,7 @@ import yaml
 
 from vidkd.errors import UsageError, VideoError, VidkdError, WeightsError
 from vidkd.files import write_text
+from vidkd.networks.i3d import I3D
 from vidkd.networks.i3d_inference import InferenceI3D
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D
 from vidkd.networks.quantise import Choice, calibrate, choose_precisions
@@ -140,6 +141,10 @@ def quantise_encoder(
         VidkdError: OpenVINO is not installed, or the file cannot be written.
     """
     network, card = load_network(name)
+    if not isinstance(network, I3D):
+        raise UsageError(
+            f"{card.name} has no 8-bit form", remedy="quantise an Inception-I3D, or use float32"
+        )
     if card.modality != "rgb":
         raise UsageError(f"{card.name} is not for RGB", remedy="give an encoder of RGB frames")
     if not videos:
@@ -158,7 +163,7 @@ def quantise_encoder(
     images, names = calibration_snippets(videos, frames, card.snippet, crop, number, report)
     if len(images) < 3:
         raise VidkdError("the videos are too short to calibrate on", remedy="give more of them")
-    inputs = [network_input(image[None], torch.device("cpu")) for image in images]
+    inputs = [network_input(image[None], card, torch.device("cpu")) for image in images]
     # Every third one is kept for the choice, so that both parts have seen the same videos.
     choosing = inputs[2::3]
     calibrating = [x for k, x in enumerate(inputs) if k % 3 != 2]

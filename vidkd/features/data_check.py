@@ -296,7 +296,7 @@ def _check_features(
 ) -> None:
     """Compare one feature file with the frames, the flow and the video it comes from."""
     snippet, frames, count = item.snippet, item.source.frame_count, len(item.pts)
-    expected = snippet_count(frames, snippet.length, snippet.stride)
+    expected = snippet_count(frames, snippet)
     if count != expected:
         detail = (
             f"{item.path}: {count} rows, but {frames} frames make {expected} snippets of"

@@ -74,6 +74,8 @@ def feature_provenance(
     }
     if half:
         settings["precision"] = "float16"
+    if preprocessing := card.preprocessing():
+        settings["input"] = preprocessing
     packages: tuple[str, ...] = ()
     if card.modality == "flow" and not flow_cache:
         from vidkd.flow import flow_settings

@@ -139,7 +139,7 @@ def extract_features(
     """
     from vidkd.streams.encode import encode
 
-    check_encoder(encoder.card, modality, frames, crop)
+    check_encoder(encoder.card, modality, frames, crop, snippet)
     path = cache_path(cache, "features", video.key, encoder.card.name)
     before = stamp(video.path)
     provenance = feature_provenance(
@@ -179,17 +179,30 @@ def extract_features(
     return Extraction(path, _write(path, provenance, checked, dtype, source), False)
 
 
-def check_encoder(card: ModelCard, modality: Modality, frames: FrameSettings, crop: int) -> None:
+def check_encoder(
+    card: ModelCard, modality: Modality, frames: FrameSettings, crop: int, snippet: SnippetSettings
+) -> None:
     """Refuse what cannot work for any video.
 
     Raises:
-        UsageError: the encoder is for another modality, or frames are smaller than the crop.
+        UsageError: the encoder is for another modality or other clips, or frames are smaller than
+            the crop.
     """
     if card.modality != modality:
         raise UsageError(
             f"the encoder {card.name} is for {card.modality}, not for {modality}",
             remedy="choose another --encoder or --modality",
         )
+    for what, value, (low, high) in (
+        ("frames", snippet.length, card.lengths),
+        ("pixels", crop, card.crops),
+    ):
+        if not low <= value <= high:
+            allowed = str(low) if low == high else f"{low} to {high}"
+            raise UsageError(
+                f"{card.name} takes clips of {allowed} {what}, not {value}",
+                remedy="leave the length and --crop to the model's card",
+            )
     if frames.short_side < crop:
         raise UsageError(
             f"frames of short side {frames.short_side} are smaller than the crop of {crop}",

@@ -145,7 +145,7 @@ class PoseFeatureTask:
         encoder = _loaded(self.encoder, self.device)
         poses = load_poses(cache_path(self.cache, "pose", video.key))
         joints = lift(poses, encoder.inputs)
-        pts = snippet_pts(poses.pts, self.snippet.length, self.snippet.stride)
+        pts = snippet_pts(poses.pts, self.snippet)
         remove_leftovers(path)
         with CacheWriter(path, provenance, (self.card.feature_dim,), self.dtype) as writer:
             for first, rows_ in self._encode(encoder, joints, poses.tracks):
@@ -158,7 +158,7 @@ class PoseFeatureTask:
         self, encoder: PoseEncoder, joints: Array, tracks: Array
     ) -> Iterator[tuple[int, Array]]:
         length, stride = self.snippet.length, self.snippet.stride
-        starts = np.arange(snippet_count(len(joints), length, stride)) * stride
+        starts = np.arange(snippet_count(len(joints), self.snippet)) * stride
         size = self.batch_size or 64
         for first in range(0, len(starts), size):
             windows = [

@@ -237,7 +237,7 @@ def feature_task(
             load(encoder, device)
     else:
         found = load(encoder, "cpu")
-    check_encoder(found.card, modality, frames, crop)
+    check_encoder(found.card, modality, frames, crop, snippet)
     if not flow_cache:
         flow = _flow_of_features(modality, flow or FlowSettings(), flow_device)
     return FeatureTask(

@@ -11,7 +11,6 @@ from torch import nn
 from vidkd.files import write_text
 from vidkd.finetuning.data import SnippetData
 from vidkd.networks import save_weights
-from vidkd.networks.i3d import FEATURE_DIM
 from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard
 from vidkd.recipe.jobs import FinetuneJob
@@ -19,20 +18,20 @@ from vidkd.recipe.jobs import FinetuneJob
 
 def trained_card(job: FinetuneJob, start: ModelCard, data: SnippetData) -> ModelCard:
     """Return the model card of the encoder that a run trains."""
-    return ModelCard(
-        name=job.card_name,
-        network="i3d",
-        modality=job.modality,
-        description=f"{start.name}, fine-tuned by vidkd on {len(data.training)} videos of "
-        f"{len(data.classes)} classes",
-        feature_dim=FEATURE_DIM,
-        in_channels=start.in_channels,
-        frames=data.frames,
-        snippet=job.snippet,
-        crop=job.crop,
-        weights=(),
-        licence=f"as {start.name}, and the terms of the training videos",
-        source="vidkd train-encoder",
+    return start.model_copy(
+        update={
+            "name": job.card_name,
+            "description": f"{start.name}, fine-tuned by vidkd on {len(data.training)} videos of "
+            f"{len(data.classes)} classes",
+            "classes": None,
+            "frames": data.frames,
+            "snippet": job.snippet,
+            "crop": job.crop,
+            "weights": (),
+            "licence": f"as {start.name}, and the terms of the training videos",
+            "source": "vidkd train-encoder",
+            "reference": None,
+        }
     )
 
 

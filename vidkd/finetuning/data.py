@@ -70,7 +70,7 @@ class SnippetData:
     def reader(self, videos: list[LabelledVideo], job: FinetuneJob) -> SnippetReader:
         """Return what reads the snippets of these videos."""
         flow = self.bound is not None
-        return SnippetReader(videos, self.classes, job.snippet.length, job.crop, flow)
+        return SnippetReader(videos, self.classes, job.snippet, job.crop, flow)
 
 
 _Parts = tuple[list[list[LabelledVideo]], FrameSettings, float | None, dict[str, Any]]

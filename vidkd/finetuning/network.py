@@ -9,40 +9,55 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidkd.errors import UsageError
-from vidkd.networks.i3d import END_POINTS, FEATURE_DIM, I3D
+from vidkd.networks.encoders import EncoderNetwork
 from vidkd.recipe.choices import BatchNorm, TrainingPrecision
 
 HEAD_RATE = 10.0
 """The new classifier learns this much faster than the pretrained layers."""
 
 
-def replace_head(network: I3D, classes: int, dropout: float, seed: int) -> None:
+def replace_head(network: EncoderNetwork, classes: int, dropout: float, seed: int) -> None:
     """Give the network a new classifier, drawn from the seed."""
     generator = torch.Generator().manual_seed(seed)
-    head = nn.Linear(FEATURE_DIM, classes)
+    head = nn.Linear(network.width, classes)
     with torch.no_grad():
         head.weight.normal_(0, 0.01, generator=generator)
         head.bias.zero_()
-    network.classifier = head
-    network.dropout = nn.Dropout(dropout)
+    network.replace_classifier(head, dropout)
+
+
+def stages_until(network: EncoderNetwork, last: str | None) -> list[nn.Module]:
+    """Return the stages of a network up to the one called ``last``; none for None.
+
+    Raises:
+        UsageError: it has no such stage.
+    """
+    if last is None:
+        return []
+    stages = network.stages()
+    if last not in stages:
+        raise UsageError(
+            f"there is no layer {last!r} to freeze up to",
+            remedy=f"give --freeze-until one of {', '.join(stages)}",
+        )
+    return list(stages.values())[: list(stages).index(last) + 1]
 
 
 class Tuned(nn.Module):
-    """An I3D of which some layers, or the statistics of the batch normalisation, stand still.
+    """An encoder of which some layers, or the statistics of the batch normalisation, stand still.
 
     Args:
-        network: the I3D.
-        freeze_until: last of the frozen layers; None freezes none.
+        network: the encoder with its new classifier.
+        freeze_until: last of the frozen stages; None freezes none.
         batch_norm: with ``train`` the statistics of the layers that are not frozen are updated.
     """
 
-    def __init__(self, network: I3D, freeze_until: str | None, batch_norm: BatchNorm) -> None:
+    def __init__(
+        self, network: EncoderNetwork, freeze_until: str | None, batch_norm: BatchNorm
+    ) -> None:
         super().__init__()
         self.network = network
-        last = -1 if freeze_until is None else END_POINTS.index(freeze_until)
-        self._frozen = [
-            network.layers[name] for name in END_POINTS[: last + 1] if name in network.layers
-        ]
+        self._frozen = stages_until(network, freeze_until)
         self._keeps_statistics = batch_norm != "train"
         for layer in self._frozen:
             layer.requires_grad_(False)
@@ -64,8 +79,10 @@ class Tuned(nn.Module):
 
     def groups(self, learning_rate: float) -> list[dict[str, object]]:
         """Return the parameters that learn, for the optimiser; the head at its own rate."""
+        assert self.network.classifier is not None
         head = list(self.network.classifier.parameters())
-        body = [p for p in self.network.layers.parameters() if p.requires_grad]
+        heads = {id(parameter) for parameter in head}
+        body = [p for p in self.network.parameters() if p.requires_grad and id(p) not in heads]
         groups: list[dict[str, object]] = [{"params": head, "lr": HEAD_RATE * learning_rate}]
         if body:
             groups.append({"params": body, "lr": learning_rate})
@@ -73,7 +90,7 @@ class Tuned(nn.Module):
 
 
 @torch.no_grad()
-def recalibrate(network: I3D, batches: Iterable[Tensor]) -> None:
+def recalibrate(network: EncoderNetwork, batches: Iterable[Tensor]) -> None:
     """Replace the statistics of every batch normalisation by those of these snippets.
 
     The plain average of the batches' statistics, each layer normalised by its batch ("precise

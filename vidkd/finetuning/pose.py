@@ -100,12 +100,11 @@ class _Run:
     ) -> None:
         self.job, self.data, self.folder, self.device = job, data, folder, device
         self.steps = job.snippets_per_epoch // job.batch_size
-        length, stride = job.snippet.length, job.snippet.stride
-        self.sampler = BalancedSampler(data.training, data.classes, length)
+        self.sampler = BalancedSampler(data.training, data.classes, job.snippet)
         self.training = PoseReader(data.training, data, job)
         self.validation = PoseReader(data.validation, data, job)
         self.clips = validation_clips(
-            data.validation, length, stride, sum(len(v.source.pts) for v in data.validation)
+            data.validation, job.snippet, sum(len(v.source.pts) for v in data.validation)
         )
         self.network = TwoStreamAGCN(job.network, len(data.classes), job.dropout)
         initialise(self.network, torch.Generator().manual_seed(job.seed))

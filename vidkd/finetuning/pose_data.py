@@ -20,7 +20,7 @@ from vidkd.files import sha256
 from vidkd.finetuning.snippets import Clip, LabelledVideo
 from vidkd.pose.normalise import lift, mirror, normalise, rotate
 from vidkd.pose.poses import load_poses
-from vidkd.recipe import FrameSettings, PoseAugmentation
+from vidkd.recipe import FrameSettings, PoseAugmentation, SnippetSettings
 from vidkd.recipe.jobs import PoseEncoderJob
 from vidkd.skeletons import find_skeleton
 
@@ -41,8 +41,9 @@ class PoseSource:
     tracks: Array
     pts: Array
 
-    def read(self, frame: int, length: int) -> tuple[Array, tuple[float, float]]:
+    def read(self, frame: int, snippet: SnippetSettings) -> tuple[Array, tuple[float, float]]:
         """Return (M, length, V, 3), and the start and end second of the frames in the video."""
+        length = snippet.length
         first = min(max(frame, 0), len(self.pts) - 1)
         last = min(max(frame + length, first + 1), len(self.pts))
         times = (float(self.pts[first, 0]), float(self.pts[last - 1, 1]))
@@ -154,7 +155,9 @@ class PoseReader:
             frame, count = clip.frame, length
             if rng is not None:
                 frame, count = _window(clip.frame, length, settings.tempo, rng)
-            window, times = video.source.read(frame, count)
+            window, times = video.source.read(
+                frame, self._job.snippet.model_copy(update={"length": count})
+            )
             windows.append(resample(window, length))
             found = snippet_targets(video.annotation, self._classes, np.array([times]))
             targets.append(found[0])

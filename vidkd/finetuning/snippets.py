@@ -17,9 +17,9 @@ import numpy as np
 from vidkd.annotations import VideoAnnotation, snippet_targets
 from vidkd.cache import CacheFile
 from vidkd.errors import AnnotationError, VideoError
-from vidkd.recipe import FrameSettings
+from vidkd.recipe import FrameSettings, SnippetSettings
 from vidkd.streams.encode import centre_crop
-from vidkd.video import probe, read_frames, snippet_pts
+from vidkd.video import clip_frames, probe, read_frames, snippet_pts
 
 _TIME_HAIR = 1e-4
 
@@ -29,7 +29,7 @@ class Clip(NamedTuple):
 
     Attributes:
         video: number of the video.
-        frame: number of its first frame.
+        frame: number of the first frame of its row.
         across: place of the crop between the left (0) and the right (1); None for the centre.
         down: the same between top and bottom.
         flip: mirror it.
@@ -49,8 +49,9 @@ class Source(Protocol):
     def pts(self) -> np.ndarray:
         """(N, 2) start and end second of every frame, as far as known without decoding."""
 
-    def read(self, frame: int, length: int) -> tuple[np.ndarray, tuple[float, float]]:
-        """Return (length, H, W, C) uint8, the last frame repeated, and true start and end."""
+    def read(self, frame: int, snippet: SnippetSettings) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return the clip (length, H, W, C) uint8 of the row that begins at a frame, and the
+        true start and end second of the row."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,18 @@ class FlowSource:
     path: Path
     pts: np.ndarray
 
-    def read(self, frame: int, length: int) -> tuple[np.ndarray, tuple[float, float]]:
-        """Return (length, H, W, 2) uint8 and the start and end second.
+    def read(self, frame: int, snippet: SnippetSettings) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return the clip (length, H, W, 2) uint8, and the start and end second of its row.
 
         Raises:
             CacheError: the file is damaged.
         """
+        numbers = clip_frames(frame, snippet).clip(0, len(self.pts) - 1)
         with CacheFile(self.path) as file:
-            rows = file.rows(frame, frame + length)
-        end = float(self.pts[min(frame + length, len(self.pts)) - 1, 1])
-        return _filled(rows, length), (float(self.pts[frame, 0]), end)
+            rows = file.rows(int(numbers[0]), int(numbers[-1]) + 1)
+        last = min(frame + snippet.row_length, len(self.pts)) - 1
+        times = float(self.pts[frame, 0]), float(self.pts[last, 1])
+        return rows[numbers - numbers[0]], times
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,20 @@ class VideoSource:
         starts = np.arange(max(1, int(seconds * rate))) / rate
         return VideoSource(path, frames, np.stack([starts, starts + 1 / rate], axis=1))
 
-    def read(self, frame: int, length: int) -> tuple[np.ndarray, tuple[float, float]]:
-        """Return (length, H, W, 3) uint8 and the start and end second.
+    def read(self, frame: int, snippet: SnippetSettings) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return the clip (length, H, W, 3) uint8, and the start and end second of its row.
 
         Raises:
             VideoError: it cannot be decoded there.
         """
+        numbers = clip_frames(frame, snippet)
+        first = max(0, min(frame, int(numbers[0])))
+        count = max(frame + snippet.row_length, int(numbers[-1]) + 1) - first
         if self.frames.frame_rate is None:
             # The middle of the frame, so that rounding never takes in the frame before.
-            begin = float(self.pts[frame].mean())
+            begin = float(self.pts[first].mean())
         else:
-            begin = max(0.0, float(self.pts[frame, 0]) - _TIME_HAIR)
+            begin = max(0.0, float(self.pts[first, 0]) - _TIME_HAIR)
         images: list[np.ndarray] = []
         times: list[tuple[float, float]] = []
         reader = read_frames(
@@ -132,20 +138,16 @@ class VideoSource:
         for item in reader:
             images.append(item.image)
             times.append((item.start, item.end))
-            if len(images) == length:
+            if len(images) == count:
                 break
-        if not images:
+        if len(images) <= frame - first:
             if frame == 0:
                 raise VideoError("has no frames", path=self.path, remedy="check the file")
-            # The container promised more than there is: the snippet before is nearest.
-            return self.read(max(0, frame - length), length)
-        return _filled(np.stack(images), length), (times[0][0], times[-1][1])
-
-
-def _filled(rows: np.ndarray, length: int) -> np.ndarray:
-    if len(rows) == length:
-        return rows
-    return np.concatenate([rows, np.repeat(rows[-1:], length - len(rows), axis=0)])
+            # The container promised more than there is: the row before is nearest.
+            return self.read(max(0, frame - snippet.row_length), snippet)
+        clip = np.stack([images[i] for i in (numbers - first).clip(0, len(images) - 1)])
+        last = min(frame - first + snippet.row_length, len(images)) - 1
+        return clip, (times[frame - first][0], times[last][1])
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class SnippetReader:
     Args:
         videos: what :attr:`Clip.video` counts.
         classes: names of the K classes.
-        length: frames in a snippet.
+        snippet: rows and their clips.
         crop: side of the square in pixels.
         flow: whether the frames are quantised flow, whose horizontal part changes sign when
             mirrored.
@@ -172,20 +174,20 @@ class SnippetReader:
         self,
         videos: Sequence[LabelledVideo],
         classes: Sequence[str],
-        length: int,
+        snippet: SnippetSettings,
         crop: int,
         flow: bool,
     ) -> None:
         self._videos = tuple(videos)
         self._classes = tuple(classes)
-        self._length = length
+        self._snippet = snippet
         self._crop = crop
         self._flow = flow
 
     def __getitem__(self, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
         """Return (length, crop, crop, C) uint8 and the labels (K,) float32."""
         video = self._videos[clip.video]
-        images, times = video.source.read(clip.frame, self._length)
+        images, times = video.source.read(clip.frame, self._snippet)
         targets = snippet_targets(video.annotation, self._classes, np.array([times]))[0]
         return augment(images, clip, self._crop, self._flow), targets
 
@@ -218,18 +220,21 @@ class BalancedSampler:
     Args:
         videos: the training videos.
         classes: names of the K classes.
-        length: frames in a snippet.
+        snippet: rows and their clips; the stride plays no part.
 
     Raises:
         AnnotationError: no snippet has a label.
     """
 
-    def __init__(self, videos: Sequence[LabelledVideo], classes: Sequence[str], length: int):
-        # A quarter of a snippet apart: fine enough to begin anywhere in an action.
-        step = max(1, length // 4)
+    def __init__(
+        self, videos: Sequence[LabelledVideo], classes: Sequence[str], snippet: SnippetSettings
+    ):
+        # A quarter of a row apart: fine enough to begin anywhere in an action.
+        step = max(1, snippet.row_length // 4)
+        snippet = snippet.model_copy(update={"stride": step})
         found: list[list[np.ndarray]] = [[] for _ in range(len(classes) + 1)]
         for number, video in enumerate(videos):
-            pts = snippet_pts(video.source.pts, length, step)
+            pts = snippet_pts(video.source.pts, snippet)
             targets = snippet_targets(video.annotation, classes, pts)
             background = targets.max(axis=1, initial=0.0) == 0
             for group, column in enumerate([*(targets.T > 0), background]):
@@ -258,13 +263,13 @@ class BalancedSampler:
 
 
 def validation_clips(
-    videos: Sequence[LabelledVideo], length: int, stride: int, limit: int
+    videos: Sequence[LabelledVideo], snippet: SnippetSettings, limit: int
 ) -> list[Clip]:
     """Return the snippets of the videos, centre-cropped; at most ``limit``, evenly spread."""
     clips = [
-        Clip(number, int(frame) * stride)
+        Clip(number, int(frame) * snippet.stride)
         for number, video in enumerate(videos)
-        for frame in range(len(snippet_pts(video.source.pts, length, stride)))
+        for frame in range(len(snippet_pts(video.source.pts, snippet)))
     ]
     if len(clips) > limit:
         clips = [clips[i] for i in np.linspace(0, len(clips) - 1, limit).round().astype(int)]

@@ -27,7 +27,7 @@ from vidkd.evaluation.average_precision import non_interpolated
 from vidkd.finetuning.card import trained_card
 from vidkd.finetuning.data import SnippetData
 from vidkd.finetuning.job import FinetuneResult
-from vidkd.finetuning.network import Tuned, recalibrate, replace_head
+from vidkd.finetuning.network import Tuned, recalibrate, replace_head, stages_until
 from vidkd.finetuning.outcome import BEFORE_THE_FIRST, encoder_result, keep_if_best
 from vidkd.finetuning.processes import Processes, join
 from vidkd.finetuning.snippets import (
@@ -40,7 +40,7 @@ from vidkd.finetuning.snippets import (
 )
 from vidkd.finetuning.steps import Stepper
 from vidkd.networks import find_card, load_network
-from vidkd.networks.i3d import END_POINTS, I3D
+from vidkd.networks.encoders import EncoderNetwork
 from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard, model_cards
 from vidkd.recipe.jobs import FinetuneJob
@@ -69,11 +69,6 @@ def train_encoder(job: FinetuneJob) -> FinetuneResult:
         raise UsageError(
             f"{job.card_name} is a model that comes with vidkd", remedy="give another --name"
         )
-    if job.freeze_until is not None and job.freeze_until not in END_POINTS:
-        raise UsageError(
-            f"there is no layer {job.freeze_until!r} to freeze up to",
-            remedy=f"give --freeze-until one of {', '.join(END_POINTS)}",
-        )
     card = find_card(job.encoder)
     if card.modality != job.modality:
         raise UsageError(
@@ -81,8 +76,9 @@ def train_encoder(job: FinetuneJob) -> FinetuneResult:
             remedy="choose another --encoder or --modality",
         )
     with join(job.device) as processes:
-        data = SnippetData.load(job)
         network, card = load_network(job.encoder)
+        stages_until(network, job.freeze_until)
+        data = SnippetData.load(job)
         start = state_sha256(
             {k: v for k, v in network.state_dict().items() if not k.endswith("batches_tracked")}
         )
@@ -100,9 +96,8 @@ def train_encoder(job: FinetuneJob) -> FinetuneResult:
             devices = [processes.device] if processes.device.type == "cuda" else []
             with torch.random.fork_rng(devices=devices):
                 replace_head(network, len(data.classes), job.dropout, job.seed)
-                return _Run(job, data, network, folder, processes).run(
-                    trained_card(job, card, data)
-                )
+                trained = trained_card(job, card, data)
+                return _Run(job, data, network, trained, folder, processes).run()
 
 
 def _finished(
@@ -176,7 +171,8 @@ class _Run:
         self,
         job: FinetuneJob,
         data: SnippetData,
-        network: I3D,
+        network: EncoderNetwork,
+        card: ModelCard,
         folder: RunFolder,
         processes: Processes,
     ) -> None:
@@ -188,13 +184,13 @@ class _Run:
                 remedy=f"choose a multiple of {share} for --batch-size",
             )
         self.job, self.data, self.folder, self.processes = job, data, folder, processes
+        self.card = card
         self.part = job.batch_size // share
         self.steps = job.snippets_per_epoch // job.batch_size
-        self.sampler = BalancedSampler(data.training, data.classes, job.snippet.length)
+        self.sampler = BalancedSampler(data.training, data.classes, job.snippet)
         self.load = Loader(data.reader(data.training, job), job.workers)
         self.load_validation = Loader(data.reader(data.validation, job), job.workers)
-        length, stride = job.snippet.length, job.snippet.stride
-        clips = validation_clips(data.validation, length, stride, job.validation_snippets)
+        clips = validation_clips(data.validation, job.snippet, job.validation_snippets)
         own = clips[processes.rank :: processes.size]
         self.validation = [own[i : i + self.part] for i in range(0, len(own), self.part)]
         self.epochs = Epochs(folder, BEFORE_THE_FIRST)
@@ -216,7 +212,7 @@ class _Run:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         device = self.processes.device
         for images, targets in batches:
-            inputs = network_input(images, device, self.data.bound)
+            inputs = network_input(images, self.card, device, self.data.bound)
             yield inputs, torch.from_numpy(targets).to(device)
 
     def _recalibrate(self) -> None:
@@ -279,7 +275,7 @@ class _Run:
         )
         return snippet_map(logits, truth), float(loss)
 
-    def run(self, card: ModelCard) -> FinetuneResult:
+    def run(self) -> FinetuneResult:
         """Train to the end; only the first process writes."""
         first, total, epochs = self.processes.first, self.job.epochs, self.epochs
         with contextlib.ExitStack() as stack:
@@ -293,16 +289,16 @@ class _Run:
                 row = self._epoch(advance)
                 epochs.add(row)
                 if first:
-                    self._save(row["validation_map"], card)
-        result = encoder_result(self.job.output, card, self.data, epochs)
+                    self._save(row["validation_map"])
+        result = encoder_result(self.job.output, self.card, self.data, epochs)
         if first:
             self.folder.finish(result)
             log(f"{self.job.output}: {result.summary} of {total}")
         return result
 
-    def _save(self, score: float, card: ModelCard) -> None:
+    def _save(self, score: float) -> None:
         about = {"start": self.job.encoder}
-        keep_if_best(self.epochs, score, self.network, card, self.data, about)
+        keep_if_best(self.epochs, score, self.network, self.card, self.data, about)
         self.epochs.save()
 
 

@@ -17,9 +17,8 @@ from vidkd.console import log
 from vidkd.errors import UsageError, WeightsError
 from vidkd.files import sha256
 from vidkd.networks.converters import from_flax_pickle, from_pytorch, inflate_input
-from vidkd.networks.i3d import I3D
-from vidkd.networks.weights import check_state, load_weights, save_weights, state_sha256
-from vidkd.networks.zoo import find_card, load_network, trained_file, weights_path
+from vidkd.networks.weights import load_weights, save_weights, state_sha256
+from vidkd.networks.zoo import ENCODERS, find_card, load_network, trained_file, weights_path
 from vidkd.recipe import ModelCard, WeightsSource
 
 LARGEST_CHECKPOINT = 1 << 30
@@ -71,7 +70,7 @@ def fetch(card: ModelCard, source_file: Path | None = None, kind: str | None = N
             )
         state, origin = _from_source(card, source)
     path = weights_path(card)
-    check_state(I3D(card.in_channels, len(state["classifier.bias"])), state, path)
+    ENCODERS[card.network].build(card, state, path)
     header = {
         "format": 1,
         "network": card.network,

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vidkd.networks.encoders import EncoderNetwork
+
 BATCH_NORM_EPSILON = 1e-3
 FEATURE_DIM = 1024
 
@@ -145,7 +147,7 @@ class Inception(nn.Module):
         return torch.cat(branches, dim=1)
 
 
-class I3D(nn.Module):
+class I3D(EncoderNetwork):
     """Inception-I3D with its classifier.
 
     Args:
@@ -153,6 +155,9 @@ class I3D(nn.Module):
         classes: number of logits.
         dropout: probability before the classifier, in training only.
     """
+
+    width = FEATURE_DIM
+    classifier: nn.Linear
 
     def __init__(self, in_channels: int = 3, classes: int = 400, dropout: float = 0.5) -> None:
         super().__init__()
@@ -178,10 +183,22 @@ class I3D(nn.Module):
         """Map snippets (B, C, T, S, S) in [-1, 1] to features (B, 1024)."""
         return pooled_features(self.mixed_5c(x))
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Map snippets (B, C, T, S, S) in [-1, 1] to logits (B, classes)."""
-        return self.classifier(self.dropout(pooled_windows(self.mixed_5c(x))))
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map clips (B, C, T, S, S) in [-1, 1] to features (B, 1024) and logits (B, classes)."""
+        mixed = self.mixed_5c(x)
+        return pooled_features(mixed), self.classifier(self.dropout(pooled_windows(mixed)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Same as :meth:`logits`."""
-        return self.logits(x)
+    def inference(self) -> nn.Module:
+        """Return a copy that computes the same faster, without gradients."""
+        from vidkd.networks.i3d_inference import InferenceI3D
+
+        return InferenceI3D(self)
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return the end points, first to last; those that pool have nothing to freeze."""
+        layers = self.layers
+        return {name: layers[name] if name in layers else nn.Identity() for name in END_POINTS}
+
+    def replace_classifier(self, classifier: nn.Linear, dropout: float) -> None:
+        """Put another classifier in place, behind dropout of that probability in training."""
+        self.classifier, self.dropout = classifier, nn.Dropout(dropout)

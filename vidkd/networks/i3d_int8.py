@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidkd.errors import VidkdError, WeightsError
+from vidkd.networks.encoders import EncoderNetwork
 from vidkd.networks.i3d import (
     CONVOLUTIONS,
     END_POINTS,
@@ -212,7 +213,7 @@ def _padding(x: Any, kernel: Size3, stride: Size3) -> tuple[list[int], list[int]
     return [before for before, _ in pairs], [after for _, after in pairs]
 
 
-class Int8I3D(nn.Module):
+class Int8I3D(EncoderNetwork):
     """Inference with a quantised network; see the module for its tensors.
 
     The networks for different sizes of the input are compiled when they are first needed, which
@@ -221,6 +222,10 @@ class Int8I3D(nn.Module):
     Raises:
         VidkdError: OpenVINO is not installed.
     """
+
+    width = FEATURE_DIM
+    classifier: nn.Linear
+    precision = "int8"
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()

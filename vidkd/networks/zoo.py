@@ -12,13 +12,18 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from vidkd.errors import UsageError, WeightsError
+from vidkd.extensions import Table
 from vidkd.files import resources
 from vidkd.networks.device import select_device
-from vidkd.networks.i3d import I3D
-from vidkd.networks.i3d_inference import InferenceI3D, keep_freed_memory
-from vidkd.networks.i3d_int8 import Int8I3D, check_tensors
-from vidkd.networks.weights import load_state, load_weights, state_sha256
+from vidkd.networks.encoders import EncoderFamily, EncoderNetwork, inception_i3d
+from vidkd.networks.i3d_inference import keep_freed_memory
+from vidkd.networks.weights import load_weights, state_sha256
 from vidkd.recipe import ModelCard, Precision, model_cards
+
+ENCODERS: Table[EncoderFamily] = Table(
+    "vidkd.encoders", "encoder network", {"i3d": inception_i3d.FAMILY}
+)
+"""Who builds the networks of cards, by their field ``network``."""
 
 DEFAULT_ENCODER = "i3d-rgb-kinetics400"
 TRAINED_ENCODER = "encoder.safetensors"
@@ -124,7 +129,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         card: ModelCard,
-        network: I3D | Int8I3D,
+        network: EncoderNetwork,
         device: torch.device,
         classes: tuple[str, ...] | None = None,
         *,
@@ -143,27 +148,21 @@ class Encoder(nn.Module):
         self.batch_size = 2 if device.type == "cpu" else 32
         if device.type == "cpu":
             keep_freed_memory()
-        self.precision: Literal["float32", "float16", "int8"] = precision
-        self.network: InferenceI3D | Int8I3D
-        if isinstance(network, I3D):
-            self._type = torch.float16 if precision == "float16" else torch.float32
-            self.network = InferenceI3D(network).to(device, self._type)
-        else:
-            self._type = torch.float32
-            self.precision, self.network = "int8", network
+        self._type = torch.float16 if precision == "float16" else torch.float32
+        self.precision = network.precision if network.precision == "int8" else precision
+        self.network = network.inference().to(device, self._type)
         self.eval()
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute features and logits in one pass.
 
         Args:
-            x: (B, C, T, S, S) float in [-1, 1] on any device; C = 3 for RGB, 2 for flow; T at
-                least 8 frames; S at least 32 pixels.
+            x: (B, C, T, S, S) float on any device, normalised as the card says (for I3D in
+                [-1, 1]); C = 3 for RGB, 2 for flow; T and S such as the card allows.
 
         Returns:
-            features (B, 1024), the mean over time and space of Mixed_5c, and logits (B, K), both
-            float32.
+            features (B, D), and logits (B, K) or None without classes, both float32.
         """
         if x.ndim != 5 or x.shape[1] != self.card.in_channels:
             raise ValueError(
@@ -178,15 +177,25 @@ class Encoder(nn.Module):
             # everywhere.
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 features, logits = self.network(x)
-        return features.float(), logits.float()
+        return features.float(), None if logits is None else logits.float()
 
     def features(self, x: Tensor) -> Tensor:
-        """Map snippets (B, C, T, S, S) in [-1, 1] to features (B, 1024)."""
+        """Map clips (B, C, T, S, S) to features (B, D)."""
         return self(x)[0]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Map snippets (B, C, T, S, S) in [-1, 1] to logits (B, K)."""
-        return self(x)[1]
+        """Map clips (B, C, T, S, S) to logits (B, K).
+
+        Raises:
+            UsageError: the network has no classes.
+        """
+        logits = self(x)[1]
+        if logits is None:
+            raise UsageError(
+                f"{self.card.name} has no classes of its own",
+                remedy="give a trained student with --model",
+            )
+        return logits
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,7 @@ class _Stored:
     """Labels of the logits; None to take those of the card."""
 
 
-def load_network(name: str) -> tuple[I3D, ModelCard]:
+def load_network(name: str) -> tuple[EncoderNetwork, ModelCard]:
     """Load the trainable network of a card, on the CPU and in evaluation mode.
 
     Args:
@@ -220,15 +229,8 @@ def load_network(name: str) -> tuple[I3D, ModelCard]:
     return _network(stored), stored.card
 
 
-def _network(stored: _Stored) -> I3D:
-    with torch.device("meta"):
-        network = I3D(stored.card.in_channels, len(stored.state.get("classifier.bias", ())))
-    load_state(network, stored.state, stored.path, assign=True)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            # Not stored, since nothing reads it; on the meta device it could not be moved.
-            module.num_batches_tracked = torch.zeros((), dtype=torch.long)
-    return network.eval()
+def _network(stored: _Stored) -> EncoderNetwork:
+    return ENCODERS[stored.card.network].build(stored.card, stored.state, stored.path)
 
 
 def _read(name: str) -> _Stored:
@@ -298,16 +300,8 @@ def load_encoder(
                 f"int8 runs on the CPU, not on {target}",
                 remedy="give --device cpu, or another --precision",
             )
-        check_tensors(stored.state, stored.card.in_channels, stored.path)
-        return Encoder(
-            stored.card,
-            Int8I3D(stored.state),
-            torch.device("cpu"),
-            stored.classes,
-            weights_sha256=stored.weights_sha256,
-            replaces=replaces,
-        )
-    if precision == "float16" and target.type == "cpu":
+        target = torch.device("cpu")
+    elif precision == "float16" and target.type == "cpu":
         raise UsageError(
             "float16 is for GPUs: on a CPU it would be slower than float32",
             remedy="give --precision float32 or int8",

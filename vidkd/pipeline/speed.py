@@ -141,13 +141,13 @@ def rgb_speed(
 
     def transform() -> None:
         for batch, _ in snippet_batches(images, snippet, crop, batch_size):
-            network_input(batch, encoder.device)
+            network_input(batch, encoder.card, encoder.device)
 
     def compute() -> None:
         for rows, _ in _encoded(inputs, encoder):
             rows.cpu()
 
-    inputs = [(network_input(batch, encoder.device), pts) for batch, pts in batches]
+    inputs = [(network_input(batch, encoder.card, encoder.device), pts) for batch, pts in batches]
     features = [(rows.float().cpu().numpy(), pts) for rows, pts in _encoded(inputs, encoder)]
     with tempfile.TemporaryDirectory(prefix="vidkd-bench-") as folder:
         target = Path(folder) / "rows.h5"

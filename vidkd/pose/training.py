@@ -23,6 +23,7 @@ from vidkd.finetuning.network import working_type
 from vidkd.networks import DEFAULT_ENCODER, ensure_weights
 from vidkd.networks import load_network as load_encoder_network
 from vidkd.networks.device import select_device
+from vidkd.networks.i3d import I3D
 from vidkd.networks.lcrnet import LCRNet, PoseNetSettings
 from vidkd.networks.lcrnet_backbones import InceptionPyramid
 from vidkd.networks.weights import state_sha256
@@ -227,7 +228,9 @@ def _new_network(settings: PoseNetSettings, pretrained: bool) -> LCRNet:
     network = LCRNet(settings)
     if pretrained and isinstance(network.backbone, InceptionPyramid):
         ensure_weights(DEFAULT_ENCODER)
-        network.backbone.load_i3d(load_encoder_network(DEFAULT_ENCODER)[0])
+        i3d, _ = load_encoder_network(DEFAULT_ENCODER)
+        assert isinstance(i3d, I3D)
+        network.backbone.load_i3d(i3d)
     return network
 
 

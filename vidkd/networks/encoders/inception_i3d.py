@@ -1,0 +1,37 @@
+"""Inception-I3D in float32 and, quantised, in 8 bits. Its cards are those of ``models/``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vidkd.networks.encoders import EncoderFamily, EncoderNetwork, fill
+from vidkd.networks.i3d import I3D
+from vidkd.networks.i3d_int8 import Int8I3D, check_tensors
+from vidkd.recipe import ModelCard
+
+
+class InceptionI3D(EncoderFamily):
+    """See the module."""
+
+    def build(
+        self, card: ModelCard, state: Mapping[str, Tensor], path: str | Path
+    ) -> EncoderNetwork:
+        """See the base class."""
+        if card.quantisation is not None:
+            check_tensors(state, card.in_channels, path)
+            return Int8I3D(state)
+        with torch.device("meta"):
+            network = I3D(card.in_channels, len(state.get("classifier.bias", ())))
+        fill(network, card, state, path)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                # Not stored, since nothing reads it; on the meta device it could not be moved.
+                module.num_batches_tracked = torch.zeros((), dtype=torch.long)
+        return network
+
+
+FAMILY = InceptionI3D()
