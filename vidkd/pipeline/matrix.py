@@ -49,6 +49,10 @@ class Run:
     trained: bool = True
     split: str = ""
 
+    def __hash__(self) -> int:
+        # Not of the settings, which may hold weights by the names of losses.
+        return hash((self.slug, self.split))
+
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """What must be in the cache to train it."""
