@@ -7,8 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidkd.networks.agcn import Block, InputNorm, TwoStreamAGCN, bones, initialise
-from vidkd.networks.agcn_graph import adjacency, normalised
+from vidkd.networks.agcn import (
+    Block,
+    InputNorm,
+    TwoStreamAGCN,
+    adjacency,
+    bones,
+    initialise,
+    normalised,
+)
 from vidkd.recipe import PoseNetworkSettings
 from vidkd.skeletons import Skeleton, find_skeleton
 

@@ -259,11 +259,11 @@ def test_killed_and_resumed_run_has_the_same_weights(
     calls = []
     evaluate = training.evaluate_detector
 
-    def killed(*arguments):  # type: ignore[no-untyped-def]
+    def killed(*arguments, **options):  # type: ignore[no-untyped-def]
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return evaluate(*arguments)
+        return evaluate(*arguments, **options)
 
     monkeypatch.setattr(training, "evaluate_detector", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -282,7 +282,7 @@ def test_detector_of_a_run(labels: Path, run: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     images = [draw(rng)[0] for _ in range(3)]
     images[1] = np.repeat(images[1], 2, axis=1)
-    detector.least_score = 0.0  # type: ignore[attr-defined]
+    detector.least_score = 0.0
     together = detector(images)
     assert len(together) == 3
     for image, people in zip(images, together, strict=True):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vidkd.networks.agcn_graph import adjacency
 from vidkd.recipe import PoseNetworkSettings
 from vidkd.skeletons import Skeleton, find_skeleton
 
@@ -21,13 +20,30 @@ TEMPORAL_KERNEL = 9
 _SUBSETS = 3
 
 
-class InputNorm(nn.Module):
-    """Batch normalisation of every coordinate of every joint, over what is known.
+def adjacency(skeleton: Skeleton) -> Tensor:
+    """Return the fixed graph (3, V, V) float32: every joint takes from itself, children, parent.
 
-    Args:
-        channels: C.
-        joints: V.
+    The subsets are those of spatial configuration partitioning (Yan, Xiong and Lin, "Spatial
+    Temporal Graph Convolutional Networks", AAAI 2018, section 3.3), the root as the centre.
+
+    Entry (k, i, j) is the weight of joint i in what joint j gathers, so that columns sum to 1, or
+    to 0 where there is no such neighbour.
     """
+    inward = torch.zeros(skeleton.joints, skeleton.joints)
+    for child, parent in skeleton.bones:
+        inward[child, parent] = 1
+    return torch.stack(
+        [torch.eye(skeleton.joints), normalised(inward), normalised(inward.T.contiguous())]
+    )
+
+
+def normalised(graph: Tensor) -> Tensor:
+    """Divide every column of (V, V) by its sum; empty columns stay 0."""
+    return graph / graph.sum(dim=0, keepdim=True).clamp(min=1)
+
+
+class InputNorm(nn.Module):
+    """Batch normalisation of every coordinate (C) of every joint (V), over what is known."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -65,7 +81,7 @@ class GraphConv(nn.Module):
 
     Args:
         inputs: channels of f.
-        outputs: channels of the result; a quarter of them embeds joints.
+        outputs: of the result; a quarter of them embeds joints.
         fixed: A (3, V, V); column j says how much of every joint goes into joint j.
     """
 
@@ -103,12 +119,7 @@ class GraphConv(nn.Module):
 class Block(nn.Module):
     """A graph convolution, a convolution over time, and a residual around both (Fig. 4).
 
-    Args:
-        inputs: channels.
-        outputs: channels of the result.
-        fixed: the skeleton's adjacency (3, V, V).
-        stride: over time.
-        residual: whether there is one; the first block has none.
+    The first block has no residual; ``fixed`` and the channels are those of :class:`GraphConv`.
     """
 
     def __init__(
@@ -141,22 +152,14 @@ class Block(nn.Module):
 
 
 class Stream(nn.Module):
-    """One stream, of joints or of bones: the blocks, and the mean over time, joints and people.
+    """One stream, of joints or of bones: the blocks, and the mean over time, joints and people."""
 
-    Args:
-        settings: widths and depths.
-        skeleton: the graph.
-        channels: C of the input.
-    """
-
-    def __init__(
-        self, settings: PoseNetworkSettings, skeleton: Skeleton, channels: int = 3
-    ) -> None:
+    def __init__(self, settings: PoseNetworkSettings, skeleton: Skeleton) -> None:
         super().__init__()
         fixed = adjacency(skeleton)
-        self.norm = InputNorm(channels, skeleton.joints)
+        width = 3
+        self.norm = InputNorm(width, skeleton.joints)
         blocks: list[nn.Module] = []
-        width = channels
         for stage, (outputs, count) in enumerate(
             zip(settings.channels, settings.blocks, strict=True)
         ):
@@ -189,17 +192,14 @@ class Stream(nn.Module):
 
 
 class PoseOutput(NamedTuple):
-    """What the two streams say about (N) snippets.
-
-    Attributes:
-        features: (N, 2 width), joints then bones.
-        logits: (N, K), the mean of the streams' logits.
-        streams: (N, 2, K), the logits of either.
-    """
+    """What the two streams say about (N) snippets."""
 
     features: Tensor
+    """(N, 2 width), joints then bones."""
     logits: Tensor
+    """(N, K), the mean of the streams' logits."""
     streams: Tensor
+    """(N, 2, K), the logits of either."""
 
 
 class TwoStreamAGCN(nn.Module):

@@ -2,7 +2,7 @@
 
 A Faster R-CNN whose classes are anchor poses. For every region it gives the probability of each
 anchor pose and of the background, and for each anchor pose the 2D and 3D joints of the person,
-relative to that anchor placed in the region (METHOD section 4).
+relative to that anchor pose placed in the region.
 """
 
 from __future__ import annotations
@@ -61,48 +61,28 @@ class PoseNetSettings(Settings):
 
 @dataclass(frozen=True)
 class Regions:
-    """What the network says about the regions of one picture.
-
-    Attributes:
-        boxes: (R, 4) x0, y0, x1, y1 in pixels of the network's input.
-        scores: (R, K) probability of each anchor pose; what is missing to 1 is background.
-        poses_2d: (R, K, 13, 2) pixels of the network's input.
-        poses_3d: (R, K, 13, 3) metres.
-    """
+    """What the network says about the regions of one picture."""
 
     boxes: Tensor
+    """(R, 4) x0, y0, x1, y1 in pixels of the network's input."""
     scores: Tensor
+    """(R, K) probability of each anchor pose; what is missing to 1 is background."""
     poses_2d: Tensor
+    """(R, K, 13, 2) pixels of the network's input."""
     poses_3d: Tensor
-
-
-class CentredAnchors(AnchorGenerator):
-    """Anchors around the middle of each cell, of Detectron's sizes.
-
-    torchvision's lie around the first corner of the cell, half a stride off.
-
-    Args:
-        strides: of the levels.
-        sizes: side of the square anchor, for each level.
-        ratios: height / width.
-    """
-
-    def __init__(
-        self,
-        strides: tuple[int, ...],
-        sizes: tuple[tuple[float, ...], ...],
-        ratios: tuple[float, ...],
-    ) -> None:
-        super().__init__(sizes, (ratios,) * len(sizes))
-        self.cell_anchors = [
-            centred_anchors(stride, own, ratios) for stride, own in zip(strides, sizes, strict=True)
-        ]
+    """(R, K, 13, 3) metres."""
 
 
 def centred_anchors(stride: int, sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Tensor:
-    """Return anchors (A, 4) of the cell at the origin.
+    """Return anchors (A, 4) of the cell at the origin, around its middle, of Detectron's sizes.
 
-    Detectron rounds the sides for the side ``stride`` and scales them to the sizes afterwards.
+    torchvision's lie around the first corner of the cell, half a stride off. Detectron rounds the
+    sides for the side ``stride`` and scales them to the sizes afterwards.
+
+    Args:
+        stride: of the level.
+        sizes: sides of the square anchors.
+        ratios: height / width.
     """
     rows = []
     for ratio in ratios:
@@ -187,9 +167,6 @@ class LCRNet(nn.Module):
 
     The anchor poses are buffers, so that they travel with the weights: ``anchors_2d``
     (K, 13, 2) as a fraction of the region's box, ``anchors_3d`` (K, 13, 3) in metres.
-
-    Args:
-        settings: the architecture.
     """
 
     anchors_2d: Tensor
@@ -222,24 +199,6 @@ class LCRNet(nn.Module):
         maps: dict[str, Tensor] = self.backbone(x.contiguous(memory_format=torch.channels_last))
         return maps
 
-    def propose(
-        self,
-        images: Tensor,
-        sizes: list[tuple[int, int]],
-        maps: dict[str, Tensor],
-        targets: list[dict[str, Tensor]] | None = None,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Return the regions (R, 4) of each picture, and the losses while training.
-
-        Args:
-            images: (N, 3, H, W), of which only the size is used.
-            sizes: height and width of each picture without its padding.
-            maps: of :meth:`features`.
-            targets: for each picture ``boxes`` (P, 4), for training.
-        """
-        boxes, losses = self.rpn(ImageList(images, sizes), maps, targets)
-        return boxes, losses
-
     def regions(
         self, maps: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
@@ -260,7 +219,7 @@ class LCRNet(nn.Module):
             sizes: height and width of each picture without its padding.
         """
         maps = self.features(images)
-        boxes, _ = self.propose(images, sizes, maps)
+        boxes, _ = self.rpn(ImageList(images, sizes), maps)
         logits, raw = self.regions(maps, boxes, sizes)
         counts = [len(own) for own in boxes]
         scores = logits.float().softmax(dim=1)[:, 1:]
@@ -329,19 +288,25 @@ def _parts(
     settings: PoseNetSettings,
 ) -> tuple[nn.Module, ProposalNetwork, MultiScaleRoIAlign, SmallHead | TwoLayerHead]:
     small = settings.backbone == "inception"
+    backbone: InceptionPyramid | ResNet50Pyramid
+    head: SmallHead | TwoLayerHead
     if small:
-        backbone: InceptionPyramid | ResNet50Pyramid = InceptionPyramid()
+        backbone = InceptionPyramid()
         sizes: tuple[tuple[float, ...], ...] = ((24.0, 40.0), (64.0, 96.0), (136.0, 192.0))
-        anchors = CentredAnchors(backbone.strides, sizes, (1.0, 2.0))
+        ratios: tuple[float, ...] = (1.0, 2.0)
         # People are small here: half the usual size moves a region to the next level.
         pool = MultiScaleRoIAlign(["0", "1"], 7, 2, canonical_scale=112)
-        head: SmallHead | TwoLayerHead = SmallHead(backbone.channels)
+        head = SmallHead(backbone.channels)
     else:
         backbone = ResNet50Pyramid(stride_in_1x1=settings.backbone == "resnet50-fpn-detectron")
-        sizes = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
-        anchors = CentredAnchors(backbone.strides, sizes, (0.5, 1.0, 2.0))
+        sizes, ratios = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)), (0.5, 1.0, 2.0)
         pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
         head = TwoLayerHead(backbone.channels)
+    anchors = AnchorGenerator(sizes, (ratios,) * len(sizes))
+    anchors.cell_anchors = [
+        centred_anchors(stride, own, ratios)
+        for stride, own in zip(backbone.strides, sizes, strict=True)
+    ]
     rpn = ProposalNetwork(
         anchors,
         RPNHead(backbone.channels, anchors.num_anchors_per_location()[0]),

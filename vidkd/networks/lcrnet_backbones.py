@@ -22,8 +22,6 @@ from vidkd.networks.i3d import (
 )
 from vidkd.networks.i3d_inference import fused_convolution_available, largest_neighbours
 
-INCEPTION_CHANNELS = 64
-RESNET50_CHANNELS = 256
 FROZEN = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", "Mixed_3b", "Mixed_3c")
 """Layers of a pretrained Inception that stay as they are: general, and half of the computation."""
 _LAST = "Mixed_4f"
@@ -90,7 +88,7 @@ class InceptionPyramid(nn.Module):
     """
 
     strides = (8, 16, 32)
-    channels = INCEPTION_CHANNELS
+    channels = 64
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,9 +101,7 @@ class InceptionPyramid(nn.Module):
                 layers[name] = Inception2d(INCEPTIONS[name])
         self.layers = nn.ModuleDict(layers)
         widths = [sum(INCEPTIONS[name][i] for i in (1, 3, 5, 6)) for name in _TAPS]
-        self.pyramid = FeaturePyramidNetwork(
-            widths, INCEPTION_CHANNELS, extra_blocks=LastLevelMaxPool()
-        )
+        self.pyramid = FeaturePyramidNetwork(widths, self.channels, extra_blocks=LastLevelMaxPool())
 
     @property
     def end_points(self) -> tuple[str, ...]:
@@ -162,7 +158,7 @@ class ResNet50Pyramid(nn.Module):
     """
 
     strides = (4, 8, 16, 32, 64)
-    channels = RESNET50_CHANNELS
+    channels = 256
 
     def __init__(self, stride_in_1x1: bool = False) -> None:
         super().__init__()
@@ -174,7 +170,7 @@ class ResNet50Pyramid(nn.Module):
                 block = stage[0]
                 block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
         self.pyramid = FeaturePyramidNetwork(
-            [256, 512, 1024, 2048], RESNET50_CHANNELS, extra_blocks=LastLevelMaxPool()
+            [256, 512, 1024, 2048], self.channels, extra_blocks=LastLevelMaxPool()
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

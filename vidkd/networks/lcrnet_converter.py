@@ -16,9 +16,9 @@ import io
 import pickle
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from torch import Tensor
 from vidkd.errors import WeightsError
 from vidkd.networks.converters import _Array, _ArraysOnly
 from vidkd.networks.lcrnet import JOINTS, LCRNet, PoseNetSettings, with_weights
+
+Content = TypeVar("Content")
 
 CAFFE_MEAN = (122.7717, 115.9465, 102.9801)
 """Red, green and blue that Detectron subtracts; it wants the channels in the other order."""
@@ -207,45 +209,38 @@ def _state(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read a checkpoint of either form."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(
-            f"cannot be read ({error.strerror or error})", path=path, remedy="check the path"
-        ) from error
-    try:
-        if data.startswith((_ZIP, _LEGACY)):
-            content = _tensors_only(data)
-        else:
-            content = _Checkpoint(io.BytesIO(data)).load()
+
+    def load(data: bytes) -> dict[str, Any]:
+        archive = data.startswith((_ZIP, _LEGACY))
+        content = _tensors_only(data) if archive else _Checkpoint(io.BytesIO(data)).load()
         if not isinstance(content, dict):
             raise pickle.UnpicklingError("it is no dictionary")
-    # Damaged files can raise nearly anything from inside the unpicklers.
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise WeightsError(
-            f"is not a checkpoint of tensors and arrays only ({reason})",
-            path=path,
-            remedy="unpack it if it is an archive; files that could run code are refused",
-        ) from error
-    return dict(content)
+        return content
+
+    remedy = "unpack it if it is an archive; files that could run code are refused"
+    return dict(_loaded(path, load, "a checkpoint of tensors and arrays only", remedy))
 
 
 def _read_anchors(path: Path) -> object:
+    def load(data: bytes) -> object:
+        content = _ArraysOnly(io.BytesIO(data)).load()
+        return content.get("anchor_poses") if isinstance(content, dict) else content
+
+    remedy = "give the anchor poses of the release"
+    return _loaded(path, load, "a pickle of one array", remedy)
+
+
+def _loaded(path: Path, load: Callable[[bytes], Content], what: str, remedy: str) -> Content:
     try:
-        content = _ArraysOnly(io.BytesIO(path.read_bytes())).load()
+        return load(path.read_bytes())
     except OSError as error:
         raise WeightsError(
             f"cannot be read ({error.strerror or error})", path=path, remedy="check the path"
         ) from error
-    # As above.
+    # Damaged files can raise nearly anything from inside the unpicklers.
     except Exception as error:
-        raise WeightsError(
-            f"is not a pickle of one array ({error})",
-            path=path,
-            remedy="give the anchor poses of the release",
-        ) from error
-    return content.get("anchor_poses") if isinstance(content, dict) else content
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise WeightsError(f"is not {what} ({reason})", path=path, remedy=remedy) from error
 
 
 def _not_this_network(path: Path, reason: str) -> WeightsError:

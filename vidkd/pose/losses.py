@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from vidkd.networks.lcrnet import JOINTS, LCRNet, covered, encode
@@ -173,9 +174,8 @@ def losses(
         maps = network.features(images)
     maps = {name: value.float() for name, value in maps.items()}
     network.rpn.ignored = [target.ignored.to(device) for target in targets]
-    boxes, found = network.propose(
-        images, sizes, maps, [{"boxes": target.boxes.to(device)} for target in targets]
-    )
+    truth = [{"boxes": target.boxes.to(device)} for target in targets]
+    boxes, found = network.rpn(ImageList(images, sizes), maps, truth)
     chosen = [
         sample_regions(own.detach(), target, generator)
         for own, target in zip(boxes, targets, strict=True)
