@@ -106,7 +106,7 @@ def test_thumos14_rows(tmp_path: Path) -> None:
 
 def test_activitynet_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    assert export_activitynet(path, DETECTIONS, "I3D, Kinetics-400") == 2
+    assert export_activitynet(path, DETECTIONS) == 2
     ranked = {video: sorted(items, key=lambda i: -i.score) for video, items in DETECTIONS.items()}
     assert read_detections(path) == ranked
     assert '"used": true' in path.read_text()

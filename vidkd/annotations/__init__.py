@@ -9,7 +9,8 @@ from vidkd.annotations.model import (
     clipped,
     snippet_targets,
 )
-from vidkd.annotations.reader import Reader, Source
+from vidkd.annotations.parse import Source
+from vidkd.annotations.reader import Reader
 from vidkd.annotations.readers import READERS, load_annotations
 
 __all__ = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
 from vidkd.annotations.numbered import add_lenient, is_numbered, read_numbered
-from vidkd.annotations.parse import Context, short
-from vidkd.annotations.reader import Reader, Source
+from vidkd.annotations.parse import Context, Source, short
+from vidkd.annotations.reader import Reader
 
 CHARADES_CLASSES = tuple(f"c{number:03d}" for number in range(157))
 _COLUMNS = ("id", "actions", "length")
@@ -14,12 +14,11 @@ _COLUMNS = ("id", "actions", "length")
 def _read_csv(source: Source, _: float | None) -> Annotations:
     """Read ``Charades_v1_train.csv``: ``actions`` holds ``c092 11.90 21.20;...``, seconds."""
     root = Context(source.path)
-    root.columns(source.rows, _COLUMNS)
     videos: dict[str, VideoAnnotation] = {}
     notes: list[str] = []
     subsets = {"train": "training", "test": "testing"}
     subset = next((subsets[name] for name in subsets if f"_{name}" in source.path.name), "")
-    for row in source.rows:
+    for row in source.rows(_COLUMNS):
         here = root.at(f"video {short(row['id'])}")
         if here.text(row["id"], "the name of a video") in videos:
             raise here.error("the video is given twice", "keep one of the two lines")

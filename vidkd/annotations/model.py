@@ -24,38 +24,32 @@ class Segment:
 
 @dataclass(frozen=True)
 class VideoAnnotation:
-    """What is known of one video.
-
-    Attributes:
-        id: name of the video, which is also the key of its results.
-        subset: such as ``training``, ``validation`` or ``testing``; empty when the file has none.
-        duration: seconds, or None when the file does not say.
-        frame_rate: frames per second of the ground truth, or None when the file does not say.
-        segments: in the order of the file; they may overlap and may end past the duration.
-        attributes: further text of the file, such as ``subject`` and ``view``.
-    """
+    """What is known of one video."""
 
     id: str
+    """Name of the video, which is also the key of its results."""
     subset: str = ""
+    """Such as ``training``, ``validation`` or ``testing``; empty when the file has none."""
     duration: float | None = None
+    """Seconds, or None when the file does not say."""
     frame_rate: float | None = None
+    """Frames per second of the ground truth, or None when the file does not say."""
     segments: tuple[Segment, ...] = ()
+    """In the order of the file; they may overlap and may end past the duration."""
     attributes: dict[str, str] = field(default_factory=dict)
+    """Further text of the file, such as ``subject`` and ``view``."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """All videos of an annotation file.
-
-    Attributes:
-        classes: names of the classes; a class has the same number everywhere.
-        videos: by id, in the order of the file.
-        notes: what the reader had to leave out, and why.
-    """
+    """All videos of an annotation file."""
 
     classes: tuple[str, ...]
+    """Names of the classes; a class has the same number everywhere."""
     videos: dict[str, VideoAnnotation]
+    """By id, in the order of the file."""
     notes: tuple[str, ...] = ()
+    """What the reader had to leave out, and why."""
 
     @classmethod
     def of_labels(cls, videos: dict[str, VideoAnnotation]) -> Annotations:

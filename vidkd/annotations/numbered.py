@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
-from vidkd.annotations.parse import Context, short
-from vidkd.annotations.reader import Source
+from vidkd.annotations.parse import Context, Source, short
 
 
 def is_numbered(source: Source) -> bool:

@@ -1,12 +1,14 @@
-"""Reading JSON, CSV and numbers with errors that name the file, the video and the remedy."""
+"""Annotation files as JSON, CSV and numbers, with errors that name file, video and remedy."""
 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,12 @@ _LARGEST = 1 << 30
 """Bytes; the largest annotation files in use have some tens of megabytes."""
 
 
+@dataclass(frozen=True)
 class Context:
-    """Where in a file the reader is, for its errors."""
+    """Where in a file the reader is, for its errors; what it checks, it returns."""
 
-    def __init__(self, path: Path, place: str = "") -> None:
-        self.path = path
-        self.place = place
+    path: Path
+    place: str = ""
 
     def at(self, place: str) -> Context:
         """Return the context of a part of the file, such as one video."""
@@ -34,25 +36,25 @@ class Context:
         return AnnotationError(f"{where}{problem}", path=self.path, remedy=remedy)
 
     def mapping(self, value: object, what: str) -> dict[str, Any]:
-        """Return ``value``, which has to be a JSON object."""
+        """Check for a JSON object."""
         if not isinstance(value, dict):
             raise self.error(f"{what} is not an object", "correct the file, or name its --format")
         return value
 
     def sequence(self, value: object, what: str) -> list[Any]:
-        """Return ``value``, which has to be a JSON array."""
+        """Check for a JSON array."""
         if not isinstance(value, list):
             raise self.error(f"{what} is not a list", "correct the file, or name its --format")
         return value
 
     def text(self, value: object, what: str) -> str:
-        """Return ``value``, which has to be text with something in it."""
+        """Check for text with something in it."""
         if not isinstance(value, str) or not value.strip():
             raise self.error(f"{what} is not a name: {short(value)}", "correct the file")
         return value
 
     def number(self, value: object, what: str) -> float:
-        """Return ``value``, which has to be a finite number, or text that reads as one."""
+        """Check for a finite number, or text that reads as one."""
         number = math.nan
         if isinstance(value, int | float | str) and not isinstance(value, bool):
             try:
@@ -64,7 +66,7 @@ class Context:
         return number
 
     def positive(self, value: object, what: str) -> float | None:
-        """Return ``value``, which has to be a number above 0; None where it is not given."""
+        """Check for a number above 0; None where it is not given."""
         if value is None or value == "":
             return None
         number = self.number(value, what)
@@ -87,14 +89,6 @@ class Context:
             raise self.error(f"a segment of {label!r} is not [start, end]", "correct it")
         return self.segment(times[0], times[1], label)
 
-    def columns(self, rows: Sequence[Mapping[str, str]], wanted: Sequence[str]) -> None:
-        """Check that the rows of a table have the columns."""
-        lacking = [name for name in wanted if rows and name not in rows[0]]
-        if lacking:
-            raise self.error(
-                f"the columns {', '.join(lacking)} are missing", "name the right --format"
-            )
-
     def segment(self, start: object, end: object, label: str) -> Segment:
         """Return a segment, whose end must not lie before its start."""
         begin, stop = self.number(start, "a segment's start"), self.number(end, "a segment's end")
@@ -104,6 +98,90 @@ class Context:
                 "swap or correct the two numbers",
             )
         return Segment(begin, stop, label)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An annotation file or folder; its content is read once, when it is first asked for.
+
+    Every property raises ``AnnotationError`` where the file cannot be read that way.
+    """
+
+    path: Path
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The whole file, UTF-8."""
+        return read_text(self.path)
+
+    @functools.cached_property
+    def json(self) -> Any:
+        """The value of a JSON file in which no object has the same key twice."""
+        root = Context(self.path)
+
+        def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            result = dict(pairs)
+            if len(result) < len(pairs):
+                names = [key for key, _ in pairs]
+                twice = next(key for key in names if names.count(key) > 1)
+                raise root.error(f"the key {short(twice)} is given twice", "keep one of the two")
+            return result
+
+        try:
+            return json.loads(self.text, object_pairs_hook=unique)
+        except json.JSONDecodeError as error:
+            raise root.error(
+                f"is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})",
+                "correct it, or check that it is the right file",
+            ) from error
+        except (RecursionError, ValueError) as error:
+            raise root.error(
+                "is not usable JSON (nested too deep, or a number with thousands of digits)",
+                "check that it is the right file",
+            ) from error
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The JSON object; empty for a folder, and for a file that is none."""
+        if self.path.is_dir() or self.text.lstrip()[:1] not in {"{", "["}:
+            return {}
+        return self.json if isinstance(self.json, dict) else {}
+
+    @property
+    def columns(self) -> set[str]:
+        """The names in the first line of a CSV file; something else for other files."""
+        first = "" if self.path.is_dir() else self.text.partition("\n")[0].strip("\r")
+        return {name.strip().strip('"') for name in first.split(",")}
+
+    def rows(self, wanted: Sequence[str]) -> list[dict[str, str]]:
+        """Return the rows of CSV text with a header line, by column name.
+
+        Raises:
+            AnnotationError: it has no header or lacks a wanted column, or a row has another length.
+        """
+        root = Context(self.path)
+        try:
+            reader = csv.reader(io.StringIO(self.text, newline=""), strict=True)
+            rows = [(reader.line_num, row) for row in reader if row]
+        except csv.Error as error:
+            raise root.error(f"is not valid CSV ({error})", "correct it") from error
+        if not rows:
+            raise root.error("is empty", "check that it is the right file")
+        header = [name.strip() for name in rows[0][1]]
+        if len(set(header)) < len(header):
+            raise root.error("names a column twice", "correct the header line")
+        for line, row in rows[1:]:
+            if len(row) != len(header):
+                raise root.error(
+                    f"line {line} has {len(row)} fields, but the header has {len(header)}",
+                    "correct the line",
+                )
+        lacking = [name for name in wanted if len(rows) > 1 and name not in header]
+        if lacking:
+            raise root.error(
+                f"the columns {', '.join(lacking)} are missing", "name the right --format"
+            )
+        return [dict(zip(header, row, strict=True)) for _, row in rows[1:]]
 
 
 def short(value: object) -> str:
@@ -118,77 +196,23 @@ def read_text(path: Path) -> str:
     Raises:
         AnnotationError: it is missing, unreadable, too large or not UTF-8.
     """
+    root, remedy = Context(path), "check that it is the right file"
     try:
-        if path.stat().st_size > _LARGEST:
-            raise AnnotationError(
-                f"has {path.stat().st_size / 1e9:.1f} GB, more than any annotation file",
-                path=path,
-                remedy="check that it is the right file",
-            )
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise root.error(f"has {size / 1e9:.1f} GB, more than any annotation file", remedy)
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise AnnotationError(
-            f"cannot be read ({reason})", path=path, remedy="check the path and the permissions"
+        raise root.error(
+            f"cannot be read ({reason})", "check the path and the permissions"
         ) from error
     except UnicodeDecodeError as error:
-        raise AnnotationError(
-            "is not a text file", path=path, remedy="check that it is the right file"
-        ) from error
+        raise root.error("is not a text file", remedy) from error
 
 
-def parse_json(text: str, path: Path) -> Any:
-    """Return the value of JSON text in which no object has the same key twice."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in result:
-                raise Context(path).error(
-                    f"the key {short(key)} is given twice", "keep one of the two entries"
-                )
-            result[key] = value
-        return result
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise AnnotationError(
-            f"is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})",
-            path=path,
-            remedy="correct it, or check that it is the right file",
-        ) from error
-    except (RecursionError, ValueError) as error:
-        raise AnnotationError(
-            "is not usable JSON (nested too deep, or a number with thousands of digits)",
-            path=path,
-            remedy="check that it is the right file",
-        ) from error
-
-
-def parse_csv(text: str, path: Path) -> list[dict[str, str]]:
-    """Return the rows of CSV text with a header line, by column name.
-
-    Raises:
-        AnnotationError: it has no header, or rows of another length than it.
-    """
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        rows = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise AnnotationError(
-            f"is not valid CSV ({error})", path=path, remedy="correct it"
-        ) from error
-    if not rows:
-        raise AnnotationError("is empty", path=path, remedy="check that it is the right file")
-    header = [name.strip() for name in rows[0][1]]
-    if len(set(header)) < len(header):
-        raise AnnotationError("names a column twice", path=path, remedy="correct the header line")
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise AnnotationError(
-                f"line {line} has {len(row)} fields, but the header has {len(header)}",
-                path=path,
-                remedy="correct the line",
-            )
-    return [dict(zip(header, row, strict=True)) for _, row in rows[1:]]
+def lines(path: Path) -> Iterator[tuple[Context, str]]:
+    """Yield the lines of a text file that are not empty, each with its context."""
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            yield Context(path, f"line {number}"), line.strip()

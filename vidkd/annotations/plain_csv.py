@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
-from vidkd.annotations.parse import Context, short
-from vidkd.annotations.reader import Reader, Source
+from vidkd.annotations.parse import Context, Source, short
+from vidkd.annotations.reader import Reader
 
 _COLUMNS = ("video", "start", "end", "label")
 
@@ -12,10 +12,9 @@ _COLUMNS = ("video", "start", "end", "label")
 def _read(source: Source, _: float | None) -> Annotations:
     """Read one segment a line; one without label, start and end declares an empty video."""
     root = Context(source.path)
-    root.columns(source.rows, _COLUMNS)
     segments: dict[str, list[Segment]] = {}
     facts: dict[str, dict[str, str]] = {}
-    for row in source.rows:
+    for row in source.rows(_COLUMNS):
         here = root.at(f"video {short(row['video'])}")
         name = here.text(row["video"], "the name of a video")
         found = segments.setdefault(name, [])

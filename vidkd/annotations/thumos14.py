@@ -10,30 +10,15 @@ from __future__ import annotations
 import re
 
 from vidkd.annotations.model import AMBIGUOUS, Annotations, Segment, VideoAnnotation
-from vidkd.annotations.parse import Context, read_text, short
-from vidkd.annotations.reader import Reader, Source
+from vidkd.annotations.parse import Context, Source, lines, short
+from vidkd.annotations.reader import Reader
 
 THUMOS14_CLASSES = {
-    "BaseballPitch": 7,
-    "BasketballDunk": 9,
-    "Billiards": 12,
-    "CleanAndJerk": 21,
-    "CliffDiving": 22,
-    "CricketBowling": 23,
-    "CricketShot": 24,
-    "Diving": 26,
-    "FrisbeeCatch": 31,
-    "GolfSwing": 33,
-    "HammerThrow": 36,
-    "HighJump": 40,
-    "JavelinThrow": 45,
-    "LongJump": 51,
-    "PoleVault": 68,
-    "Shotput": 79,
-    "SoccerPenalty": 85,
-    "TennisSwing": 92,
-    "ThrowDiscus": 93,
-    "VolleyballSpiking": 97,
+    **{"BaseballPitch": 7, "BasketballDunk": 9, "Billiards": 12, "CleanAndJerk": 21},
+    **{"CliffDiving": 22, "CricketBowling": 23, "CricketShot": 24, "Diving": 26},
+    **{"FrisbeeCatch": 31, "GolfSwing": 33, "HammerThrow": 36, "HighJump": 40},
+    **{"JavelinThrow": 45, "LongJump": 51, "PoleVault": 68, "Shotput": 79},
+    **{"SoccerPenalty": 85, "TennisSwing": 92, "ThrowDiscus": 93, "VolleyballSpiking": 97},
 }
 """The classes with temporal annotation, and their numbers among the 101 of THUMOS14."""
 
@@ -51,55 +36,40 @@ def _label_and_subset(name: str) -> tuple[str, str] | None:
 def _read(source: Source, _: float | None) -> Annotations:
     """Read a folder of annotation files; those of val and test may lie in folders of their own.
 
-    Args:
-        source: the folder, searched recursively.
-
-    Returns:
-        the 20 classes, and ``Ambiguous`` if there are such segments (training and every protocol
-        but ``thumos14`` leave them out); segments in order of time; the subsets ``validation``,
-        on which detectors are trained, and ``testing``.
-
-    Raises:
-        AnnotationError: there is no such file, or one cannot be read.
+    The classes are the 20, and ``Ambiguous`` if there are such segments (training and every
+    protocol but ``thumos14`` leave them out); segments are in order of time. Detectors are trained
+    on the subset ``validation``, the other is ``testing``.
     """
     found: dict[str, list[Segment]] = {}
     subsets: dict[str, str] = {}
-    files = 0
-    ambiguous = False
-    for file in sorted(source.path.rglob("*.txt")):
-        named = _label_and_subset(file.stem)
-        if named is None:
-            continue
-        files += 1
-        label, subset = named
-        for number, line in enumerate(read_text(file).splitlines(), start=1):
-            if not line.strip():
-                continue
-            here = Context(file, f"line {number}")
-            fields = line.split()
-            if len(fields) != 3:
-                raise here.error(f"is not VIDEO START END: {short(line)}", "correct it")
-            if subsets.setdefault(fields[0], subset) != subset:
-                raise here.error(
-                    f"video {fields[0]!r} is in the subsets {subsets[fields[0]]} and {subset}",
-                    "take it out of one",
-                )
-            found.setdefault(fields[0], []).append(here.segment(fields[1], fields[2], label))
-            ambiguous |= label == AMBIGUOUS
+    files = [file for file in sorted(source.path.rglob("*.txt")) if _label_and_subset(file.stem)]
     if not files:
         raise Context(source.path).error(
             "has no annotation file such as BaseballPitch_val.txt", "check the folder"
         )
-    classes = (*THUMOS14_CLASSES, AMBIGUOUS) if ambiguous else tuple(THUMOS14_CLASSES)
+    for file in files:
+        label, subset = _label_and_subset(file.stem) or ("", "")
+        for here, line in lines(file):
+            fields = line.split()
+            if len(fields) != 3:
+                raise here.error(f"is not VIDEO START END: {short(line)}", "correct it")
+            name = fields[0]
+            if subsets.setdefault(name, subset) != subset:
+                raise here.error(
+                    f"video {name!r} is in the subsets {subsets[name]} and {subset}",
+                    "take it out of one",
+                )
+            found.setdefault(name, []).append(here.segment(fields[1], fields[2], label))
     videos = {
         name: VideoAnnotation(
-            id=name,
-            subset=subsets[name],
+            name,
+            subsets[name],
             segments=tuple(sorted(found[name], key=lambda item: (item.start, item.end))),
         )
         for name in sorted(found)
     }
-    return Annotations(classes, videos)
+    ambiguous = any(item.label == AMBIGUOUS for items in found.values() for item in items)
+    return Annotations((*THUMOS14_CLASSES, *([AMBIGUOUS] if ambiguous else [])), videos)
 
 
 THUMOS14 = Reader(

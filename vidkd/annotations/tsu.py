@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from vidkd.annotations.model import Annotations
 from vidkd.annotations.numbered import is_numbered, read_numbered
-from vidkd.annotations.parse import Context, short
-from vidkd.annotations.reader import Reader, Source
+from vidkd.annotations.parse import Context, Source, short
+from vidkd.annotations.reader import Reader
 
 _FRAME_RATE = 25.0
 _CLASSES = tuple(str(number) for number in range(51))

@@ -109,21 +109,11 @@ def _pku_voc(events: ClassEvents, tiou: float) -> float:
     return interpolated(first_matches(events.partners(tiou)), events.positives)
 
 
-def _thumos(events: ClassEvents, hits: np.ndarray, ap: Callable[[np.ndarray, int], float]) -> float:
-    counted = hits | ~events.excused()
-    return ap(hits[counted], events.positives)
-
-
-def _thumos_strict(events: ClassEvents, tiou: float) -> float:
-    return _thumos(events, events.greedy(tiou, strict=True), non_interpolated)
-
-
-def _thumos_interpolated(events: ClassEvents, tiou: float) -> float:
-    return _thumos(events, events.greedy(tiou, strict=True), interpolated)
-
-
-def _thumos_toolkit(events: ClassEvents, tiou: float) -> float:
-    return _thumos(events, events.by_event(tiou), non_interpolated)
+def _thumos(
+    events: ClassEvents, tiou: float, ap: Callable[[np.ndarray, int], float], toolkit: bool = False
+) -> float:
+    hits = events.by_event(tiou) if toolkit else events.greedy(tiou, strict=True)
+    return ap(hits[hits | ~events.excused()], events.positives)
 
 
 _PKU_MEASURES: tuple[tuple[str, str, EventAp], ...] = (
@@ -175,13 +165,21 @@ _OWN: dict[str, Protocol] = {
         "THUMOS14 event mAP: strict tIoU, ambiguous segments ignored",
         tiou=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
         measures=(
-            ("", "non-interpolated AP, detections matched by score", _thumos_strict),
-            ("interpolated", "interpolated AP on the same matches", _thumos_interpolated),
+            (
+                "",
+                "non-interpolated AP, detections matched by score",
+                partial(_thumos, ap=non_interpolated),
+            ),
+            (
+                "interpolated",
+                "interpolated AP on the same matches",
+                partial(_thumos, ap=interpolated),
+            ),
             (
                 "toolkit_matching",
                 "non-interpolated AP, every event takes the detection it overlaps most, as the"
                 " published MATLAB toolkit does",
-                _thumos_toolkit,
+                partial(_thumos, ap=non_interpolated, toolkit=True),
             ),
         ),
         expected_classes=20,
