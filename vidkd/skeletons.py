@@ -82,21 +82,18 @@ def _check(joints: Array, count: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A tree of joints.
-
-    Attributes:
-        name: as in settings.
-        parents: (V,) the neighbour towards the root; the root is its own.
-        flip: (V,) the joint that takes each one's place in a mirror.
-        hips: right and left.
-        shoulders: right and left.
-    """
+    """A tree of joints."""
 
     name: str
+    """As in settings."""
     parents: tuple[int, ...]
+    """(V,) the neighbour towards the root; the root is its own."""
     flip: tuple[int, ...]
+    """(V,) the joint that takes each one's place in a mirror."""
     hips: tuple[int, int]
+    """Right and left."""
     shoulders: tuple[int, int]
+    """Right and left."""
 
     @property
     def joints(self) -> int:

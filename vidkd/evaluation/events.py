@@ -26,19 +26,16 @@ def temporal_iou(detections: np.ndarray, events: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Video:
-    """One class in one video: detections best first, events by start and end.
-
-    Attributes:
-        ranks: (N,) rank of every detection in the class.
-        overlaps: (N, M) tIoU of detections and events.
-        first: number of the first event in the class.
-        excused: (N,) bool, whether a detection touches an ambiguous segment.
-    """
+    """One class in one video: detections best first, events by start and end."""
 
     ranks: np.ndarray
+    """(N,) rank of every detection in the class."""
     overlaps: np.ndarray
+    """(N, M) tIoU of detections and events."""
     first: int
+    """Number of the first event in the class."""
     excused: np.ndarray
+    """(N,) bool, whether a detection touches an ambiguous segment."""
 
 
 class ClassEvents:

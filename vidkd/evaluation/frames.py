@@ -17,17 +17,14 @@ CHARADES_MOMENTS = np.arange(25) / 25
 
 @dataclass(frozen=True)
 class Grid:
-    """The moments of every video that count, and how they were chosen.
-
-    Attributes:
-        times: seconds, by video id, in the order of ids that decides between equal scores.
-        description: for the output.
-        notes: what else the reader of the number should know.
-    """
+    """The moments of every video that count, and how they were chosen."""
 
     times: dict[str, np.ndarray]
+    """Seconds, by video id, in the order of ids that decides between equal scores."""
     description: str
+    """For the output."""
     notes: tuple[str, ...] = ()
+    """What else the reader of the number should know."""
 
 
 def upsample_scores(scores: np.ndarray, pts: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -20,15 +20,12 @@ _LARGEST_SCORES = 1 << 30
 
 @dataclass
 class DenseScores:
-    """Scores of every class at every row of every video.
-
-    Attributes:
-        classes: K names.
-        videos: by id, scores (T, K) and start and end second of the rows (T, 2).
-    """
+    """Scores of every class at every row of every video."""
 
     classes: tuple[str, ...]
+    """K names."""
     videos: dict[str, tuple[np.ndarray, np.ndarray]]
+    """By id, scores (T, K) and start and end second of the rows (T, 2)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,30 +68,27 @@ def _thumos_truth(annotations: Annotations, notes: list[str]) -> tuple[Annotatio
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to compute mAP.
-
-    Attributes:
-        kind: what it needs: dense scores (``frame``) or detections (``event``).
-        summary: one line for the help.
-        description: which AP the protocol's own number is.
-        tiou: thresholds when none are given; empty for frame protocols.
-        measures: for event protocols, the AP definitions: suffix, description, function.
-        expected_classes: number of classes in the data set, if the protocol belongs to one.
-        note: what the reader of its numbers should know.
-        grid: for frame protocols: the moments that are compared.
-        prepare: makes the ground truth of the annotations, adding notes: the annotations to
-            compare with, and the segments in which detections do not count as false.
-    """
+    """One way to compute mAP."""
 
     kind: Literal["frame", "event"]
+    """What it needs: dense scores (``frame``) or detections (``event``)."""
     summary: str
+    """One line for the help."""
     description: str = ""
+    """Which AP the protocol's own number is."""
     tiou: tuple[float, ...] = ()
+    """Thresholds when none are given; empty for frame protocols."""
     measures: tuple[tuple[str, str, EventAp], ...] = ()
+    """For event protocols, the AP definitions: suffix, description, function."""
     expected_classes: int | None = None
+    """Number of classes in the data set, if the protocol belongs to one."""
     note: str | None = None
+    """What the reader of its numbers should know."""
     grid: Callable[[Annotations, DenseScores, float | None], Grid] = frame_grid
+    """For frame protocols: the moments that are compared."""
     prepare: Callable[[Annotations, list[str]], tuple[Annotations, Ambiguous]] = _plain_truth
+    """Makes the ground truth of the annotations, adding notes: the annotations to compare with, and
+    the segments in which detections do not count as false."""
 
 
 _FRAME_AP = "non-interpolated AP over all frames of all videos"

@@ -15,46 +15,37 @@ PerClass = dict[str, float] | dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Measure:
-    """AP of every class under one definition; NaN for a class that has no ground truth.
-
-    Attributes:
-        suffix: what the keys ``map`` and ``per_class`` end in; empty for the protocol's own.
-        description: which AP this is.
-        per_class: by class, or by class and tIoU for event protocols.
-    """
+    """AP of every class under one definition; NaN for a class that has no ground truth."""
 
     suffix: str
+    """What the keys ``map`` and ``per_class`` end in; empty for the protocol's own."""
     description: str
+    """Which AP this is."""
     per_class: PerClass
+    """By class, or by class and tIoU for event protocols."""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The outcome of one protocol.
-
-    Attributes:
-        protocol: its name.
-        subset: the subset that was evaluated; empty for all videos.
-        measures: the protocol's own first.
-        evaluated_on: which moments or events were compared.
-        videos: number of videos in the ground truth.
-        classes: number of classes.
-        segments: number of segments in the ground truth.
-        ground_truth_sha256: see ``ground_truth_hash``.
-        missing: videos of the ground truth that have no predictions.
-        notes: what else the reader of the numbers should know.
-    """
+    """The outcome of one protocol."""
 
     protocol: str
     subset: str
+    """The subset that was evaluated; empty for all videos."""
     measures: tuple[Measure, ...]
+    """The protocol's own first."""
     evaluated_on: str
+    """Which moments or events were compared."""
     videos: int
+    """Number of videos in the ground truth."""
     classes: int
     segments: int
+    """Number of segments in the ground truth."""
     ground_truth_sha256: str
     missing: tuple[str, ...]
+    """Videos of the ground truth that have no predictions."""
     notes: tuple[str, ...]
+    """What else the reader of the numbers should know."""
 
     @property
     def map(self) -> float | dict[str, float]:

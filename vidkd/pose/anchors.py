@@ -25,17 +25,14 @@ _LEAST_UPPER = 5
 
 @dataclass(frozen=True)
 class AnchorPoses:
-    """Anchor poses of the full body, then those of the upper body.
-
-    Attributes:
-        poses_2d: (K, 13, 2) as fractions of the person's box.
-        poses_3d: (K, 13, 3) metres relative to the middle of the hips.
-        full: how many of the K are of the full body.
-    """
+    """Anchor poses of the full body, then those of the upper body."""
 
     poses_2d: Array
+    """(K, 13, 2) as fractions of the person's box."""
     poses_3d: Array
+    """(K, 13, 3) metres relative to the middle of the hips."""
     full: int
+    """How many of the K are of the full body."""
 
 
 def cluster(points: Array, count: int, rng: np.random.Generator, rounds: int = 50) -> Array:

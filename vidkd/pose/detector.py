@@ -39,23 +39,19 @@ _OUTSIDE = 0.25
 
 @dataclass(frozen=True)
 class PersonPose:
-    """One person in one image; joints in the order of :data:`vidkd.skeletons.JOINTS`.
-
-    Attributes:
-        box: (4,) x0, y0, x1, y1 in pixels of the given image; the middle of the first pixel is
-            (0, 0).
-        joints_2d: (13, 2) pixels of the given image.
-        joints_3d: (13, 3) metres relative to the middle of the hips; x right, y down, z away from
-            the camera.
-        scores: (13,) confidence of each joint, in [0, 1].
-        score: confidence of the person, in [0, 1].
-    """
+    """One person in one image; joints in the order of :data:`vidkd.skeletons.JOINTS`."""
 
     box: Array
+    """(4,) x0, y0, x1, y1 in pixels of the given image; the middle of the first pixel is (0, 0)."""
     joints_2d: Array
+    """(13, 2) pixels of the given image."""
     joints_3d: Array
+    """(13, 3) metres relative to the middle of the hips; x right, y down, z away from the
+    camera."""
     scores: Array
+    """(13,) confidence of each joint, in [0, 1]."""
     score: float
+    """Confidence of the person, in [0, 1]."""
 
 
 class PoseDetector:

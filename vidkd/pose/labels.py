@@ -38,19 +38,16 @@ _LEAST_SCORE = 0.05
 
 @dataclass(frozen=True)
 class LabelledPerson:
-    """One person in a picture, with the 13 joints of :data:`vidkd.skeletons.JOINTS`.
-
-    Attributes:
-        joints_2d: (13, 2) pixels, which may lie outside the picture; NaN when unknown.
-        scores: (13,) confidence in [0, 1]; 0 when unknown.
-        joints_3d: (13, 3) metres relative to the middle of the hips, or NaN.
-        box: (4,) x0, y0, x1, y1, or None when it follows from the joints.
-    """
+    """One person in a picture, with the 13 joints of :data:`vidkd.skeletons.JOINTS`."""
 
     joints_2d: Array
+    """(13, 2) pixels, which may lie outside the picture; NaN when unknown."""
     scores: Array
+    """(13,) confidence in [0, 1]; 0 when unknown."""
     joints_3d: Array
+    """(13, 3) metres relative to the middle of the hips, or NaN."""
     box: Array | None = None
+    """(4,) x0, y0, x1, y1, or None when it follows from the joints."""
 
 
 @dataclass(frozen=True)

@@ -29,26 +29,23 @@ _BETA = 0.1
 
 @dataclass(frozen=True)
 class Targets:
-    """The people of one picture, as tensors.
-
-    Attributes:
-        boxes: (P, 4) in pixels of the network's input.
-        classes: (P,) anchor pose of each, counted from 1; 0 is the background.
-        taught: (P, K) bool, the anchor poses whose regression learns from the person: its own and
-            all others within the radius in which poses are averaged afterwards.
-        joints_2d: (P, 13, 2) pixels; zero where unknown.
-        joints_3d: (P, 13, 3) metres; zero where unknown.
-        weights: (P, 13, 5) of the five numbers of each joint; zero where unknown.
-        ignored: (I, 4) boxes of people of whom too little is seen to learn from.
-    """
+    """The people of one picture, as tensors."""
 
     boxes: Tensor
+    """(P, 4) in pixels of the network's input."""
     classes: Tensor
+    """(P,) anchor pose of each, counted from 1; 0 is the background."""
     taught: Tensor
+    """(P, K) bool, the anchor poses whose regression learns from the person: its own and all others
+    within the radius in which poses are averaged afterwards."""
     joints_2d: Tensor
+    """(P, 13, 2) pixels; zero where unknown."""
     joints_3d: Tensor
+    """(P, 13, 3) metres; zero where unknown."""
     weights: Tensor
+    """(P, 13, 5) of the five numbers of each joint; zero where unknown."""
     ignored: Tensor
+    """(I, 4) boxes of people of whom too little is seen to learn from."""
 
     def beside(self, other: Targets, offset: float) -> Targets:
         """Return the targets of two pictures side by side, the other ``offset`` pixels right."""

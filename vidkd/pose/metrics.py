@@ -21,27 +21,22 @@ MATCH = 0.5
 
 @dataclass(frozen=True)
 class PoseScores:
-    """Agreement of detections with labels; NaN where nothing was there to compare.
-
-    Attributes:
-        recall: share of the labelled people that were found.
-        precision: share of the detections that are labelled people.
-        mpjpe: mean 3D joint error of the people found, in millimetres, relative to the hips.
-        pa_mpjpe: the same after the best rotation, translation and scale (Procrustes).
-        pck_head: share of the joints that are labelled inside the picture and lie within half a
-            head of their place; those of people who were not found count as wrong. The head's
-            length is that from the middle of the shoulders to the head's centre.
-        pck_torso: the same within half the torso's length, from middle of shoulders to hips.
-        people: number of labelled people.
-        detections: number of detections.
-    """
+    """Agreement of detections with labels; NaN where nothing was there to compare."""
 
     recall: float
+    """Share of the labelled people that were found."""
     precision: float
+    """Share of the detections that are labelled people."""
     mpjpe: float
+    """Mean 3D joint error of the people found, in millimetres, relative to the hips."""
     pa_mpjpe: float
+    """The same after the best rotation, translation and scale (Procrustes)."""
     pck_head: float
+    """Share of the joints that are labelled inside the picture and lie within half a head of their
+    place; those of people who were not found count as wrong. The head's length is that from the
+    middle of the shoulders to the head's centre."""
     pck_torso: float
+    """The same within half the torso's length, from middle of shoulders to hips."""
     people: int
     detections: int
 

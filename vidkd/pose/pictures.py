@@ -50,17 +50,14 @@ class LabelledPicture:
 
 @dataclass(frozen=True)
 class PoseData:
-    """What to train and to validate on.
-
-    Attributes:
-        sources: the training pictures of each source.
-        validation: pictures to validate on.
-        identity: hash of all labels, which tells runs on other data apart.
-    """
+    """What to train and to validate on."""
 
     sources: tuple[tuple[LabelledPicture, ...], ...]
+    """The training pictures of each source."""
     validation: tuple[LabelledPicture, ...]
+    """Pictures to validate on."""
     identity: str
+    """Hash of all labels, which tells runs on other data apart."""
 
     @classmethod
     def load(

@@ -23,21 +23,19 @@ class Poses:
     """The people of one video over time.
 
     A person keeps the slot m for the whole of a track. Slot 0 holds the main person.
-
-    Attributes:
-        data: (T, M, 13, 6) float32, the :data:`CHANNELS` of the joints of T frames and M slots;
-            NaN where nobody is, and in X, Y and Z where the source of the poses had no 3D.
-        tracks: (T, M) int32, number of the person's track, -1 where nobody is.
-        pts: (T, 2) float64, start and end second of every frame.
-        width: pixels of the frames that x and y refer to.
-        height: likewise.
     """
 
     data: Array
+    """(T, M, 13, 6) float32, the :data:`CHANNELS` of the joints of T frames and M slots; NaN where
+    nobody is, and in X, Y and Z where the source of the poses had no 3D."""
     tracks: Array
+    """(T, M) int32, number of the person's track, -1 where nobody is."""
     pts: Array
+    """(T, 2) float64, start and end second of every frame."""
     width: int
+    """Pixels of the frames that x and y refer to."""
     height: int
+    """Likewise."""
 
     @property
     def joints_2d(self) -> Array:

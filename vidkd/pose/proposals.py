@@ -27,19 +27,16 @@ LEAST_PERSON = 0.002
 
 @dataclass(frozen=True)
 class Person:
-    """One integrated pose.
-
-    Attributes:
-        joints_2d: (13, 2) pixels.
-        joints_3d: (13, 3) metres.
-        score: sum of the probabilities of the proposals behind it; may exceed 1.
-        members: rows of the proposals that were averaged.
-    """
+    """One integrated pose."""
 
     joints_2d: Array
+    """(13, 2) pixels."""
     joints_3d: Array
+    """(13, 3) metres."""
     score: float
+    """Sum of the probabilities of the proposals behind it; may exceed 1."""
     members: Array
+    """Rows of the proposals that were averaged."""
 
 
 def pose_boxes(poses_2d: Array, size: tuple[int, int]) -> Array:

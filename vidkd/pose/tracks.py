@@ -31,21 +31,18 @@ _FORBIDDEN = 1e3
 
 @dataclass
 class Track:
-    """One person over time.
-
-    Attributes:
-        frames: numbers of the frames in which the person was found, rising.
-        times: their start seconds.
-        joints: (13, 6) float32 for each, see :data:`vidkd.pose.poses.CHANNELS`.
-        boxes: (4,) for each.
-        weight: sum of score times area in pixels.
-    """
+    """One person over time."""
 
     frames: list[int] = field(default_factory=list)
+    """Numbers of the frames in which the person was found, rising."""
     times: list[float] = field(default_factory=list)
+    """Their start seconds."""
     joints: list[Array] = field(default_factory=list)
+    """(13, 6) float32 for each, see :data:`vidkd.pose.poses.CHANNELS`."""
     boxes: list[Array] = field(default_factory=list)
+    """(4,) for each."""
     weight: float = 0.0
+    """Sum of score times area in pixels."""
 
     def add(self, frame: int, time: float, person: PersonPose) -> None:
         """Append what was found of the person in a later frame."""
