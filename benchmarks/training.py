@@ -38,13 +38,13 @@ from vidkd.distillation.batches import Batch
 from vidkd.distillation.data import VideoFeatures, read_rows
 from vidkd.distillation.losses import classification_loss
 from vidkd.distillation.prepare import TrainingData
-from vidkd.distillation.run_folder import RunFolder
-from vidkd.distillation.training import TrainingRun
+from vidkd.distillation.training import FilterTraining
 from vidkd.evaluation import DenseScores, evaluate
 from vidkd.files import cores
 from vidkd.networks import TemporalFilter, build_temporal_filter
 from vidkd.recipe import FilterSettings
 from vidkd.recipe.jobs import TrainingJob
+from vidkd.training.run_folder import RunFolder
 
 BATCH = 16
 Batches = Callable[[], Iterator[Any]]
@@ -173,7 +173,7 @@ def children_time() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def forget_scratch(run: TrainingRun) -> None:
+def forget_scratch(run: FilterTraining) -> None:
     """Take the run's scratch file out of the page cache."""
     file = run.training.features.storage.file
     assert file is not None
@@ -197,7 +197,7 @@ def job(options: argparse.Namespace, name: str, **fields: Any) -> TrainingJob:
 
 def open_run(
     options: argparse.Namespace, name: str, report: dict[str, Any], **fields: Any
-) -> TrainingRun:
+) -> FilterTraining:
     """Open a run as ``vidkd.distillation.train`` does, and note the processor time."""
     made = job(options, name, **fields)
     start = time.process_time()
@@ -205,7 +205,7 @@ def open_run(
     looked = time.process_time()
     shutil.rmtree(made.output, ignore_errors=True)
     made.output.mkdir(parents=True)
-    run = TrainingRun(made, data, RunFolder(made.output))
+    run = FilterTraining(made, data, RunFolder(made.output))
     run.model.train()
     report[f"open, {name}"] = {
         "align s": looked - start,
@@ -214,12 +214,12 @@ def open_run(
     return run
 
 
-def epoch_of(run: TrainingRun) -> Batches:
+def epoch_of(run: FilterTraining) -> Batches:
     counter = iter(range(1_000_000))
     return lambda: run.training.epoch(np.random.default_rng(next(counter)))
 
 
-def from_cache_files(run: TrainingRun) -> Iterator[list[Tensor]]:
+def from_cache_files(run: FilterTraining) -> Iterator[list[Tensor]]:
     """Open the 16 cache files of each step, as a loader without storage would have to."""
     order = np.random.default_rng(0).permutation(len(run.data.training))
     for start in range(0, len(order), BATCH):
@@ -284,7 +284,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def validation(
-    options: argparse.Namespace, run: TrainingRun, plain: Plain
+    options: argparse.Namespace, run: FilterTraining, plain: Plain
 ) -> dict[str, list[float]]:
     """Time validation on the processor: ours, the plain one, and the protocol's own function."""
     run.model.eval()

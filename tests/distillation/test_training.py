@@ -375,15 +375,15 @@ from vidkd.distillation import train, training
 from vidkd.recipe.jobs import TrainingJob
 
 torch.set_num_threads(1)
-training._SAVE_SECONDS = 0.0
-epoch = training.TrainingRun._epoch
+training.FilterTraining.save_seconds = 0.0
+epoch = training.FilterTraining.train
 
-def epoch_or_wait(run):
-    while run.epochs.number > int(sys.argv[2]):
+def epoch_or_wait(run, rng):
+    while run.number > int(sys.argv[2]):
         time.sleep(1)
-    return epoch(run)
+    return epoch(run, rng)
 
-training.TrainingRun._epoch = epoch_or_wait
+training.FilterTraining.train = epoch_or_wait
 train(TrainingJob.model_validate_json(sys.argv[1]))
 """
 

@@ -15,8 +15,7 @@ from vidkd.errors import CacheError, UsageError, VidkdError
 from vidkd.features import plan_jobs
 from vidkd.features.pose import pose_task
 from vidkd.features.pose_features import PoseFeatureTask, cut, pose_feature_task
-from vidkd.finetuning.card import save_encoder
-from vidkd.finetuning.pose import pose_card
+from vidkd.finetuning.card import pose_card, save_encoder
 from vidkd.finetuning.pose_data import PoseData
 from vidkd.networks.agcn import TwoStreamAGCN, initialise
 from vidkd.pose.normalise import lift, normalise

@@ -11,14 +11,15 @@ import torch
 from pose_cache import FRAMES, person, write_dataset, write_poses
 from torch.nn import functional
 
-from vidkd.distillation.run_folder import RunFolder
 from vidkd.errors import CacheError, UsageError, VidkdError, WeightsError
-from vidkd.finetuning.pose import stream_loss, train_pose_encoder
+from vidkd.finetuning import train_encoder
 from vidkd.finetuning.pose_data import PoseData, PoseReader, resample
 from vidkd.finetuning.snippets import Clip
+from vidkd.finetuning.training import classifiers_loss
 from vidkd.networks import load_encoder
 from vidkd.networks.agcn_weights import load_pose_encoder
 from vidkd.recipe.jobs import PoseEncoderJob
+from vidkd.training.run_folder import RunFolder
 
 MakeJob = Callable[..., PoseEncoderJob]
 STILL = {"rotation": 0, "flip": False, "scale": 0, "noise": 0, "tempo": 0}
@@ -48,16 +49,16 @@ def make_job(tmp_path: Path) -> MakeJob:
 
 def test_it_learns_and_a_finished_run_is_left_alone(make_job: MakeJob) -> None:
     job = make_job(learning_rate=0.03)
-    result = train_pose_encoder(job)
+    result = train_encoder(job)
     assert result.validation_map > 0.9
     assert not result.skipped
-    assert train_pose_encoder(job).skipped
+    assert train_encoder(job).skipped
     encoder = load_pose_encoder(str(job.output), "cpu")
     assert encoder.card.feature_dim == 32
     assert encoder.classes == ("wave", "kick")
     assert encoder.weights_sha256 == result.weights_sha256
     with pytest.raises(UsageError, match="epochs"):
-        train_pose_encoder(make_job(epochs=4))
+        train_encoder(make_job(epochs=4))
     for name in ("poses", "nothing"):
         with pytest.raises((UsageError, WeightsError)):
             load_encoder(str(job.output.with_name(name)), "cpu")
@@ -66,7 +67,7 @@ def test_it_learns_and_a_finished_run_is_left_alone(make_job: MakeJob) -> None:
 def test_a_killed_run_ends_with_the_same_weights(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train_pose_encoder(make_job("whole", name="same"))
+    whole = train_encoder(make_job("whole", name="same"))
     save = RunFolder.save_state
 
     def killed(folder: RunFolder, state: dict[str, object]) -> None:
@@ -76,9 +77,9 @@ def test_a_killed_run_ends_with_the_same_weights(
 
     monkeypatch.setattr(RunFolder, "save_state", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_pose_encoder(make_job("killed", name="same"))
+        train_encoder(make_job("killed", name="same"))
     monkeypatch.setattr(RunFolder, "save_state", save)
-    resumed = train_pose_encoder(make_job("killed", name="same"))
+    resumed = train_encoder(make_job("killed", name="same"))
     assert resumed.weights_sha256 == whole.weights_sha256
     assert resumed.validation_map == whole.validation_map
 
@@ -89,7 +90,7 @@ def test_the_loss_is_that_of_two_trainings() -> None:
         functional.binary_cross_entropy_with_logits(streams[:, stream], targets)
         for stream in range(2)
     )
-    torch.testing.assert_close(stream_loss(streams, targets), expected)
+    torch.testing.assert_close(classifiers_loss(streams, targets), expected)
 
 
 def test_unvaried_snippets_are_the_poses_of_the_cache(make_job: MakeJob) -> None:
@@ -160,16 +161,16 @@ def test_resampling_keeps_straight_lines_and_what_is_missing() -> None:
 
 def test_what_cannot_be_trained_on_is_said_in_one_line(make_job: MakeJob, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="vidkd extract-pose"):
-        train_pose_encoder(make_job(cache=tmp_path / "empty"))
+        train_encoder(make_job(cache=tmp_path / "empty"))
     with pytest.raises(VidkdError, match="diverged"):
-        train_pose_encoder(make_job("wild", learning_rate=1e30, epochs=1))
+        train_encoder(make_job("wild", learning_rate=1e30, epochs=1))
     job = make_job("other")
     joints, _ = person(1)
     path = job.cache / "pose" / "v1.h5"
     path.unlink()
     with pytest.raises(UsageError, match="pose file of video 'v1' was not found"):
-        train_pose_encoder(job)
+        train_encoder(job)
     write_poses(path, np.full_like(joints, np.nan))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(CacheError, match="v1"):
-        train_pose_encoder(job)
+        train_encoder(job)

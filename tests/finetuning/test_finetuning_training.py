@@ -18,13 +18,20 @@ from torch.nn import functional
 
 from vidkd.errors import UsageError, VidkdError, WeightsError
 from vidkd.finetuning import train_encoder
-from vidkd.finetuning.network import Tuned, recalibrate, replace_head
-from vidkd.finetuning.processes import Processes
-from vidkd.finetuning.steps import Stepper
-from vidkd.finetuning.training import snippet_map
+from vidkd.finetuning.kinds import FrameEncoder
+from vidkd.finetuning.network import recalibrate
+from vidkd.finetuning.training import EncoderTraining, snippet_map
 from vidkd.networks import load_encoder, load_network, load_weights
+from vidkd.training.processes import Processes
+from vidkd.training.run_folder import RunFolder
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+
+def begin(job):
+    """Return a training before its first step, of which nothing has been written."""
+    alone = Processes(0, 1, torch.device("cpu"))
+    training = EncoderTraining(job, FrameEncoder(job), RunFolder(job.output), alone)
+    training.model.train()
+    return training
 
 
 def test_snippet_map_is_that_of_a_ranking_by_hand():
@@ -41,16 +48,13 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(make_job):
     gradients = []
     for accumulate in (1, 2):
         job = make_job(accumulate=accumulate, dropout=0.0)
-        network, _ = load_network(job.encoder)
-        replace_head(network, 2, job.dropout, job.seed)
-        model = Tuned(network, job.freeze_until, job.batch_norm).train()
-        stepper = Stepper(model, job, ALONE, 10)
+        run = begin(job)
         size = 4 // accumulate
         parts = zip(inputs.split(size), targets.split(size), strict=True)
-        loss = stepper.backward(parts)
-        expected = functional.binary_cross_entropy_with_logits(model(inputs), targets)
+        loss = run.backward(parts)
+        expected = functional.binary_cross_entropy_with_logits(run.model(inputs)[:, 0], targets)
         torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
-        gradients.append({n: p.grad for n, p in model.named_parameters()})
+        gradients.append({n: p.grad for n, p in run.model.named_parameters()})
     for name, value in gradients[0].items():
         frozen = "Mixed_5" not in name and "classifier" not in name
         assert (value is None) == frozen, name
@@ -86,15 +90,12 @@ def test_bf16_is_close_to_float32(make_job):
     losses = []
     inputs, targets = torch.rand(2, 2, 16, 32, 32) - 0.5, torch.tensor([[1.0, 0], [0, 1]])
     for precision in ("float32", "bf16"):
-        job = make_job(precision=precision, dropout=0.0)
-        network, _ = load_network(job.encoder)
-        replace_head(network, 2, 0.0, 0)
-        stepper = Stepper(Tuned(network, None, "frozen").train(), job, ALONE, 10)
-        losses.append(float(stepper.backward(iter([(inputs, targets)]))))
-        stepper.step()
+        run = begin(make_job(precision=precision, dropout=0.0))
+        losses.append(float(run.backward(iter([(inputs, targets)]))))
+        run.optimiser.step()
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
-        Stepper(Tuned(network, None, "frozen"), make_job(precision="fp16"), ALONE, 10)
+        begin(make_job(precision="fp16"))
 
 
 @pytest.mark.slow
@@ -160,24 +161,24 @@ def test_divergence_and_damage_are_reported(make_job):
 SCRIPT = """
 import sys, time, torch
 torch.set_num_threads(1)
-from vidkd.finetuning import train_encoder, training
+from vidkd.finetuning import kinds, train_encoder, training
 from vidkd.recipe.jobs import FinetuneJob
-training._CALIBRATION_SNIPPETS = 16
-validate = training._Run._validate
+kinds._CALIBRATION_SNIPPETS = 16
+validate = training.EncoderTraining.validate
 
 def validate_or_wait(run):
-    while len(sys.argv) > 2 and run.epochs.number > int(sys.argv[2]):
+    while len(sys.argv) > 2 and run.number > int(sys.argv[2]):
         time.sleep(1)
     return validate(run)
 
-training._Run._validate = validate_or_wait
+training.EncoderTraining.validate = validate_or_wait
 train_encoder(FinetuneJob.model_validate_json(sys.argv[1]))
 """
 
 
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(make_job, monkeypatch):
-    monkeypatch.setattr("vidkd.finetuning.training._CALIBRATION_SNIPPETS", 16)
+    monkeypatch.setattr("vidkd.finetuning.kinds._CALIBRATION_SNIPPETS", 16)
     fields = {"epochs": 3, "name": "same", "batch_norm": "recalibrate"}
     undisturbed = make_job("undisturbed", **fields)
     train_encoder(undisturbed)

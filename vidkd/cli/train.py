@@ -77,16 +77,11 @@ def train_encoder(job: FinetuneJob | PoseEncoderJob, as_json: Json = False) -> N
     unfinished one goes on where it stopped. Several GPUs: `torchrun --nproc-per-node N -m vidkd
     train-encoder ...`.
     """
-    if isinstance(job, PoseEncoderJob):
-        from vidkd.finetuning.pose import train_pose_encoder
+    from vidkd.finetuning import train_encoder as train
 
-        result = train_pose_encoder(job)
-    else:
-        from vidkd.finetuning import train_encoder as train
-
-        result = train(job)
-        if os.environ.get("RANK", "0") != "0":
-            return
+    result = train(job)
+    if os.environ.get("RANK", "0") != "0":
+        return
     emit(
         result.to_json(),
         as_json,

@@ -1,45 +1,63 @@
 """Training of teachers, of the vanilla baseline and of the distilled student.
 
-Adam with a plateau schedule, validation frame mAP after every epoch, the best epoch kept
-(METHOD section 2, "Training"). A run that is killed at any moment and started again ends with the
-same weights as an undisturbed one on the same machine: everything random in an epoch follows from
-the seed and the number of the epoch, and the state of model, optimiser and schedule is saved.
+Adam whose rate falls when the training loss does not; validation frame mAP after every epoch, the
+best epoch kept. The loss is that of Eq. 7 (``vidkd.distillation.objective``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidkd.console import log, progress
+from vidkd.console import log
 from vidkd.distillation.batches import Batch, TrainingSet
 from vidkd.distillation.data import Features
-from vidkd.distillation.epochs import Epochs
-from vidkd.distillation.job import TrainResult
 from vidkd.distillation.objective import loss_weights, student_loss
 from vidkd.distillation.prepare import TrainingData, recipe_as_run
-from vidkd.distillation.run_folder import RunFolder
 from vidkd.distillation.storage import MemoryBudget
 from vidkd.distillation.teachers import TeacherMaps
 from vidkd.distillation.validation import Validator
-from vidkd.errors import VidkdError
-from vidkd.networks import (
-    FilterHeader,
-    TemporalFilter,
-    build_temporal_filter,
-    save_temporal_filter,
-)
+from vidkd.networks import FilterHeader, build_temporal_filter, save_temporal_filter
 from vidkd.networks.temporal import FILTERS
-from vidkd.recipe.jobs import TrainingJob
+from vidkd.recipe.jobs import Stage, TrainingJob
+from vidkd.training.loop import Training, train_in
+from vidkd.training.processes import Processes
+from vidkd.training.run_folder import RunFolder, RunResult
 
-# A killed run repeats at most the epochs of these seconds; writing the state takes about 20 ms.
-_SAVE_SECONDS = 5.0
 # Above this multiple of the classification loss a distillation loss decides the training alone.
 _DROWNING = 50.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(RunResult):
+    """What a finished run found.
+
+    Attributes:
+        stage: ``train-teacher``, ``train-baseline`` or ``distill``.
+        validation_map: frame mAP of the best epoch on the validation subset, in [0, 1], over the
+            classes present there.
+        training_videos: how many were trained on; ``unlabelled_videos`` of them had no labels.
+        unlabelled_videos: see above.
+        validation_videos: how many were validated on.
+    """
+
+    stage: Stage
+    validation_map: float
+    training_videos: int
+    unlabelled_videos: int
+    validation_videos: int
+
+    @property
+    def summary(self) -> str:
+        """The best epoch in words."""
+        return (
+            f"best validation frame mAP {100 * self.validation_map:.1f} "
+            f"in epoch {self.best_epoch} of {self.epochs}"
+        )
 
 
 def train(job: TrainingJob) -> TrainResult:
@@ -59,33 +77,20 @@ def train(job: TrainingJob) -> TrainResult:
     _ = FILTERS[job.filter.kind], loss_weights(job.distillation)
     data = TrainingData.load(job)
     folder = RunFolder(job.output)
-    with folder.lock():
-        folder.remove_leftovers()
-        if folder.begin(recipe_as_run(job, data), overwrite=job.overwrite):
-            result = folder.read_result(TrainResult)
-            log(
-                f"{job.output}: done before, best validation frame mAP "
-                f"{100 * result.validation_map:.1f} in epoch {result.best_epoch}"
-            )
-            return result
-        folder.write_environment(data.device, job.optimiser.seed)
-        with _reproducible(data.device):
-            return TrainingRun(job, data, folder).run()
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        return train_in(
+            folder,
+            recipe_as_run(job, data),
+            lambda: FilterTraining(job, data, folder),
+            TrainResult,
+            processes=Processes(0, 1, data.device),
+            seed=job.optimiser.seed,
+            overwrite=job.overwrite,
+        )
 
 
-@contextmanager
-def _reproducible(device: torch.device) -> Iterator[None]:
-    """Keep the caller's random state, and let cuDNN choose deterministic algorithms."""
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        yield
-
-
-class TrainingRun:
-    """One run, from the features to the finished folder; making it reads all features.
+class FilterTraining(Training[TrainResult]):
+    """One run; making it reads all features.
 
     Attributes:
         training: the training batches.
@@ -93,10 +98,18 @@ class TrainingRun:
         model: in training.
     """
 
+    save_seconds = 5.0  # Writing the state takes about 20 ms.
+
     def __init__(self, job: TrainingJob, data: TrainingData, folder: RunFolder) -> None:
-        self.job = job
-        self.data = data
-        self.folder = folder
+        settings = job.optimiser
+        super().__init__(
+            folder,
+            Processes(0, 1, data.device),
+            stage=job.stage,
+            epochs=settings.epochs,
+            seed=settings.seed,
+        )
+        self.job, self.data = job, data
         classes = len(data.annotations.classes)
         # What every step reads comes first in memory, what every epoch reads after it.
         memory = MemoryBudget(None if job.memory is None else int(job.memory * 2**30))
@@ -106,13 +119,7 @@ class TrainingRun:
             for number, teacher in enumerate(data.teachers, start=1)
         ]
         self.training = TrainingSet(
-            data.training,
-            features,
-            maps,
-            classes,
-            job.optimiser,
-            job.distillation,
-            data.device,
+            data.training, features, maps, classes, settings, job.distillation, data.device
         )
         self.validator = Validator(
             data.validation,
@@ -120,11 +127,8 @@ class TrainingRun:
             data.annotations.subset(job.subsets.validation),
             data.device,
         )
-        torch.manual_seed(job.optimiser.seed)
-        self.model: TemporalFilter = build_temporal_filter(
-            job.filter, data.stream.width, classes
-        ).to(data.device)
-        settings = job.optimiser
+        torch.manual_seed(settings.seed)
+        self.model = build_temporal_filter(job.filter, data.stream.width, classes).to(data.device)
         self.optimiser = torch.optim.Adam(
             self.model.parameters(),
             lr=settings.learning_rate,
@@ -133,102 +137,37 @@ class TrainingRun:
         )
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser,
-            mode="min",
             factor=settings.plateau_factor,
             patience=settings.plateau_patience,
         )
-        self.epochs = Epochs(folder, {"epoch": 0, "map": -1.0, "model": {}})
-        self.epochs.keep(model=self.model, optimiser=self.optimiser, schedule=self.schedule)
-        if not self.epochs.resumed and job.filter.standardise:
+        self.keep_state(model=self.model, optimiser=self.optimiser, schedule=self.schedule)
+        if not self.resumed and job.filter.standardise:
             self.model.standardise(features.read(number) for number in range(len(data.training)))
+        if data.teachers and job.distillation.atomic > 0 and not self.training.contrast:
+            log(
+                "warning: all training videos have the same set of labels, so that none is a "
+                "negative by its set; snippets at the same t with other labels serve instead"
+            )
 
-    def run(self) -> TrainResult:
-        self._warn_about_negatives()
-        total, epochs = self.job.optimiser.epochs, self.epochs
-        saved = epochs.seconds
-        with (
-            epochs.recorded(name=_curve_name),
-            progress(self.job.stage, total, "epochs") as advance,
-        ):
-            advance(epochs.number)
-            while epochs.number < total:
-                epochs.number += 1
-                row = self._epoch()
-                epochs.add(row)
-                self._warn_about_weights(row)
-                if epochs.seconds - saved >= _SAVE_SECONDS or epochs.number == total:
-                    self._save()
-                    saved = epochs.seconds
-                advance(1)
-        result = TrainResult(
-            output=self.job.output,
-            stage=self.job.stage,
-            best_epoch=epochs.best["epoch"],
-            epochs=total,
-            validation_map=epochs.best["map"],
-            training_videos=len(self.data.training),
-            unlabelled_videos=sum(item.targets is None for item in self.data.training),
-            validation_videos=len(self.data.validation),
-            seconds=round(epochs.seconds, 2),
-        )
-        self.folder.finish(result)
-        log(
-            f"{self.job.output}: best validation frame mAP {100 * result.validation_map:.1f} "
-            f"in epoch {result.best_epoch} of {total}"
-        )
-        return result
-
-    def _epoch(self) -> dict[str, float]:
-        """Train and validate once, and return the epoch's row of ``metrics.csv``."""
-        number = self.epochs.number
-        rng = np.random.default_rng([self.job.optimiser.seed, number])
+    def train(self, rng: np.random.Generator) -> dict[str, float]:
+        """See :meth:`Training.train`."""
         torch.manual_seed(int(rng.integers(2**62)))
-        rate = self.optimiser.param_groups[0]["lr"]
         self.model.train()
+        rate = self.optimiser.param_groups[0]["lr"]
         sums: dict[str, Tensor] = {}
         steps = 0
         for batch in self.training.epoch(rng):
             for name, value in self.step(batch).items():
                 sums[name] = sums[name] + value if name in sums else value
             steps += 1
-        names = list(sums)
-        means = dict(
-            zip(names, (torch.stack([sums[n] for n in names]) / steps).tolist(), strict=True)
-        )
-        if not np.isfinite(means["loss"]):
-            raise VidkdError(
-                f"the training diverged in epoch {number} (the loss is {means['loss']})",
-                path=self.folder.path,
-                remedy="use a smaller --learning-rate or smaller weights, in another --output",
-            )
-        self.model.eval()
-        validation = self.validator(self.model)
-        score = validation.frame_map
-        # Without a single class in the validation set the last epoch is as good as any.
-        if not np.isfinite(score):
-            score = 0.0
-        if score > self.epochs.best["map"]:
-            state = {
-                name: value.detach().cpu().clone()
-                for name, value in self.model.state_dict().items()
-            }
-            self.epochs.best = {
-                "epoch": number,
-                "map": score,
-                "thresholds": validation.thresholds(),
-                "model": state,
-            }
+        means = dict(zip(sums, (torch.stack(list(sums.values())) / steps).tolist(), strict=True))
         # Progress is that of the training loss. Validation frame mAP is too noisy on a small set:
         # measured there, it brought the rate down within 50 epochs, and long before the
         # distillation losses had begun to show.
         self.schedule.step(means["loss"])
-        return {
-            "epoch": number,
-            "learning_rate": rate,
-            **means,
-            "validation_classification": validation.loss,
-            "validation_map": score,
-        }
+        self._warn_about_weights(means)
+        self.advance(1)
+        return {"learning_rate": rate, **means}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Take one step of the optimiser and return the parts of the loss."""
@@ -243,11 +182,30 @@ class TrainingRun:
         self.optimiser.step()
         return parts
 
-    def _save(self) -> None:
-        """Write the weights of the best epoch, and the state that refers to them."""
-        stage, data, found = self.job.stage, self.data, self.epochs.best
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """See :meth:`Training.validate`; the score is the frame mAP."""
+        self.model.eval()
+        self.validation = self.validator(self.model)
+        # Without a single class in the validation set the last epoch is as good as any.
+        score = float(np.nan_to_num(self.validation.frame_map))
+        return score, {
+            "validation_classification": self.validation.loss,
+            "validation_map": score,
+        }
+
+    def keep(self, score: float) -> dict[str, Any]:
+        """Keep the weights in memory: epochs are short, and writing would take longer."""
+        state = self.model.state_dict()
+        return {
+            "thresholds": self.validation.thresholds(),
+            "model": {name: value.detach().cpu().clone() for name, value in state.items()},
+        }
+
+    def write_weights(self) -> None:
+        """Write the weights of the best epoch with their header."""
+        job, data, found = self.job, self.data, self.best
         header = FilterHeader(
-            filter=self.job.filter,
+            filter=job.filter,
             in_features=data.stream.width,
             classes=tuple(data.annotations.classes),
             modality=data.stream.modality,
@@ -257,49 +215,54 @@ class TrainingRun:
             snippet=data.stream.snippet,
             crop=data.stream.crop,
             training_data={
-                "stage": stage,
+                "stage": job.stage,
                 "annotations_sha256": data.annotations_sha256,
                 "training_sha256": data.training_sha256,
-                "training_subset": self.job.subsets.training,
-                "validation_subset": self.job.subsets.validation,
+                "training_subset": job.subsets.training,
+                "validation_subset": job.subsets.validation,
                 "videos": len(data.training),
                 "snippets": sum(len(item) for item in data.training),
                 "epoch": found["epoch"],
                 "validation_map": found["map"],
             },
             teachers=tuple(teacher.name for teacher in data.teachers),
-            segments=self.job.segments,
+            segments=job.segments,
             thresholds=tuple(found["thresholds"]),
         )
         with torch.device("meta"):
-            best = build_temporal_filter(self.job.filter, header.in_features, len(header.classes))
+            best = build_temporal_filter(job.filter, header.in_features, len(header.classes))
         best.load_state_dict(found["model"], assign=True)
         save_temporal_filter(self.folder.weights, best, header)
-        self.epochs.save()
 
-    def _warn_about_negatives(self) -> None:
-        if self.data.teachers and self.job.distillation.atomic > 0 and not self.training.contrast:
-            log(
-                "warning: all training videos have the same set of labels, so that none is a "
-                "negative by its set; snippets at the same t with other labels serve instead"
-            )
+    def result(self) -> TrainResult:
+        """See :meth:`Training.result`."""
+        return TrainResult(
+            output=self.folder.path,
+            stage=self.job.stage,
+            best_epoch=self.best["epoch"],
+            epochs=self.total,
+            validation_map=self.best["map"],
+            training_videos=len(self.data.training),
+            unlabelled_videos=sum(item.targets is None for item in self.data.training),
+            validation_videos=len(self.data.validation),
+            seconds=round(self.seconds, 2),
+        )
 
-    def _warn_about_weights(self, row: dict[str, float]) -> None:
+    def curve(self, column: str) -> str:
+        """See :meth:`Training.curve`."""
+        if column.startswith("validation_"):
+            return f"validation/{column.removeprefix('validation_')}"
+        if column.endswith("_weighted"):
+            return f"weighted/{column.removesuffix('_weighted')}"
+        return column if column == "learning_rate" else f"loss/{column}"
+
+    def _warn_about_weights(self, means: dict[str, float]) -> None:
         """Say so when one loss drowns the others; later epochs are no guide, as losses shrink."""
-        if self.epochs.number != 1:
+        if self.number != 1:
             return
-        for name, value in row.items():
-            if name.endswith("_weighted") and value > _DROWNING * row["classification"] > 0:
+        for name, value in means.items():
+            if name.endswith("_weighted") and value > _DROWNING * means["classification"] > 0:
                 log(
                     f"warning: {name.removesuffix('_weighted')}, weighted, is {value:.3g} and the "
-                    f"classification loss {row['classification']:.3g}; a smaller weight may help"
+                    f"classification loss {means['classification']:.3g}; a smaller weight may help"
                 )
-
-
-def _curve_name(column: str) -> str:
-    """Return the TensorBoard name of a column of ``metrics.csv``."""
-    if column.startswith("validation_"):
-        return f"validation/{column.removeprefix('validation_')}"
-    if column.endswith("_weighted"):
-        return f"weighted/{column.removesuffix('_weighted')}"
-    return column if column == "learning_rate" else f"loss/{column}"

@@ -1,8 +1,5 @@
-"""Fine-tuning of an encoder on labelled snippets of RGB or flow."""
+"""Training of encoders on labelled snippets of RGB, flow or poses."""
 
-from __future__ import annotations
-
-from vidkd.finetuning.job import FinetuneResult
-from vidkd.finetuning.training import train_encoder
+from vidkd.finetuning.training import FinetuneResult, train_encoder
 
 __all__ = ["FinetuneResult", "train_encoder"]

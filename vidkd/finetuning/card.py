@@ -10,10 +10,12 @@ from torch import nn
 
 from vidkd.files import write_text
 from vidkd.finetuning.data import SnippetData
+from vidkd.finetuning.pose_data import PoseData
 from vidkd.networks import save_weights
+from vidkd.networks.agcn_weights import NETWORK
 from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard
-from vidkd.recipe.jobs import FinetuneJob
+from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
 
 
 def trained_card(job: FinetuneJob, start: ModelCard, data: SnippetData) -> ModelCard:
@@ -32,6 +34,26 @@ def trained_card(job: FinetuneJob, start: ModelCard, data: SnippetData) -> Model
             "source": "vidkd train-encoder",
             "reference": None,
         }
+    )
+
+
+def pose_card(job: PoseEncoderJob, data: PoseData, feature_dim: int) -> ModelCard:
+    """Return the model card of the encoder that a run trains."""
+    return ModelCard(
+        name=job.card_name,
+        network=NETWORK,
+        modality="pose",
+        description=f"2s-AGCN, trained by vidkd on {len(data.training)} videos of "
+        f"{len(data.classes)} classes",
+        feature_dim=feature_dim,
+        in_channels=3,
+        frames=data.frames,
+        snippet=job.snippet,
+        pose_network=job.network,
+        pose_inputs=job.inputs,
+        weights=(),
+        licence="the terms of the training videos",
+        source="vidkd train-encoder --modality pose",
     )
 
 

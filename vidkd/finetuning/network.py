@@ -1,4 +1,4 @@
-"""The network in training: head, frozen layers, batch normalisation and precision."""
+"""The network in training: head, frozen layers and batch normalisation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidkd.errors import UsageError
 from vidkd.networks.encoders import EncoderNetwork
-from vidkd.recipe.choices import BatchNorm, TrainingPrecision
+from vidkd.recipe.choices import BatchNorm
 
 HEAD_RATE = 10.0
 """The new classifier learns this much faster than the pretrained layers."""
@@ -74,8 +74,8 @@ class Tuned(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map snippets (B, C, T, S, S) in [-1, 1] to logits (B, K)."""
-        return self.network.logits(x)
+        """Map snippets (B, C, T, S, S) in [-1, 1] to logits (B, 1, K)."""
+        return self.network.logits(x).unsqueeze(1)
 
     def groups(self, learning_rate: float) -> list[dict[str, object]]:
         """Return the parameters that learn, for the optimiser; the head at its own rate."""
@@ -114,20 +114,3 @@ def recalibrate(network: EncoderNetwork, batches: Iterable[Tensor]) -> None:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
-
-
-def working_type(precision: TrainingPrecision, device: torch.device) -> torch.dtype:
-    """Return the type that convolutions are computed in.
-
-    ``auto`` is float32 on a processor, and bfloat16 on a GPU that has it, else float16.
-
-    Raises:
-        UsageError: float16 on a processor, which has no fast form of it.
-    """
-    if precision == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 needs a GPU", remedy="use --precision bf16 or float32")
-    if precision == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

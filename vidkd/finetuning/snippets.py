@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
+from torch.utils.data import DataLoader
 
 from vidkd.annotations import VideoAnnotation, snippet_targets
 from vidkd.cache import CacheFile
@@ -276,7 +277,34 @@ def validation_clips(
     return clips
 
 
-class Batches:
+class Loader:
+    """Reads lists of clips, in the background when there are workers.
+
+    Args:
+        reader: reads one clip.
+        workers: processes; 0 reads in this one.
+    """
+
+    def __init__(self, reader: SnippetReader, workers: int) -> None:
+        self._batches = _Batches()
+        # Clips are the indices of the reader, which is all that a data set needs to be.
+        self._loader: DataLoader[Any] = DataLoader(
+            cast("Any", reader),
+            batch_sampler=cast("Any", self._batches),
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            # Video libraries start threads, which a fork would not take along.
+            multiprocessing_context="spawn" if workers else None,
+        )
+
+    def __call__(self, lists: list[list[Clip]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (B, T, S, S, C) uint8 and (B, K) for each list."""
+        self._batches.lists = lists
+        return iter(self._loader)
+
+
+class _Batches:
     """Lists of clips that can be set before every pass, while the reading workers stay alive."""
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ def pose_stages(place: Workplace) -> list[Stage]:
             "encoder-pose",
             training,
             [run / "result.json"],
-            functools.partial(train_encoder, place),
+            functools.partial(train_pose_encoder, place),
         ),
         Stage("features-pose", training, [features], functools.partial(extract_features, place)),
     ]
@@ -82,11 +82,11 @@ def encoder_job(place: Workplace) -> PoseEncoderJob:
     )
 
 
-def train_encoder(place: Workplace) -> None:
+def train_pose_encoder(place: Workplace) -> None:
     """Train the recipe's 2s-AGCN, as ``vidkd train-encoder --modality pose`` does."""
-    from vidkd.finetuning.pose import train_pose_encoder
+    from vidkd.finetuning import train_encoder
 
-    train_pose_encoder(encoder_job(place))
+    train_encoder(encoder_job(place))
 
 
 def extract_features(place: Workplace) -> None:

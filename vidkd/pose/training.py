@@ -1,25 +1,16 @@
-"""Training of the pose detector on rendered people and on labelled pictures.
-
-A run that is killed and started again ends with the same weights as an undisturbed one on the same
-processor: what is random in an epoch follows from the seed and the number of the epoch, and the
-state is saved after every epoch.
-"""
+"""Training of the pose detector on rendered people and on labelled pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vidkd.console import log, progress
-from vidkd.distillation.epochs import Epochs
-from vidkd.distillation.run_folder import RunFolder
-from vidkd.errors import VidkdError
-from vidkd.finetuning.network import working_type
+from vidkd.console import log
 from vidkd.networks import DEFAULT_ENCODER, ensure_weights
 from vidkd.networks import load_network as load_encoder_network
 from vidkd.networks.device import select_device
@@ -35,21 +26,43 @@ from vidkd.pose.detector import (
     load_network,
     save_network,
 )
-from vidkd.pose.job import PoseTrainingResult
 from vidkd.pose.losses import losses
-from vidkd.pose.metrics import PoseScores, evaluate_detector
+from vidkd.pose.metrics import evaluate_detector
 from vidkd.pose.pictures import Batches, PoseData
 from vidkd.recipe.jobs import PoseTrainingJob
+from vidkd.training.loop import Training, train_in
+from vidkd.training.optimisation import go_on, half_cosine, working_type
+from vidkd.training.processes import Processes
+from vidkd.training.run_folder import RunFolder, RunResult
 
 ASPECT = 4 / 3
 """Width / height of training pictures."""
 _WARM_UP = 0.03
 """Share of the steps in which the learning rate rises."""
 _LARGEST_GRADIENT = 5.0
-_BATCH = 8
-"""Pictures validated on at once."""
 _PRETRAINED_SHARE = 0.25
 """Pretrained layers learn at this share of the learning rate."""
+_BATCH = 8
+"""Pictures validated on at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseTrainingResult(RunResult):
+    """What a finished run found.
+
+    Attributes:
+        name: of the detector.
+        weights_sha256: hash of its weights, as the provenance of poses has it.
+        validation: the scores (:class:`vidkd.pose.metrics.PoseScores`) of the best epoch.
+        training_pictures: pictures to draw from.
+        validation_pictures: pictures validated on.
+    """
+
+    name: str
+    weights_sha256: str
+    validation: dict[str, float]
+    training_pictures: int
+    validation_pictures: int
 
 
 def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
@@ -72,20 +85,23 @@ def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
     if start is not None:
         recipe["start_sha256"] = state_sha256(start.state_dict())
     folder = RunFolder(job.output, DETECTOR_FILE)
-    with folder.lock():
-        folder.remove_leftovers()
-        if folder.begin(recipe, overwrite=job.overwrite):
-            log(f"{job.output}: done before")
-            return folder.read_result(PoseTrainingResult)
-        folder.write_environment(device, job.seed)
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(job.seed)
-            return _Run(job, data, start, folder, device).run()
+    return train_in(
+        folder,
+        recipe,
+        lambda: DetectorTraining(job, data, start, folder, device),
+        PoseTrainingResult,
+        processes=Processes(0, 1, device),
+        seed=job.seed,
+        overwrite=job.overwrite,
+    )
 
 
-class _Run:
+class DetectorTraining(Training[PoseTrainingResult]):
     """One run."""
+
+    measure = "score"
+    least = -math.inf
+    later_wins = True
 
     def __init__(
         self,
@@ -95,142 +111,123 @@ class _Run:
         folder: RunFolder,
         device: torch.device,
     ) -> None:
-        self.job, self.data, self.folder, self.device = job, data, folder, device
+        self.steps = job.pictures_per_epoch // job.batch_size
+        super().__init__(
+            folder,
+            Processes(0, 1, device),
+            stage="train-pose",
+            epochs=job.epochs,
+            seed=job.seed,
+            unit="pictures",
+            per_epoch=self.steps * job.batch_size,
+        )
+        torch.manual_seed(job.seed)
+        self.job, self.data, self.device = job, data, device
         self.dtype = working_type(job.precision, device)
         size = job.short_side, round(job.short_side * ASPECT / 32) * 32
-        if start is None:
-            counts = job.full, job.upper
-            settings = PoseNetSettings(
-                backbone=job.backbone,
-                full=job.full,
-                upper=job.upper,
-                short_side=job.short_side,
-                long_side=2 * job.short_side,
-            )
-            anchors = data.anchors(counts, job.seed)
-            start = _new_network(settings, job.pretrained)
-            start.anchors_2d.copy_(torch.from_numpy(anchors.poses_2d))
-            start.anchors_3d.copy_(torch.from_numpy(anchors.poses_3d))
-        self.network = start.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = (start or _new_network(job, data)).to(
+            device,
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
+        )
         anchors = AnchorPoses(
-            start.anchors_2d.cpu().numpy(), start.anchors_3d.cpu().numpy(), start.settings.full
+            self.network.anchors_2d.cpu().numpy(),
+            self.network.anchors_3d.cpu().numpy(),
+            self.network.settings.full,
         )
         self.batches = Batches(data, anchors, size, job.batch_size, job.seed, job.workers)
-        self.steps = job.pictures_per_epoch // job.batch_size
         if job.pretrained and isinstance(self.network.backbone, InceptionPyramid):
             self.network.backbone.freeze()
         self.optimiser = torch.optim.AdamW(
             _groups(self.network, job.learning_rate, job.pretrained), weight_decay=job.weight_decay
         )
-        first = {"epoch": 0, "score": -math.inf, "sha256": "", "scores": {}}
-        self.epochs = Epochs(folder, first)
-        self.epochs.keep(network=self.network, optimiser=self.optimiser)
+        total = job.epochs * self.steps
+        self.schedule = half_cosine(self.optimiser, total, max(1, round(_WARM_UP * total)))
+        self.keep_state(network=self.network, optimiser=self.optimiser)
+        go_on(self.schedule, self.number * self.steps)
 
-    def run(self) -> PoseTrainingResult:
-        """Train to the end."""
-        job, epochs = self.job, self.epochs
-        left = (job.epochs - epochs.number) * self.steps * job.batch_size
-        with progress("train-pose", left, "pictures") as advance, epochs.recorded():
-            while epochs.number < job.epochs:
-                epochs.number += 1
-                row, scores = self._epoch(advance)
-                epochs.add(row)
-                self._save(scores)
-        result = PoseTrainingResult(
-            output=job.output,
-            name=job.detector_name,
-            weights_sha256=epochs.best["sha256"],
-            best_epoch=epochs.best["epoch"],
-            epochs=job.epochs,
-            validation=epochs.best["scores"],
-            training_pictures=sum(map(len, self.data.sources)),
-            validation_pictures=len(self.data.validation),
-            seconds=round(epochs.seconds, 2),
-        )
-        self.folder.finish(result)
-        return result
-
-    def _epoch(self, advance: Callable[[float], None]) -> tuple[dict[str, float], PoseScores]:
-        number = self.epochs.number
-        torch.manual_seed(self.job.seed * 1_000_003 + number)
-        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + number)
+    def train(self, rng: np.random.Generator) -> dict[str, float]:
+        """See :meth:`Training.train`."""
+        seed = self.job.seed * 1_000_003 + self.number
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         self.network.train()
         sums: dict[str, float] = {}
-        for step, (images, targets) in enumerate(self.batches.epoch(number, self.steps)):
-            rate = self._rate((number - 1) * self.steps + step)
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate * group["share"]
-            terms = losses(self.network, images.to(self.device), targets, generator, self.dtype)
-            loss = torch.stack(list(terms.values())).sum()
+        for images, targets in self.batches.epoch(self.number, self.steps):
+            parts = losses(self.network, images.to(self.device), targets, generator, self.dtype)
+            loss = torch.stack(list(parts.values())).sum()
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
+            rate = self.optimiser.param_groups[-1]["lr"]
             self.optimiser.step()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + term.item() / self.steps
-            advance(len(images))
-        if not all(map(math.isfinite, sums.values())):
-            raise VidkdError(
-                f"the training diverged in epoch {number}",
-                path=self.folder.path,
-                remedy="use a smaller --learning-rate, in another --output",
-            )
+            self.schedule.step()
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + value.item() / self.steps
+            self.advance(len(images))
+        self.loss = sum(sums.values())
+        return {"learning_rate": rate} | {f"loss_{name}": value for name, value in sums.items()}
+
+    def validate(self) -> tuple[float, dict[str, float]]:
+        """See :meth:`Training.validate`; the score is the PCK in units of the head."""
+        detector = PoseDetector(self.network, self.job.detector_name, "", self.device)
         pictures = ((picture.people, picture.decode()) for picture in self.data.validation)
-        scores = evaluate_detector(self._detector(), pictures, batch_size=_BATCH)
-        row = {"epoch": number, "learning_rate": rate}
-        row |= {f"loss_{name}": value for name, value in sums.items()}
-        row |= {f"validation_{name}": value for name, value in scores.to_json().items()}
+        self.scores = scores = evaluate_detector(detector, pictures, batch_size=_BATCH)
         log(
-            f"epoch {number}: loss {sum(sums.values()):.3f}, recall {scores.recall:.3f}, "
+            f"epoch {self.number}: loss {self.loss:.3f}, recall {scores.recall:.3f}, "
             f"precision {scores.precision:.3f}, MPJPE {scores.mpjpe:.0f} mm, "
             f"PCK {scores.pck_head:.3f} (head) {scores.pck_torso:.3f} (torso)"
         )
-        return row, scores
+        columns = {f"validation_{name}": value for name, value in scores.to_json().items()}
+        # Wrong joints of people who were missed count as well, so that this sees both.
+        return float(np.nan_to_num(scores.pck_head)), columns
 
-    def _rate(self, step: int) -> float:
-        total = self.job.epochs * self.steps
-        warm = max(1, round(_WARM_UP * total))
-        if step < warm:
-            return self.job.learning_rate * (step + 1) / warm
-        return (
-            self.job.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+    def keep(self, score: float) -> dict[str, Any]:
+        """Write the weights."""
+        known = {k: v for k, v in self.scores.to_json().items() if not math.isnan(v)}
+        about = {
+            "data_sha256": self.data.identity,
+            "pictures": [len(source) for source in self.data.sources],
+            "start": None if self.job.start is None else Path(self.job.start).name,
+            "epoch": self.number,
+            "validation": known,
+        }
+        name = self.job.detector_name
+        digest = save_network(self.folder.weights, self.network, name, {"training_data": about})
+        return {"sha256": digest, "scores": known}
+
+    def result(self) -> PoseTrainingResult:
+        """See :meth:`Training.result`."""
+        return PoseTrainingResult(
+            output=self.folder.path,
+            name=self.job.detector_name,
+            weights_sha256=self.best["sha256"],
+            best_epoch=self.best["epoch"],
+            epochs=self.total,
+            validation=self.best["scores"],
+            training_pictures=sum(map(len, self.data.sources)),
+            validation_pictures=len(self.data.validation),
+            seconds=round(self.seconds, 2),
         )
 
-    def _detector(self) -> PoseDetector:
-        return PoseDetector(self.network, self.job.detector_name, "", self.device)
 
-    def _save(self, scores: PoseScores) -> None:
-        """Write the weights if none were better, and the state."""
-        # Wrong joints of people who were missed count as well, so that this sees both.
-        score = float(np.nan_to_num(scores.pck_head))
-        if score >= self.epochs.best["score"]:
-            known = {k: v for k, v in scores.to_json().items() if not math.isnan(v)}
-            about = {
-                "training_data": {
-                    "data_sha256": self.data.identity,
-                    "pictures": [len(source) for source in self.data.sources],
-                    "start": None if self.job.start is None else Path(self.job.start).name,
-                    "epoch": self.epochs.number,
-                    "validation": known,
-                }
-            }
-            digest = save_network(self.folder.weights, self.network, self.job.detector_name, about)
-            self.epochs.best = {
-                "epoch": self.epochs.number,
-                "score": score,
-                "sha256": digest,
-                "scores": known,
-            }
-        self.epochs.save()
-
-
-def _new_network(settings: PoseNetSettings, pretrained: bool) -> LCRNet:
+def _new_network(job: PoseTrainingJob, data: PoseData) -> LCRNet:
+    """Return a network with anchor poses from the training data, on I3D's weights if wanted."""
+    settings = PoseNetSettings(
+        backbone=job.backbone,
+        full=job.full,
+        upper=job.upper,
+        short_side=job.short_side,
+        long_side=2 * job.short_side,
+    )
+    anchors = data.anchors((job.full, job.upper), job.seed)
     network = LCRNet(settings)
-    if pretrained and isinstance(network.backbone, InceptionPyramid):
+    if job.pretrained and isinstance(network.backbone, InceptionPyramid):
         ensure_weights(DEFAULT_ENCODER)
         i3d, _ = load_encoder_network(DEFAULT_ENCODER)
         assert isinstance(i3d, I3D)
         network.backbone.load_i3d(i3d)
+    network.anchors_2d.copy_(torch.from_numpy(anchors.poses_2d))
+    network.anchors_3d.copy_(torch.from_numpy(anchors.poses_3d))
     return network
 
 
@@ -246,7 +243,7 @@ def _groups(network: LCRNet, rate: float, pretrained: bool) -> list[dict[str, An
                 and (value.ndim > 1) == decays
                 and (pretrained and name.startswith("backbone.layers.")) == slow
             ]
-            share = _PRETRAINED_SHARE if slow else 1.0
-            group: dict[str, Any] = {"params": own, "lr": rate * share, "share": share}
+            own_rate = rate * (_PRETRAINED_SHARE if slow else 1.0)
+            group: dict[str, Any] = {"params": own, "lr": own_rate}
             groups.append(group if decays else {**group, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from vidkd.networks import select_device
+from vidkd.networks.device import select_device
 
 
 class Processes:

@@ -18,9 +18,9 @@ import platform
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -29,10 +29,7 @@ from vidkd.cache import library_versions
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import atomic_path, write_json, write_text
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Result = TypeVar("Result")
+Result = TypeVar("Result", bound="RunResult")
 
 # Where things lie is recorded, but a moved folder does not make a run another one.
 _NOT_COMPARED = frozenset({"paths"})
@@ -44,6 +41,34 @@ _NAMES = (
     "tensorboard",
     "recipe.yaml",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a finished run found; each training adds its own fields.
+
+    Attributes:
+        output: the run folder.
+        best_epoch: the epoch whose weights are kept, counted from 1.
+        epochs: how many were trained.
+        seconds: time spent, over all resumed parts.
+        skipped: the run was finished before and nothing was done.
+    """
+
+    output: Path
+    best_epoch: int
+    epochs: int
+    seconds: float
+    skipped: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The best epoch in words."""
+        return f"the best epoch of {self.epochs} is {self.best_epoch}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return {**vars(self), "output": str(self.output)}
 
 
 class RunFolder:
@@ -200,9 +225,9 @@ class RunFolder:
             )
         write_text(self.path / "metrics.csv", text.getvalue())
 
-    def finish(self, result: DataclassInstance) -> None:
-        """Mark the run as finished, with a result that has ``output`` and ``skipped``."""
-        fields = asdict(result)
+    def finish(self, result: RunResult) -> None:
+        """Mark the run as finished."""
+        fields = result.to_json()
         del fields["output"], fields["skipped"]
         write_json(self._result, fields)
 
