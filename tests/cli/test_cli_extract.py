@@ -216,7 +216,7 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, videos: Path) -> None:
     assert vidkd("extract-flow", videos).returncode == 2  # --cache has no default
     wrong = vidkd("extract-flow", videos, "--cache", tmp_path, "--short-side", 3)
     assert wrong.returncode == 2
-    assert "short_side" in wrong.stderr
+    assert "--short-side 3" in wrong.stderr
     assert len(wrong.stderr.splitlines()) == 1
     wrong = vidkd("extract-features", videos, "--cache", tmp_path, "--modality", "sound")
     assert wrong.returncode == 2

@@ -12,7 +12,7 @@ import pytest
 from in_process import vidkd
 
 from vidkd.cache import CacheFile
-from vidkd.features.pose import pose_task
+from vidkd.features.poses import pose_task
 from vidkd.recipe import FrameSettings, PoseSettings, SynthSettings
 from vidkd.synth import render_dataset
 from vidkd.video import find_videos

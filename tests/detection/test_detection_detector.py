@@ -23,7 +23,8 @@ from vidkd.errors import UsageError, VideoError, WeightsError
 from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
 from vidkd.networks.zoo import weights_path
 from vidkd.recipe import SnippetSettings
-from vidkd.streams.encode import encode
+from vidkd.streams import RGB
+from vidkd.streams.encode import encode, snippet_batches
 from vidkd.video import read_frames, snippet_pts
 
 _listeners = []
@@ -104,7 +105,9 @@ class TestStudent:
         result = detect(video, tmp_path, "cpu", encoder=BrightnessEncoder(), batch_size=5)
         module, header = load_temporal_filter(path)
         frames = read_frames(video, short_side=48)
-        blocks = list(encode(frames, BrightnessEncoder(), header.snippet, 40, 1000))
+        encoder = BrightnessEncoder()
+        batches = snippet_batches(frames, header.snippet, 40, 1000)
+        blocks = list(encode(batches, encoder, RGB.prepare(encoder.card, encoder.device, {})))
         features, pts = (np.concatenate(part) for part in zip(*blocks, strict=True))
         with torch.inference_mode():
             mask = torch.ones(1, len(features), dtype=torch.bool)

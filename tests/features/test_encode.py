@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from encoder_double import RGB, TinyEncoder
 
 from vidkd.errors import VidkdError
 from vidkd.recipe import SnippetSettings, model_cards
+from vidkd.streams import STREAMS
 from vidkd.streams.encode import centre_crop, encode, network_input, snippet_batches
 from vidkd.video import Frame
 
@@ -82,18 +85,23 @@ def test_other_cards_say_how_intensities_are_normalised() -> None:
 def test_flow_is_scaled_by_its_bound_and_rest_is_exactly_zero(bound: float) -> None:
     images = np.full((1, 16, 4, 4, 2), 128, np.uint8)
     images[0, 3, 1, 2] = (1, 255)
-    batch = network_input(images, CARD, CPU, bound)
+    batch = STREAMS["flow"].prepare(CARD, CPU, {"flow": {"bound": bound}})(images)
     assert batch.shape == (1, 2, 16, 4, 4)
     np.testing.assert_allclose(batch[0, :, 3, 1, 2], [-1, 1], rtol=1e-6)
     batch[0, :, 3, 1, 2] = 0
     assert not batch.any()
 
 
+def encoded(
+    images: Iterable[Frame], encoder: TinyEncoder, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    prepare = STREAMS["rgb"].prepare(encoder.card, CPU, {})
+    return encode(snippet_batches(images, SnippetSettings(), 32, size), encoder, prepare)
+
+
 def test_features_do_not_depend_on_the_batch_size() -> None:
     results = [
-        np.concatenate(
-            [rows for rows, _ in encode(frames(50), TinyEncoder(RGB), SnippetSettings(), 32, size)]
-        )
+        np.concatenate([rows for rows, _ in encoded(frames(50), TinyEncoder(RGB), size)])
         for size in (1, 3, 8)
     ]
     assert results[0].shape == (4, 9)
@@ -124,8 +132,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 ) -> None:
     encoder = Limited(limit)
     images = frames(16 * 13)
-    blocks = list(encode(images, encoder, SnippetSettings(), 32, 8))
-    whole = list(encode(images, TinyEncoder(RGB), SnippetSettings(), 32, 8))
+    blocks = list(encoded(images, encoder, 8))
+    whole = list(encoded(images, TinyEncoder(RGB), 8))
     assert [len(rows) for rows, _ in blocks] == [8, 5]
     for (rows, pts), (expected, times) in zip(blocks, whole, strict=True):
         np.testing.assert_array_equal(rows, expected)
@@ -142,4 +150,4 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 
 def test_a_snippet_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(VidkdError, match=r"a single snippet; .*--crop"):
-        list(encode(frames(40), Limited(0), SnippetSettings(), 32, 4))
+        list(encoded(frames(40), Limited(0), 4))

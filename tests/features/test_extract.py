@@ -15,37 +15,55 @@ import numpy as np
 import pytest
 from encoder_double import FLOW, RGB, TinyEncoder
 
-import vidkd.features.extract
+import vidkd.streams.base
 from vidkd.cache import CacheFile, cache_path, verify_cache
 from vidkd.errors import CacheError, UsageError, VideoError, VidkdError
-from vidkd.features import extract_features, extract_flow
+from vidkd.features import Extraction, FeatureSettings, FlowTask, feature_task
 from vidkd.files import sha256
 from vidkd.flow import flow_rows
 from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
+from vidkd.streams import STREAMS
+from vidkd.streams.base import ignore
 from vidkd.video import Frame, VideoFile, read_frames, snippet_pts
+from vidkd.workers import Report
 
 FRAMES = FrameSettings(short_side=48)
 OPENCV = FlowSettings(backend="opencv")
 MakeVideo = Callable[..., VideoFile]
 
 
-def features(video: VideoFile, cache: Path, modality: str = "rgb", **changes: Any) -> Any:
-    arguments: dict[str, Any] = {
-        "encoder": TinyEncoder(RGB if modality == "rgb" else FLOW),
-        "frames": FRAMES,
-        "snippet": SnippetSettings(),
-        "crop": 32,
-        "batch_size": 2,
-        "dtype": "float32",
-        **changes,
-    }
-    return extract_features(video, cache, modality, **arguments)  # type: ignore[arg-type]
+def features(
+    video: VideoFile,
+    cache: Path,
+    modality: str = "rgb",
+    *,
+    encoder: TinyEncoder | None = None,
+    flow: FlowSettings | None = None,
+    flow_cache: bool = True,
+    overwrite: bool = False,
+    report: Report = ignore,
+    **changes: Any,
+) -> Extraction:
+    chosen = encoder or TinyEncoder(FLOW if modality == "flow" else RGB)
+    settings = FeatureSettings(
+        STREAMS[modality].configured(flow, flow_cache),
+        chosen.card.name,
+        **{"frames": FRAMES, "crop": 32, "batch_size": 2, "dtype": "float32", **changes},
+    )
+    task = feature_task(cache, settings, overwrite=overwrite, load=lambda name, device: chosen)
+    return task(video, report)
+
+
+def extract_flow(
+    video: VideoFile, cache: Path, report: Report = ignore, *, overwrite: bool = False
+) -> Extraction:
+    return FlowTask(cache, FRAMES, OPENCV, overwrite=overwrite)(video, report)
 
 
 def test_flow_holds_a_row_for_each_frame(make_video: MakeVideo, tmp_path: Path) -> None:
     video = make_video(frames=9)
     reported: list[float] = []
-    result = extract_flow(video, tmp_path, FRAMES, OPENCV, report=reported.append)
+    result = extract_flow(video, tmp_path, reported.append)
     assert result.path == tmp_path / "flow" / "walk.h5"
     assert (result.rows, result.skipped, sum(reported)) == (9, False, 9)
     frames = list(read_frames(video.path, short_side=48))
@@ -60,7 +78,7 @@ def test_flow_holds_a_row_for_each_frame(make_video: MakeVideo, tmp_path: Path) 
     assert found.settings["frames"] == FrameSettings(short_side=48).model_dump()
     assert found.settings["flow"]["backend"] == "opencv"
     assert {"av", "numpy", "h5py", "vidkd"} <= set(found.versions)
-    assert extract_flow(video, tmp_path, FRAMES, OPENCV).skipped
+    assert extract_flow(video, tmp_path).skipped
 
 
 def test_rgb_features_are_those_of_the_frames(make_video: MakeVideo, tmp_path: Path) -> None:
@@ -88,7 +106,7 @@ def test_rgb_and_flow_have_the_same_times(
 ) -> None:
     video = make_video(frames=count)
     snippet = SnippetSettings(stride=stride)
-    extract_flow(video, tmp_path, FRAMES, OPENCV)
+    extract_flow(video, tmp_path)
     paths = [features(video, tmp_path, name, snippet=snippet).path for name in ("rgb", "flow")]
     pts = []
     for path in paths:
@@ -101,7 +119,7 @@ def test_rgb_and_flow_have_the_same_times(
 
 def test_flow_features_follow_the_motion(make_video: MakeVideo, tmp_path: Path) -> None:
     video = make_video(frames=16)
-    extract_flow(video, tmp_path, FRAMES, OPENCV)
+    extract_flow(video, tmp_path)
     with CacheFile(features(video, tmp_path, "flow").path) as file:
         mean_x, mean_y = file.rows()[0, :2] * 20
     # A square of 18 of the 32 pixels moves 1.5 pixels to the right in a frame, most of the time
@@ -162,7 +180,7 @@ def test_flow_must_be_there_and_be_what_is_asked_for(make_video: MakeVideo, tmp_
     video = make_video()
     with pytest.raises(CacheError, match="missing; run `vidkd extract-flow"):
         features(video, tmp_path, "flow")
-    extract_flow(video, tmp_path, FRAMES, OPENCV)
+    extract_flow(video, tmp_path)
     with pytest.raises(CacheError, match=r"frames.short_side is 48 .*vidkd extract-flow"):
         features(video, tmp_path, "flow", frames=FrameSettings(short_side=64))
     with pytest.raises(CacheError, match=r"flow.bound is 20.0 \(asked for: 10.0\)"):
@@ -180,7 +198,7 @@ def test_flow_need_not_be_kept(make_video: MakeVideo, tmp_path: Path) -> None:
     """In one pass or through the cache: the same bits, and either call accepts the other's."""
     video = make_video(frames=21)
     kept, passed = tmp_path / "kept", tmp_path / "passed"
-    extract_flow(video, kept, FRAMES, OPENCV)
+    extract_flow(video, kept)
     one_pass: dict[str, Any] = {"flow": OPENCV, "flow_cache": False}
     results = [features(video, kept, "flow"), features(video, passed, "flow", **one_pass)]
     assert not (passed / "flow").exists()
@@ -199,14 +217,14 @@ def test_flow_need_not_be_kept(make_video: MakeVideo, tmp_path: Path) -> None:
 def test_flow_as_jpeg_is_refused_in_one_line(make_video: MakeVideo, tmp_path: Path) -> None:
     """As earlier versions wrote it: the dataset ``jpeg`` in place of ``data``."""
     video = make_video(frames=18)
-    path = extract_flow(video, tmp_path, FRAMES, OPENCV).path
+    path = extract_flow(video, tmp_path).path
     with h5py.File(path, "r+") as plain:
         plain.move("data", "jpeg")
-    for extract in (lambda: extract_flow(video, tmp_path, FRAMES, OPENCV),
+    for extract in (lambda: extract_flow(video, tmp_path),
                     lambda: features(video, tmp_path, "flow")):  # fmt: skip
         with pytest.raises(CacheError, match=r"holds flow as JPEG.*--overwrite"):
             extract()
-    assert not extract_flow(video, tmp_path, FRAMES, OPENCV, overwrite=True).skipped
+    assert not extract_flow(video, tmp_path, overwrite=True).skipped
     assert features(video, tmp_path, "flow").rows == 2
 
 
@@ -232,16 +250,16 @@ def test_a_disk_that_takes_no_more_leaves_nothing_and_a_rerun_completes(
 ) -> None:
     """The system itself refuses to write on, here for a limit on the size of files."""
     video = make_video(frames=24)
-    whole = extract_flow(video, tmp_path / "whole", FRAMES, OPENCV).path
+    whole = extract_flow(video, tmp_path / "whole").path
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (whole.stat().st_size // 2, old[1]))
     try:
         with pytest.raises(VidkdError, match=r"cannot be written \(File too large\); free some"):
-            extract_flow(video, tmp_path / "cache", FRAMES, OPENCV)
+            extract_flow(video, tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    again = extract_flow(video, tmp_path / "cache", FRAMES, OPENCV)
+    again = extract_flow(video, tmp_path / "cache")
     assert again.path.read_bytes() == whole.read_bytes()
 
 
@@ -267,7 +285,7 @@ def test_features_that_overflow_are_refused(make_video: MakeVideo, tmp_path: Pat
 def test_a_bad_video_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "text.mp4"
     path.write_text("this is text")
-    for extract in (features, lambda v, c: extract_flow(v, c, FRAMES, OPENCV)):
+    for extract in (features, extract_flow):
         with pytest.raises(VideoError):
             extract(VideoFile(path, "text"), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -291,13 +309,13 @@ def test_memory_does_not_grow_with_the_video(
             most = max(most, alive)
             yield Frame(image, number / 25, (number + 1) / 25, number)
 
-    monkeypatch.setattr(vidkd.features.extract, "read_frames", many)
+    monkeypatch.setattr(vidkd.streams.base, "read_frames", many)
     video = make_video(frames=2)
     assert features(video, tmp_path, batch_size=2).rows == 25
     assert made == 400
     assert most <= 4 * 16
     most = 0
-    assert extract_flow(video, tmp_path, FRAMES, OPENCV).rows == 400
+    assert extract_flow(video, tmp_path).rows == 400
     assert most <= 8
     gc.collect()
     assert alive <= 2

@@ -16,16 +16,16 @@ import vidkd.features.jobs
 from vidkd.cache import CacheFile, verify_cache
 from vidkd.errors import UsageError
 from vidkd.features import (
+    FeatureSettings,
     FlowTask,
     JobResult,
-    extract_features_all,
-    extract_flow_all,
     feature_task,
     plan_jobs,
     run_jobs,
 )
 from vidkd.features.jobs import silence_allowed
 from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
+from vidkd.streams import STREAMS
 from vidkd.video import VideoFile
 
 FRAMES = FrameSettings(short_side=48)
@@ -33,17 +33,24 @@ OPENCV = FlowSettings(backend="opencv")
 MakeVideo = Callable[..., VideoFile]
 
 
-def features_all(videos: list[VideoFile], cache: Path, **changes: Any) -> list[JobResult]:
-    arguments: dict[str, Any] = {
-        "modality": "rgb",
-        "encoder": "tiny-rgb",
-        "frames": FRAMES,
-        "snippet": SnippetSettings(),
-        "crop": 32,
-        "load": load,
-        **changes,
-    }
-    return extract_features_all(videos, cache, **arguments)
+def features_all(
+    videos: list[VideoFile],
+    cache: Path,
+    modality: str = "rgb",
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    **changes: Any,
+) -> list[JobResult]:
+    settings = FeatureSettings(
+        STREAMS[modality], "tiny-rgb", **{"frames": FRAMES, "crop": 32, **changes}
+    )
+    task = feature_task(cache, settings, load=load, overwrite=overwrite)
+    return run_jobs(videos, task, workers=workers)
+
+
+def flow_all(videos: list[VideoFile], cache: Path, workers: int = 1) -> list[JobResult]:
+    return run_jobs(videos, FlowTask(cache, FRAMES, OPENCV), workers=workers)
 
 
 def test_bad_inputs_fail_alone_and_finished_work_is_skipped(
@@ -57,7 +64,7 @@ def test_bad_inputs_fail_alone_and_finished_work_is_skipped(
         make_video("two", 20),
     ]
     text.write_text("text")
-    results = extract_flow_all(videos, tmp_path / "cache", FRAMES, OPENCV, workers=2)
+    results = flow_all(videos, tmp_path / "cache", workers=2)
     assert [(result.key, result.status, result.rows) for result in results] == [
         ("one", "done", 20),
         ("text", "failed", 0),
@@ -72,7 +79,7 @@ def test_bad_inputs_fail_alone_and_finished_work_is_skipped(
     assert lines[0].count(str(text)) == 1
     assert f"{lines[0]}\n".endswith(f"{results[1].reason}\n")
 
-    again = extract_flow_all(videos, tmp_path / "cache", FRAMES, OPENCV, workers=2)
+    again = flow_all(videos, tmp_path / "cache", workers=2)
     assert [result.status for result in again] == ["skipped", "failed", "failed", "skipped"]
     assert again[0].rows == 20
     assert "done before: 2" in capsys.readouterr().err
@@ -109,14 +116,14 @@ def test_a_killed_worker_fails_its_video_and_a_rerun_gives_the_same_bytes(
 ) -> None:
     videos = [make_video(name, 20) for name in ("deadly", "one", "two")]
     cache, undisturbed = tmp_path / "cache", tmp_path / "undisturbed"
-    results = run_jobs(videos, DeadlyTask(cache, FRAMES, OPENCV), workers=2, overwrite=False)
+    results = run_jobs(videos, DeadlyTask(cache, FRAMES, OPENCV), workers=2)
     assert [result.status for result in results] == ["failed", "done", "done"]
     assert "SIGKILL" in results[0].reason
     assert sorted(item.name for item in (cache / "flow").iterdir()) == ["one.h5", "two.h5"]
 
-    again = extract_flow_all(videos, cache, FRAMES, OPENCV, workers=2)
+    again = flow_all(videos, cache, workers=2)
     assert [result.status for result in again] == ["done", "skipped", "skipped"]
-    extract_flow_all(videos[:1], undisturbed, FRAMES, OPENCV)
+    flow_all(videos[:1], undisturbed)
     assert (cache / "flow/deadly.h5").read_bytes() == (undisturbed / "flow/deadly.h5").read_bytes()
     assert all(problems == [] for _, problems in verify_cache(cache, tmp_path / "videos"))
 
@@ -133,7 +140,7 @@ def test_a_video_that_hangs_fails_alone_and_leaves_no_half_file(
     monkeypatch.setattr("vidkd.features.jobs.silence_allowed", allowed)
     videos = [make_video(name, 20) for name in ("stuck", "one")]
     task = StuckTask(tmp_path / "cache", FRAMES, OPENCV)
-    results = run_jobs(videos, task, workers=1, overwrite=False, time_limit=7)
+    results = run_jobs(videos, task, time_limit=7)
     assert [result.status for result in results] == ["failed", "done"]
     assert "gave no sign of life" in results[0].reason
     assert [item.name for item in (tmp_path / "cache/flow").iterdir()] == ["one.h5"]
@@ -178,7 +185,7 @@ def test_the_plan_tells_without_decoding(
     make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = [make_video(name, 17) for name in ("fresh", "broken", "missing")]
-    extract_flow_all(videos[:2], tmp_path, FRAMES, OPENCV)
+    flow_all(videos[:2], tmp_path)
     broken = tmp_path / "flow" / "broken.h5"
     broken.write_bytes(broken.read_bytes()[:-1000])
     videos.append(VideoFile(tmp_path / "none.mp4", "none"))
@@ -186,14 +193,15 @@ def test_the_plan_tells_without_decoding(
     def decode(*_: object, **__: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("vidkd.features.extract.read_frames", decode)
+    monkeypatch.setattr("vidkd.streams.base.read_frames", decode)
     plans = plan_jobs(videos, FlowTask(tmp_path, FRAMES, OPENCV))
     assert [plan.state for plan in plans] == ["fresh", "broken", "missing", "failed"]
     assert [plan.rows for plan in plans] == [17, 0, 0, 0]
     assert plans[2].frames == 17
     stale = plan_jobs(videos[:1], FlowTask(tmp_path, FrameSettings(short_side=64), OPENCV))
     assert stale[0].state == "stale"
-    task = feature_task(tmp_path, "flow", "tiny-flow", FRAMES, SnippetSettings(), 32, load=load)
+    settings = FeatureSettings(STREAMS["flow"], "tiny-flow", FRAMES, crop=32)
+    task = feature_task(tmp_path, settings, load=load)
     plans = plan_jobs(videos[:3], task)
     assert [plan.state for plan in plans] == ["missing", "missing", "failed"]
     assert "vidkd extract-flow" in plans[2].reason

@@ -13,8 +13,8 @@ from pose_double import WhiteDetector, load
 from vidkd.cache import CacheFile, verify
 from vidkd.errors import CacheError, UsageError
 from vidkd.features import FlowTask, JobResult
-from vidkd.features.pose import PoseTask, detect_every, pose_task
 from vidkd.features.pose_video import render_all
+from vidkd.features.poses import PoseTask, detect_every, pose_task
 from vidkd.pose.poses import load_poses
 from vidkd.recipe import FlowSettings, FrameSettings, PoseSettings, TrackSettings
 from vidkd.video import Frame, VideoFile, VideoWriter, probe, read_frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,8 @@ from pose_double import load
 
 from vidkd.cache import CacheFile, cache_path, verify
 from vidkd.errors import CacheError, UsageError, VidkdError
-from vidkd.features import plan_jobs
-from vidkd.features.pose import pose_task
-from vidkd.features.pose_features import PoseFeatureTask, cut, pose_feature_task
+from vidkd.features import FeatureSettings, FeatureTask, feature_task, plan_jobs
+from vidkd.features.poses import pose_task
 from vidkd.finetuning.card import pose_card, save_encoder
 from vidkd.finetuning.pose_data import PoseData
 from vidkd.networks.agcn import TwoStreamAGCN, initialise
@@ -22,6 +22,8 @@ from vidkd.pose.normalise import lift, normalise
 from vidkd.pose.poses import load_poses
 from vidkd.recipe import FrameSettings, PoseSettings, SnippetSettings
 from vidkd.recipe.jobs import PoseEncoderJob
+from vidkd.streams import STREAMS
+from vidkd.streams.pose import cut
 from vidkd.video import VideoFile, VideoWriter, cut_snippets, read_frames
 
 FRAMES = FrameSettings(short_side=48)
@@ -68,10 +70,12 @@ def encoder(folder: Path, seed: int = 0) -> Path:
     return job.output
 
 
-def task(folder: Path, **more: object) -> PoseFeatureTask:
-    chosen: dict[str, object] = {"device": "cpu", **more}
-    run = encoder(folder)
-    return pose_feature_task(folder / "cache", str(run), FRAMES, SNIPPET, **chosen)  # type: ignore[arg-type]
+def task(
+    folder: Path, run: Path | None = None, *, overwrite: bool = False, **more: Any
+) -> FeatureTask:
+    chosen = {"frames": FRAMES, "snippet": SNIPPET, "device": "cpu", **more}
+    settings = FeatureSettings(STREAMS["pose"], str(run or encoder(folder)), **chosen)
+    return feature_task(folder / "cache", settings, overwrite=overwrite)
 
 
 def test_snippets_are_those_of_rgb_and_rows_those_of_the_network(
@@ -116,8 +120,7 @@ def test_features_of_other_poses_are_stale(walk: VideoFile, tmp_path: Path) -> N
     renewed = task(tmp_path, overwrite=True)
     assert not renewed(walk, lambda amount: None, 1).skipped
     encoder(tmp_path, seed=1)
-    [plan] = plan_jobs([walk], pose_feature_task(tmp_path / "cache", str(tmp_path / "small-agcn"),
-                                                 FRAMES, SNIPPET))  # fmt: skip
+    [plan] = plan_jobs([walk], task(tmp_path, tmp_path / "small-agcn"))
     assert "weights" in plan.reason
 
 
@@ -132,12 +135,7 @@ def test_missing_poses_are_one_line_with_the_command(walk: VideoFile, tmp_path: 
 def test_poses_of_other_frames_or_of_another_video_are_refused(
     walk: VideoFile, tmp_path: Path
 ) -> None:
-    slower = pose_feature_task(
-        tmp_path / "cache",
-        str(encoder(tmp_path)),
-        FrameSettings(short_side=48, frame_rate=5),
-        SNIPPET,
-    )
+    slower = task(tmp_path, frames=FrameSettings(short_side=48, frame_rate=5))
     with pytest.raises(VidkdError, match="frame_rate is None"):
         slower(walk, lambda amount: None, 1)
     walk.path.write_bytes(walk.path.read_bytes() + b"\0" * 8)
@@ -148,7 +146,7 @@ def test_poses_of_other_frames_or_of_another_video_are_refused(
 def test_only_pose_encoders_are_taken(tmp_path: Path) -> None:
     for name in ("i3d-rgb-kinetics400", str(tmp_path / "nothing")):
         with pytest.raises(UsageError, match="no pose encoder"):
-            pose_feature_task(tmp_path, name, FRAMES, SNIPPET)
+            task(tmp_path, Path(name))
 
 
 def test_a_window_holds_one_person_per_slot_and_nothing_past_the_end() -> None:

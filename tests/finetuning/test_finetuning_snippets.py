@@ -20,7 +20,7 @@ from vidkd.finetuning.snippets import (
     validation_clips,
 )
 from vidkd.recipe import FrameSettings, SnippetSettings, model_cards
-from vidkd.streams.encode import network_input
+from vidkd.streams import STREAMS
 from vidkd.video import VideoWriter, cut_snippets, read_frames
 
 RATE = 25
@@ -79,9 +79,8 @@ def test_a_flip_mirrors_the_picture_and_turns_horizontal_motion_round():
     flow[0, 0, 0] = 128
     plain = augment(flow, Clip(0, 0, 0.5, 0.5), 6, True)
     flipped = augment(flow, Clip(0, 0, 0.5, 0.5, True), 6, True)
-    one, other = (
-        network_input(item[None], CARD, torch.device("cpu"), 20.0)[0] for item in (plain, flipped)
-    )
+    prepare = STREAMS["flow"].prepare(CARD, torch.device("cpu"), {"flow": {"bound": 20.0}})
+    one, other = (prepare(item[None])[0] for item in (plain, flipped))
     torch.testing.assert_close(other[0], -one[0].flip(-1), rtol=0, atol=0)
     torch.testing.assert_close(other[1], one[1].flip(-1), rtol=0, atol=0)
     rgb = rng.integers(0, 256, (4, 6, 9, 3), dtype=np.uint8)

@@ -15,8 +15,8 @@ from unplugging import POSSIBLE, UnpluggedTask, remux, render, unplug
 
 from vidkd.cache import describe_source
 from vidkd.errors import VideoError
-from vidkd.features import extract_flow, run_jobs
-from vidkd.features.pose import PoseTask
+from vidkd.features import FlowTask, run_jobs
+from vidkd.features.poses import PoseTask
 from vidkd.recipe import FlowSettings, FrameSettings, PoseSettings
 from vidkd.video import VideoFile, probe, read_frames
 
@@ -96,13 +96,13 @@ def test_the_unplugged_video_fails_alone_and_a_rerun_completes(
     videos = [VideoFile(folder / f"{key}.mp4", key) for key in ("unplugged", "one")]
     for video in videos:
         shutil.copy(rendered, video.path)
-    results = run_jobs(videos, UnpluggedTask(cache, FRAMES, OPENCV), workers=1, overwrite=False)
+    results = run_jobs(videos, UnpluggedTask(cache, FRAMES, OPENCV), workers=1)
     assert [item.status for item in results] == ["failed", "done"]
     assert "Input/output error at byte" in results[0].reason
     assert f"failed: {videos[0].path}: could not be read to its end" in capsys.readouterr().err
     assert sorted(item.name for item in (cache / "flow").iterdir()) == ["one.h5"]
 
-    again = [extract_flow(video, cache, FRAMES, OPENCV) for video in videos]
+    again = [FlowTask(cache, FRAMES, OPENCV)(video) for video in videos]
     assert [(item.skipped, item.rows) for item in again] == [(False, 100), (True, 100)]
 
 
@@ -120,7 +120,7 @@ def _load(name: str, device: str) -> _NoDetector:
 
 
 def _flow(video: VideoFile, cache: Path, report: Callable[[float], None]) -> None:
-    extract_flow(video, cache, FRAMES, OPENCV, report=report)
+    FlowTask(cache, FRAMES, OPENCV)(video, report)
 
 
 def _pose(video: VideoFile, cache: Path, report: Callable[[float], None]) -> None:
@@ -155,5 +155,5 @@ def test_what_is_kept_was_made_of_the_video_that_it_names(
 
 def test_a_video_that_is_only_touched_is_still_the_same(tmp_path: Path) -> None:
     video = VideoFile(render(tmp_path / "v.mp4", 20), "v")
-    result = extract_flow(video, tmp_path, FRAMES, OPENCV, report=lambda _: video.path.touch())
+    result = FlowTask(tmp_path, FRAMES, OPENCV)(video, lambda _: video.path.touch())
     assert result.rows == 20

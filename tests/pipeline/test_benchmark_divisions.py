@@ -90,8 +90,7 @@ def test_an_encoder_of_poses_is_trained_on_its_own_division(
     encoders: list[str] = []
     monkeypatch.setattr("vidkd.finetuning.pose.train_pose_encoder", jobs.append)
     monkeypatch.setattr(
-        "vidkd.features.pose_features.pose_feature_task",
-        lambda cache, encoder, *_, **__: encoders.append(encoder),
+        pose, "feature_task", lambda cache, settings, **_: encoders.append(settings.encoder)
     )
     monkeypatch.setattr(pose, "run_jobs", lambda *_, **__: [])
     plan = benchmark()

@@ -13,6 +13,7 @@ import torch
 
 import vidkd.pipeline.data_stages as stages
 from vidkd.cache import CacheWriter, Provenance, Source
+from vidkd.features import FlowTask
 from vidkd.flow import flow_settings
 from vidkd.pipeline.workplace import Workplace
 from vidkd.recipe import FlowSettings
@@ -45,11 +46,11 @@ def test_auto_takes_torch_on_a_gpu_and_one_worker(
     assert (flow.backend, device) == ("opencv", "cpu")
     calls = []
 
-    def extract(*arguments: object, **settings: object) -> list[object]:
-        calls.append((arguments[3], settings["device"], settings["workers"]))
+    def extract(videos: object, task: FlowTask, workers: int) -> list[object]:
+        calls.append((task.flow, task.device, workers))
         return []
 
-    monkeypatch.setattr(stages, "extract_flow_all", extract)
+    monkeypatch.setattr(stages, "run_jobs", extract)
     stages.extract_flow(place(tmp_path))
     stages.extract_flow(place(tmp_path, "numba"))
     assert calls == [

@@ -55,15 +55,15 @@ def bench(
 
         speed = flow_speed(video, frames, FlowSettings(), seconds=seconds, rounds=rounds)
     else:
-        from vidkd.features.extract import check_encoder
         from vidkd.networks import DEFAULT_ENCODER, ensure_weights, load_encoder, select_device
         from vidkd.pipeline.speed import rgb_speed
+        from vidkd.streams import RGB
 
         snippet = checked_settings(SnippetSettings, stride=stride)
         name = encoder or DEFAULT_ENCODER
         ensure_weights(name)
         network = load_encoder(name, select_device(device))
-        check_encoder(network.card, "rgb", frames, crop, snippet)
+        RGB.check(network.card, frames, crop, snippet)
         size = batch_size or network.batch_size
         speed = rgb_speed(
             video, network, frames, snippet, crop, size, seconds=seconds, rounds=rounds

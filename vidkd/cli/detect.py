@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.cli.extract import EncoderPrecision
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, VidkdError
+from vidkd.recipe import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,12 +55,12 @@ def detect(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
-        EncoderPrecision,
+        Precision,
         typer.Option(
             help="Of the encoder. int8 is for CPUs and needs `vidkd models quantise`, float16 is "
             "for GPUs; auto is what the student was trained on."
         ),
-    ] = EncoderPrecision.auto,
+    ] = "auto",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
     ] = None,
@@ -89,7 +89,7 @@ def detect(
 
     from vidkd.detection.detector import Detector
 
-    detector = Detector(model, device, precision=precision.value)
+    detector = Detector(model, device, precision=precision)
     if model is None:
         log(
             f"no --model: using the 400 Kinetics classes of {detector.scorer.name}; an action that"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,27 +10,24 @@ import typer
 from vidkd.cli.extract import (
     Cache,
     DryRun,
-    FrameRate,
+    Frames,
     Inputs,
     Json,
     Overwrite,
     Root,
-    ShortSide,
     print_plans,
     print_results,
 )
+from vidkd.cli.options import with_settings
+from vidkd.recipe import PoseSettings
 
 
-class Source(StrEnum):
-    """Where poses come from."""
-
-    lcrnet = "lcrnet"
-    files = "files"
-
-
+@with_settings
 def extract_pose(
     inputs: Inputs,
     cache: Cache,
+    frames: Frames,
+    pose: PoseSettings,
     root: Root = None,
     detector: Annotated[
         str | None,
@@ -41,32 +37,10 @@ def extract_pose(
             "small one that ships with vidkd.",
         ),
     ] = None,
-    backend: Annotated[
-        Source, typer.Option(help="files: poses that another program has computed.")
-    ] = Source.lcrnet,
     poses: Annotated[
         Path | None,
         typer.Option(metavar="DIR|FILE", help="For --backend files: see docs/pose.md."),
     ] = None,
-    every: Annotated[
-        int, typer.Option(help="Detect in every N-th frame; joints between are interpolated.")
-    ] = 1,
-    max_people: Annotated[int, typer.Option(help="People kept per frame.")] = 4,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            help="People with a lower score are ignored. Default: 0.5, for --backend files 0."
-        ),
-    ] = None,
-    max_gap: Annotated[
-        float, typer.Option(help="Seconds for which a person may be missed; gaps are filled.")
-    ] = 0.5,
-    min_length: Annotated[float, typer.Option(help="Shorter tracks, in s, are dropped.")] = 0.5,
-    smoothing: Annotated[
-        float, typer.Option(help="Standard deviation, in s, of a Gaussian over time; 0: none.")
-    ] = 0.0,
-    short_side: ShortSide = 256,
-    frame_rate: FrameRate = None,
     render: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Also write videos with skeletons drawn over them."),
@@ -84,27 +58,16 @@ def extract_pose(
     Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
     from vidkd.features import plan_jobs, run_jobs
-    from vidkd.features.pose import pose_task
     from vidkd.features.pose_video import render_all
-    from vidkd.recipe import FrameSettings, PoseSettings, checked_settings
+    from vidkd.features.poses import pose_task
     from vidkd.video import find_videos
     from vidkd.workers import cores
 
-    tracks = {
-        "max_people": max_people,
-        "max_gap": max_gap,
-        "min_length": min_length,
-        "smoothing": smoothing,
-    }
-    settings = checked_settings(
-        PoseSettings, backend=backend.value, every=every, min_score=min_score, tracks=tracks
-    )
-    frames = checked_settings(FrameSettings, short_side=short_side, frame_rate=frame_rate)
     videos = find_videos(inputs, root)
     task = pose_task(
         cache,
         frames,
-        settings,
+        pose,
         detector=detector,
         poses=poses,
         device=device,
@@ -115,7 +78,7 @@ def extract_pose(
         return
     # A second process on one GPU would only wait for the first.
     number = workers or (1 if device.startswith("cuda") else cores())
-    results = run_jobs(videos, task, workers=number, overwrite=overwrite)
+    results = run_jobs(videos, task, workers=number)
     failed = render is not None and render_all(results, render, workers=number)
     print_results(results, as_json)
     if failed:

@@ -18,6 +18,7 @@ from vidkd.errors import VideoError
 from vidkd.evaluation import Detection
 from vidkd.networks import Encoder
 from vidkd.recipe import Precision, SegmentSettings, SnippetSettings
+from vidkd.streams import RGB
 from vidkd.streams.encode import BatchEncoder, snippet_batches
 from vidkd.video import OpenVideo, VideoInfo, open_video, read_frames
 from vidkd.workers import read_ahead
@@ -102,7 +103,8 @@ class Detector:
     ) -> None:
         self.scorer, self._encoder = load_scorer(model, device, encoder, precision)
         encoder = self._encoder
-        self._encode = BatchEncoder(self.scorer.output(encoder), encoder.card, encoder.device)
+        prepare = RGB.prepare(encoder.card, encoder.device, {})
+        self._encode = BatchEncoder(self.scorer.output(encoder), encoder.device, prepare)
 
     def __call__(
         self,

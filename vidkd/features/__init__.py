@@ -1,27 +1,17 @@
-"""From videos to the cache: optical flow, and the features of snippets."""
+"""From videos to the cache: optical flow, poses, and the features of snippets."""
 
-from vidkd.features.extract import Extraction, cached_flow, extract_features, extract_flow
-from vidkd.features.jobs import (
-    JobResult,
-    Plan,
-    extract_features_all,
-    extract_flow_all,
-    plan_jobs,
-    run_jobs,
-)
-from vidkd.features.tasks import FeatureTask, FlowTask, feature_task
+from vidkd.features.jobs import JobResult, Plan, plan_jobs, run_jobs
+from vidkd.features.tasks import Extraction, FeatureTask, FlowTask, Task, feature_task
+from vidkd.streams.base import FeatureSettings
 
 __all__ = [
     "Extraction",
+    "FeatureSettings",
     "FeatureTask",
     "FlowTask",
     "JobResult",
     "Plan",
-    "cached_flow",
-    "extract_features",
-    "extract_features_all",
-    "extract_flow",
-    "extract_flow_all",
+    "Task",
     "feature_task",
     "plan_jobs",
     "run_jobs",

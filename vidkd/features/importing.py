@@ -24,11 +24,13 @@ from vidkd.cache import (
 )
 from vidkd.errors import CacheError, UsageError, VidkdError
 from vidkd.features.data_report import similar
-from vidkd.features.extract import FeatureType, finished_rows
 from vidkd.features.jobs import JobResult
+from vidkd.features.tasks import finished_rows
 from vidkd.files import sha256
 from vidkd.keys import KeyIndex
 from vidkd.recipe import Modality, SnippetSettings, describe, model_cards
+from vidkd.streams import STREAMS
+from vidkd.streams.base import FeatureType
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,13 @@ class ImportSettings:
     transposed: bool = False
     dtype: FeatureType = "float32"
 
+    @property
+    def folder(self) -> str:
+        """The folder of the cache that they go to."""
+        return STREAMS[self.modality].folder(self.encoder)
+
     def __post_init__(self) -> None:
+        _ = self.folder  # refuses a modality that does not exist
         if self.encoder in model_cards():
             raise UsageError(
                 f"{self.encoder} is a network of vidkd, and nothing proves that it made these"
@@ -157,7 +165,7 @@ def import_features(
     """
     results = []
     for key, path in files.items():
-        target = cache_path(cache, "features", key, settings.encoder)
+        target = cache_path(cache, "features", key, settings.folder)
         try:
             rows, skipped = import_file(path, target, settings, overwrite=overwrite)
             state: Literal["done", "skipped"] = "skipped" if skipped else "done"

@@ -13,10 +13,7 @@ from typing import Literal
 from vidkd.cache import CacheFile, remove_leftovers, state
 from vidkd.console import log, progress
 from vidkd.errors import VidkdError
-from vidkd.features.described import FeatureType
-from vidkd.features.extract import refusal
-from vidkd.features.tasks import FlowTask, LoadEncoder, Task, feature_task
-from vidkd.recipe import FlowSettings, FrameSettings, Modality, Precision, SnippetSettings
+from vidkd.features.tasks import Task, refusal
 from vidkd.video import VideoFile, probe
 from vidkd.workers import run_pool, silent
 
@@ -68,75 +65,6 @@ class Plan:
     frames: float | None = None
 
 
-def extract_flow_all(
-    videos: Sequence[VideoFile],
-    cache: Path,
-    frames: FrameSettings,
-    flow: FlowSettings,
-    *,
-    device: str = "cpu",
-    workers: int = 1,
-    overwrite: bool = False,
-    time_limit: float | None = None,
-) -> list[JobResult]:
-    """Compute the flow of many videos into the cache, ``workers`` at a time.
-
-    Progress and failures go to standard error, nothing to standard output. Returns one result
-    for each video, in their order; none is lost when others fail. ``time_limit`` is that of
-    ``run_jobs``.
-    """
-    task = FlowTask(cache, frames, flow, overwrite, device=device)
-    return run_jobs(videos, task, workers=workers, overwrite=overwrite, time_limit=time_limit)
-
-
-def extract_features_all(
-    videos: Sequence[VideoFile],
-    cache: Path,
-    modality: Modality,
-    encoder: str,
-    frames: FrameSettings,
-    snippet: SnippetSettings,
-    crop: int,
-    batch_size: int | None = None,
-    dtype: FeatureType = "float16",
-    *,
-    device: str = "auto",
-    precision: Precision = "auto",
-    flow: FlowSettings | None = None,
-    flow_cache: bool = True,
-    workers: int = 1,
-    overwrite: bool = False,
-    time_limit: float | None = None,
-    load: LoadEncoder | None = None,
-) -> list[JobResult]:
-    """Encode the snippets of many videos into the cache, ``workers`` at a time.
-
-    Like ``extract_flow_all``; ``load`` replaces ``vidkd.networks.load_encoder`` and must be
-    picklable.
-
-    Raises:
-        UsageError: the encoder is unknown, or does not fit the modality or the crop.
-        WeightsError: the encoder's weights are missing or damaged.
-    """
-    task = feature_task(
-        cache,
-        modality,
-        encoder,
-        frames,
-        snippet,
-        crop,
-        batch_size,
-        dtype,
-        device=device,
-        precision=precision,
-        flow=flow,
-        flow_cache=flow_cache,
-        overwrite=overwrite,
-        load=load,
-    )
-    return run_jobs(videos, task, workers=workers, overwrite=overwrite, time_limit=time_limit)
-
-
 def plan_jobs(
     videos: Sequence[VideoFile], task: Task, *, time_limit: float | None = None
 ) -> list[Plan]:
@@ -160,8 +88,9 @@ def plan_jobs(
 def _plan(video: VideoFile, path: Path, task: Task) -> Plan:
     info = probe(video.path)
     frames: float | None = info.frame_count
-    if task.frames.frame_rate is not None and info.duration is not None:
-        frames = info.duration * task.frames.frame_rate
+    rate = task.sampling().frame_rate
+    if rate is not None and info.duration is not None:
+        frames = info.duration * rate
     if not path.exists():
         # Before the provenance, which reads the whole video.
         task.check_inputs(video)
@@ -215,20 +144,23 @@ def run_jobs(
     videos: Sequence[VideoFile],
     task: Task,
     *,
-    workers: int,
-    overwrite: bool,
+    workers: int = 1,
     time_limit: float | None = None,
 ) -> list[JobResult]:
-    """Plan, then do what is to be done in spawned processes; see ``extract_flow_all``.
+    """Plan, then do what is to be done in spawned processes, ``workers`` videos at a time.
 
-    A video of which nothing comes for ``time_limit`` seconds, or by default for what
-    ``silence_allowed`` says, fails and its process is killed.
+    Progress and failures go to standard error, nothing to standard output. A video of which
+    nothing comes for ``time_limit`` seconds, or by default for what ``silence_allowed`` says,
+    fails and its process is killed.
+
+    Returns:
+        One result for each video, in their order; none is lost when others fail.
     """
     results: dict[str, JobResult] = {}
     todo: list[Plan] = []
     for plan in plan_jobs(videos, task, time_limit=time_limit):
         video = plan.video
-        if plan.state == "missing" or (overwrite and plan.state != "failed"):
+        if plan.state == "missing" or (task.overwrite and plan.state != "failed"):
             todo.append(plan)
         elif plan.state == "fresh":
             results[video.key] = JobResult(

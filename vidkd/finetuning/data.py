@@ -30,7 +30,7 @@ class SnippetData:
         training: videos to train on.
         validation: videos to validate on.
         frames: how the frames were made; for flow, as the cache says.
-        bound: pixels at which flow was clipped; None for rgb.
+        made: settings of the flow's provenance; empty for rgb.
         identity: hashes of what is trained on, as JSON values.
     """
 
@@ -38,7 +38,7 @@ class SnippetData:
     training: list[LabelledVideo]
     validation: list[LabelledVideo]
     frames: FrameSettings
-    bound: float | None
+    made: dict[str, Any]
     identity: dict[str, Any]
 
     @staticmethod
@@ -56,24 +56,24 @@ class SnippetData:
             annotations.subset(name) for name in (job.subsets.training, job.subsets.validation)
         ]
         if job.modality == "flow":
-            parts, frames, bound, identity = _flow(job, subsets)
+            parts, frames, made, identity = _flow(job, subsets)
         else:
-            parts, frames, bound, identity = _rgb(job, subsets)
+            parts, frames, made, identity = _rgb(job, subsets)
         if frames.short_side < job.crop:
             raise UsageError(
                 f"frames of short side {frames.short_side} are smaller than the crop of {job.crop}",
                 remedy="choose a larger --short-side (of the flow, too) or a smaller --crop",
             )
         identity["annotations_sha256"] = sha256(job.annotations)
-        return SnippetData(annotations.classes, parts[0], parts[1], frames, bound, identity)
+        return SnippetData(annotations.classes, parts[0], parts[1], frames, made, identity)
 
     def reader(self, videos: list[LabelledVideo], job: FinetuneJob) -> SnippetReader:
         """Return what reads the snippets of these videos."""
-        flow = self.bound is not None
+        flow = "flow" in self.made
         return SnippetReader(videos, self.classes, job.snippet, job.crop, flow)
 
 
-_Parts = tuple[list[list[LabelledVideo]], FrameSettings, float | None, dict[str, Any]]
+_Parts = tuple[list[list[LabelledVideo]], FrameSettings, dict[str, Any], dict[str, Any]]
 
 
 def _flow(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
@@ -104,7 +104,7 @@ def _flow(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
     assert settings is not None
     frames = FrameSettings.model_validate(settings["frames"])
     identity = {"flow_settings": settings, "flow_sha256": hashes}
-    return parts, frames, float(settings["flow"]["bound"]), identity
+    return parts, frames, settings, identity
 
 
 def _rgb(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
@@ -120,4 +120,4 @@ def _rgb(job: FinetuneJob, subsets: list[Annotations]) -> _Parts:
             source = VideoSource.open(path, frames, video.duration)
             sizes[name] = path.stat().st_size
             parts[-1].append(LabelledVideo(source, video))
-    return parts, frames, None, {"video_bytes": sizes}
+    return parts, frames, {}, {"video_bytes": sizes}

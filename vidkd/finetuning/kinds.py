@@ -23,7 +23,7 @@ from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard
 from vidkd.recipe.choices import TrainingPrecision
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
-from vidkd.streams.encode import network_input
+from vidkd.streams import STREAMS
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Inputs, and labels (B, K) in {0, 1}, on the device."""
@@ -124,9 +124,9 @@ class FrameEncoder(EncoderInTraining):
 
     def batches(self, parts: list[list[Clip]], rng: np.random.Generator | None) -> Batches:
         """Read in the background; all that is random is in the clips."""
+        prepare = STREAMS[self.job.modality].prepare(self.card, self._device, self.data.made)
         for images, targets in (self._validation if rng is None else self._training)(parts):
-            inputs = network_input(images, self.card, self._device, self.data.bound)
-            yield inputs, torch.from_numpy(targets).to(self._device)
+            yield prepare(images), torch.from_numpy(targets).to(self._device)
 
 
 class PoseEncoder(EncoderInTraining):

@@ -15,7 +15,6 @@ import numpy as np
 from vidkd.annotations import load_annotations, snippet_targets
 from vidkd.cache import CacheFile, cache_files
 from vidkd.errors import CacheError, UsageError
-from vidkd.features.pose_features import cut, pose_settings
 from vidkd.files import sha256
 from vidkd.finetuning.snippets import Clip, LabelledVideo
 from vidkd.pose.normalise import lift, mirror, normalise, rotate
@@ -23,6 +22,7 @@ from vidkd.pose.poses import load_poses
 from vidkd.recipe import FrameSettings, PoseAugmentation, SnippetSettings
 from vidkd.recipe.jobs import PoseEncoderJob
 from vidkd.skeletons import find_skeleton
+from vidkd.streams.pose import cut, pose_settings
 
 Array = np.ndarray
 

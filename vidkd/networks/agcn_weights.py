@@ -30,6 +30,8 @@ class PoseEncoder(nn.Module):
         made_of: hash of the labels and settings that it was trained with; empty if unknown.
     """
 
+    precision = "float32"
+
     def __init__(
         self,
         card: ModelCard,

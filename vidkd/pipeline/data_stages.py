@@ -8,11 +8,12 @@ from pathlib import Path
 
 from vidkd.cache import CacheFile, cache_files
 from vidkd.errors import CacheError
-from vidkd.features import extract_features_all, extract_flow_all
+from vidkd.features import FeatureSettings, FlowTask, feature_task, run_jobs
 from vidkd.pipeline.pose import pose_stages
 from vidkd.pipeline.stages import Stage
 from vidkd.pipeline.workplace import Workplace, succeed
 from vidkd.recipe import FlowSettings, Modality
+from vidkd.streams import STREAMS
 
 
 def data_stages(place: Workplace) -> list[Stage]:
@@ -53,17 +54,9 @@ def render(place: Workplace) -> None:
 def extract_flow(place: Workplace) -> None:
     """TV-L1 flow of every annotated video."""
     flow, device = flow_of(place)
-    succeed(
-        extract_flow_all(
-            place.division.videos,
-            place.layout.cache,
-            place.recipe.frames,
-            flow,
-            device=device,
-            workers=1 if device.startswith("cuda") else place.workers,
-            overwrite=place.overwrite,
-        )
-    )
+    task = FlowTask(place.layout.cache, place.recipe.frames, flow, device, place.overwrite)
+    workers = 1 if device.startswith("cuda") else place.workers
+    succeed(run_jobs(place.division.videos, task, workers=workers))
 
 
 def flow_of(place: Workplace) -> tuple[FlowSettings, str]:
@@ -111,27 +104,21 @@ def quantise(place: Workplace, modality: Modality) -> None:
 
 def extract_features(place: Workplace, modality: Modality) -> None:
     """Features of every annotated video in one modality of pictures."""
-    from vidkd.networks import ensure_weights
-
     recipe = place.recipe
     encoder = recipe.encoders[modality]
     name, precision = encoder.name, encoder.precision
     if precision == "int8":
         name, precision = str(place.quantised_file(modality)), "auto"
-    ensure_weights(name)
-    succeed(
-        extract_features_all(
-            place.division.videos,
-            place.layout.cache,
-            modality,
-            name,
-            recipe.frames,
-            recipe.snippet,
-            encoder.crop,
-            device=place.device,
-            precision=precision,
-            flow=flow_of(place)[0] if modality == "flow" else None,
-            workers=place.encoding_workers,
-            overwrite=place.overwrite,
-        )
+    stream = STREAMS[modality]
+    stream.fetch_encoder(name)
+    settings = FeatureSettings(
+        stream.configured(flow_of(place)[0]),
+        name,
+        recipe.frames,
+        recipe.snippet,
+        encoder.crop,
+        precision=precision,
+        device=place.device,
     )
+    task = feature_task(place.layout.cache, settings, overwrite=place.overwrite)
+    succeed(run_jobs(place.division.videos, task, workers=place.encoding_workers))

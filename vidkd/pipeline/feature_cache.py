@@ -11,7 +11,8 @@ from typing import Any
 from vidkd.cache import CacheFile, cache_files
 from vidkd.errors import UsageError
 from vidkd.pipeline.layout import file_name
-from vidkd.recipe import FlowSettings, FrameSettings, Modality, Pipeline, SnippetSettings
+from vidkd.recipe import FrameSettings, Modality, Pipeline, SnippetSettings
+from vidkd.streams import STREAMS
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def feature_state(
             lacking.append(video)
             continue
         with CacheFile(path) as file:
-            different = _difference(dict(file.provenance.settings), wanted)
+            different = _difference(dict(file.provenance.settings), modality, wanted)
         if different:
             reason = f"that of {video} was made with other {different} than the recipe's"
             return FeatureState(len(videos), reason, stale=True)
@@ -80,21 +81,16 @@ def feature_state(
 
 def _wanted(recipe: Pipeline, modality: Modality, made_of: str) -> dict[str, Any]:
     """Return what features should have been made with, under the names that people are told."""
+    stream = STREAMS[modality]
     wanted: dict[str, Any] = {"frames": recipe.frames, "snippet": recipe.snippet}
-    if modality == "pose":
-        from vidkd.features.pose_features import expected_pose_settings
-
-        wanted["poses"] = expected_pose_settings(recipe.pose)
+    wanted |= stream.asked(recipe)
+    if stream.trained_by_recipe:
         # The labels among them: an encoder of another division has seen this one's test videos.
         wanted["labels or settings of the encoder"] = made_of
-    else:
-        wanted["crop"] = recipe.encoders[modality].crop
-    if modality == "flow":
-        wanted["flow bound"] = recipe.flow.bound
     return wanted
 
 
-def _difference(settings: dict[str, Any], wanted: dict[str, Any]) -> str:
+def _difference(settings: dict[str, Any], modality: Modality, wanted: dict[str, Any]) -> str:
     """Name what features were made with that is not as wanted; empty when nothing."""
     if settings.get("imported"):
         return ""
@@ -102,10 +98,8 @@ def _difference(settings: dict[str, Any], wanted: dict[str, Any]) -> str:
     found: dict[str, Any] = {
         "frames": FrameSettings.model_validate(settings.get("frames", {})),
         "snippet": SnippetSettings.model_validate(settings.get("snippet", {})),
-        "crop": settings.get("crop"),
-        "flow bound": settings.get("flow", {}).get("bound", FlowSettings().bound),
-        "poses": settings.get("pose"),
         "labels or settings of the encoder": settings.get("encoder_made_of"),
+        **STREAMS[modality].found(settings),
     }
     return " and ".join(name for name in wanted if found[name] != wanted[name])
 
@@ -127,7 +121,7 @@ def features_hash(cache: Path, encoder: str, videos: Sequence[str]) -> str:
 
 def made_by_recipe(recipe: Pipeline, modality: Modality) -> bool:
     """Return whether a recipe makes the encoder of a modality from its training videos."""
-    return modality == "pose" or recipe.encoders[modality].precision == "int8"
+    return STREAMS[modality].trained_by_recipe or recipe.encoders[modality].precision == "int8"
 
 
 def encoder_name(recipe: Pipeline, modality: Modality, division: str = "") -> str:

@@ -19,6 +19,8 @@ from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.recipe import Modality
 from vidkd.report.paper_figures import SpeedPoint
 from vidkd.report.paper_tables import BenchmarkResults, ResultRow
+from vidkd.streams import STREAMS
+from vidkd.streams.base import ignore
 
 if TYPE_CHECKING:
     from vidkd.video import VideoFile
@@ -144,8 +146,9 @@ def _shortest(benchmark: Benchmark) -> VideoFile:
 
 def _encoder(benchmark: Benchmark, modality: Modality) -> Any:
     """Return a function that makes the features of one video in a fresh cache."""
-    from vidkd.features import extract_features, extract_flow
-    from vidkd.networks import ensure_weights, load_encoder
+    import torch
+
+    from vidkd.features import FeatureSettings, FlowTask, feature_task
 
     recipe = benchmark.recipe
     chosen = recipe.encoders[modality]
@@ -153,24 +156,18 @@ def _encoder(benchmark: Benchmark, modality: Modality) -> Any:
     if precision == "int8":
         file = benchmark.layout.encoders / f"{encoder_name(recipe, modality)}.safetensors"
         name, precision = str(file), "auto"
-    ensure_weights(name)
-    encoder = load_encoder(name, benchmark.device, precision)
-    batch = 32 if encoder.device.type == "cuda" else 4
+    stream = STREAMS[modality]
+    stream.fetch_encoder(name)
+    encoder = stream.load_encoder(name, benchmark.device, precision)
+    settings = FeatureSettings(
+        stream.configured(recipe.flow), name, recipe.frames, recipe.snippet, chosen.crop
+    )
 
     def encode(video: VideoFile, cache: Path) -> Path:
-        if modality == "flow":
-            extract_flow(video, cache, recipe.frames, recipe.flow, threads=cores())
-        return extract_features(
-            video,
-            cache,
-            modality,
-            encoder,
-            recipe.frames,
-            recipe.snippet,
-            chosen.crop,
-            batch,
-            flow=recipe.flow if modality == "flow" else None,
-        ).path
+        if stream.artefact == "flow":
+            FlowTask(cache, recipe.frames, recipe.flow)(video, ignore, cores())
+        task = feature_task(cache, settings, load=lambda name, device: encoder)
+        return task(video, ignore, torch.get_num_threads()).path
 
     return encode
 

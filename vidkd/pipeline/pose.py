@@ -11,13 +11,12 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidkd.features import run_jobs
+from vidkd.features import FeatureSettings, Task, feature_task, run_jobs
 from vidkd.pipeline.stages import Stage
 from vidkd.pipeline.workplace import Workplace, succeed
+from vidkd.streams import STREAMS
 
 if TYPE_CHECKING:
-    from vidkd.features.pose import PoseTask
-    from vidkd.features.pose_features import PoseFeatureTask
     from vidkd.recipe.jobs import PoseEncoderJob
 
 
@@ -45,7 +44,7 @@ def pose_stages(place: Workplace) -> list[Stage]:
 
 def extract(place: Workplace) -> None:
     """Extract the poses of every annotated video, as ``vidkd extract-pose`` does."""
-    from vidkd.features.pose import pose_task
+    from vidkd.features.poses import pose_task
 
     recipe = place.recipe
     chosen = recipe.pose
@@ -91,20 +90,18 @@ def train_pose_encoder(place: Workplace) -> None:
 
 def extract_features(place: Workplace) -> None:
     """Encode the poses of every annotated video, as ``vidkd extract-features`` does."""
-    from vidkd.features.pose_features import pose_feature_task
-
-    task = pose_feature_task(
-        place.layout.cache,
+    recipe = place.recipe
+    settings = FeatureSettings(
+        STREAMS["pose"],
         str(encoder_run(place)),
-        place.recipe.frames,
-        place.recipe.snippet,
+        recipe.frames,
+        recipe.snippet,
         device=place.device,
-        overwrite=place.overwrite,
     )
-    _run(place, task)
+    _run(place, feature_task(place.layout.cache, settings, overwrite=place.overwrite))
 
 
-def _run(place: Workplace, task: PoseTask | PoseFeatureTask) -> None:
+def _run(place: Workplace, task: Task) -> None:
     """Do a task with every annotated video."""
     workers = place.encoding_workers
-    succeed(run_jobs(place.division.videos, task, workers=workers, overwrite=place.overwrite))
+    succeed(run_jobs(place.division.videos, task, workers=workers))

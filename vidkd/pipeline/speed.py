@@ -128,7 +128,8 @@ def rgb_speed(
         VideoError: the video cannot be decoded.
         VidkdError: frames are smaller than the crop, or memory ran out.
     """
-    from vidkd.streams.encode import encode, network_input, snippet_batches
+    from vidkd.streams import RGB
+    from vidkd.streams.encode import encode, snippet_batches
 
     def decode() -> Iterator[Frame]:
         return read_frames(
@@ -137,26 +138,26 @@ def rgb_speed(
 
     images = _frames(video, decode())
     batches = list(snippet_batches(images, snippet, crop, batch_size))
+    prepare = RGB.prepare(encoder.card, encoder.device, {})
     snippets = sum(len(batch) for batch, _ in batches)
 
     def transform() -> None:
         for batch, _ in snippet_batches(images, snippet, crop, batch_size):
-            network_input(batch, encoder.card, encoder.device)
+            prepare(batch)
 
     def compute() -> None:
         for rows, _ in _encoded(inputs, encoder):
             rows.cpu()
 
-    inputs = [(network_input(batch, encoder.card, encoder.device), pts) for batch, pts in batches]
+    inputs = [(prepare(batch), pts) for batch, pts in batches]
     features = [(rows.float().cpu().numpy(), pts) for rows, pts in _encoded(inputs, encoder)]
     with tempfile.TemporaryDirectory(prefix="vidkd-bench-") as folder:
         target = Path(folder) / "rows.h5"
         provenance = _provenance(video)
 
         def whole() -> None:
-            _write(
-                target, provenance, encode(decode(), encoder, snippet, crop, batch_size), "float16"
-            )
+            cut = snippet_batches(decode(), snippet, crop, batch_size)
+            _write(target, provenance, encode(cut, encoder, prepare), "float16")
 
         stages = {
             "decode": lambda: _exhaust(decode()),

@@ -12,10 +12,12 @@ from vidkd.recipe.settings import Option, Settings
 class FrameSettings(Settings):
     """How video becomes frames."""
 
-    short_side: Annotated[int, Field(ge=32, le=2160)] = 256
+    short_side: Annotated[int, Field(ge=32, le=2160), Option(unit="PIXELS", common=True)] = 256
     """Pixels of the shorter side after the resize, which happens before flow is computed."""
-    frame_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Frames per second to sample by time; None keeps the video's own frames."""
+    frame_rate: Annotated[
+        float | None, Field(gt=0, le=1000), Option(unit="FRAMES/S", common=True)
+    ] = None
+    """Frames per second, sampled by time; by default the video's own frames."""
     resize: Literal["swscale-bilinear"] = "swscale-bilinear"
     """What defines the resize; other bilinear resizes differ by about a grey level."""
 
@@ -60,9 +62,9 @@ class SnippetSettings(Settings):
 class FlowSettings(Settings):
     """TV-L1 optical flow; the defaults are those of OpenCV's DualTVL1."""
 
-    backend: Literal["auto", "numba", "opencv", "torch"] = "auto"
-    """``auto`` is torch where flow is computed on a GPU, else numba."""
-    bound: Annotated[float, Field(gt=0, le=200)] = 20.0
+    backend: Annotated[Literal["auto", "numba", "opencv", "torch"], Option(common=True)] = "auto"
+    """Implementation of TV-L1. ``auto`` is torch where flow is computed on a GPU, else numba."""
+    bound: Annotated[float, Field(gt=0, le=200), Option(unit="PIXELS", common=True)] = 20.0
     """Pixels at which flow is clipped before it is stored in 8 bits."""
     codec: Literal["zstd"] = "zstd"
     """How the cache compresses it, without loss."""
@@ -71,25 +73,25 @@ class FlowSettings(Settings):
 class TrackSettings(Settings):
     """Poses of single frames linked over time; times are in seconds, whatever the frame rate."""
 
-    max_people: Annotated[int, Field(ge=1, le=32)] = 4
-    """Slots of the cache file; slot 0 is the main person's."""
-    max_gap: Annotated[float, Field(ge=0, le=10)] = 0.5
+    max_people: Annotated[int, Field(ge=1, le=32), Option(common=True)] = 4
+    """People kept per frame; the first is the main person."""
+    max_gap: Annotated[float, Field(ge=0, le=10), Option(unit="SECONDS")] = 0.5
     """A person missed for no longer is the same person, and the gap is filled."""
-    min_length: Annotated[float, Field(ge=0, le=60)] = 0.5
+    min_length: Annotated[float, Field(ge=0, le=60), Option(unit="SECONDS")] = 0.5
     """Shorter tracks are dropped."""
-    smoothing: Annotated[float, Field(ge=0, le=2)] = 0.0
+    smoothing: Annotated[float, Field(ge=0, le=2), Option(unit="SECONDS")] = 0.0
     """Standard deviation of the Gaussian over time; 0 for none."""
 
 
 class PoseSettings(Settings):
     """People's poses in video (``vidkd extract-pose``)."""
 
-    backend: Literal["lcrnet", "files"] = "lcrnet"
+    backend: Annotated[Literal["lcrnet", "files"], Option(common=True)] = "lcrnet"
     """``files`` takes poses that another program has computed."""
-    every: Annotated[int, Field(ge=1, le=250)] = 1
+    every: Annotated[int, Field(ge=1, le=250), Option(unit="FRAMES", common=True)] = 1
     """Frames from one look of the detector to the next; joints between are interpolated."""
     min_score: Annotated[float, Field(ge=0, le=1)] | None = None
-    """People with a lower score are ignored; None: 0.5 for a detector, 0 for files."""
+    """People with a lower score are ignored; by default 0.5 for a detector, 0 for files."""
     tracks: TrackSettings = TrackSettings()
 
 

@@ -1,7 +1,7 @@
 """Streams: what snippets are made of. Installed packages add theirs (docs/extending.md)."""
 
 from vidkd.extensions import Table
-from vidkd.streams.base import Stream
+from vidkd.streams.base import FeatureSettings, Stream, VideoJob
 from vidkd.streams.flow import Flow
 from vidkd.streams.pose import Pose
 from vidkd.streams.rgb import Rgb
@@ -14,4 +14,4 @@ STREAMS: Table[Stream] = Table(
 )
 """Every stream by its name, which is what ``--modality`` takes."""
 
-__all__ = ["RGB", "STREAMS", "Flow", "Pose", "Rgb", "Stream"]
+__all__ = ["RGB", "STREAMS", "FeatureSettings", "Stream", "VideoJob"]

@@ -56,14 +56,23 @@ def centre_crop(image: np.ndarray, crop: int) -> np.ndarray:
 
 
 def snippet_batches(
-    frames: Iterable[Frame], snippet: SnippetSettings, crop: int, batch_size: int
+    frames: Iterable[Frame], snippet: SnippetSettings, crop: int | None, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut frames into snippets and yield them in batches, at most ``batch_size`` at a time.
 
+    Args:
+        frames: whose images are (H, W, C), or anything of one shape when they are not cropped.
+        snippet: length and stride.
+        crop: side of the square cut from the middle; None takes images as they are.
+        batch_size: B.
+
     Yields:
-        Frames (B, length, crop, crop, C) uint8, and start and end seconds (B, 2) float64.
+        Frames (B, length, crop, crop, C), and start and end seconds (B, 2) float64.
     """
-    cropped = (replace(frame, image=centre_crop(frame.image, crop)) for frame in frames)
+    cropped = (
+        frame if crop is None else replace(frame, image=centre_crop(frame.image, crop))
+        for frame in frames
+    )
     images, pts = [], []
     for item in cut_snippets(cropped, snippet):
         images.append(item.frames)
@@ -75,39 +84,32 @@ def snippet_batches(
         yield np.stack(images), np.array(pts)
 
 
+Prepare = Callable[["np.ndarray | torch.Tensor"], torch.Tensor]
+"""Turns stored snippets (B, T, ...) into what an encoder takes; see ``Stream.prepare``."""
+
+
 def network_input(
-    images: np.ndarray | torch.Tensor,
-    card: ModelCard,
-    device: torch.device,
-    flow_bound: float | None = None,
+    images: np.ndarray | torch.Tensor, card: ModelCard, device: torch.device
 ) -> torch.Tensor:
-    """Turn stored frames into what an encoder takes.
+    """Turn RGB frames into what an encoder takes.
 
     Args:
-        images: (B, T, S, S, C) uint8: RGB, or quantised flow.
+        images: (B, T, S, S, 3) uint8.
         card: says how intensities are normalised; for I3D to [-1, 1].
         device: where the result is wanted.
-        flow_bound: None for RGB; for flow the pixels at which it was clipped.
 
     Returns:
-        (B, C, T, S, S) float32. Flow is in units of the bound, zero motion exactly 0.
+        (B, 3, T, S, S) float32.
     """
-    if flow_bound is None:
-        stored = torch.as_tensor(images).to(device)
-        x = stored.permute(0, 4, 1, 2, 3).float()
-        if card.channel_order == "bgr":
-            x = x.flip(1)
-        mean, deviation = (
-            torch.tensor(values, dtype=torch.float64, device=device).view(-1, 1, 1, 1)
-            for values in (card.mean, card.deviation)
-        )
-        # In this order, I3D's (1/2 for both) is x / 127.5 - 1 to the last bit.
-        return x / (255 * deviation).float() - (mean / deviation).float()
-    # Imported here: an RGB-only detection never loads the flow code.
-    from vidkd.flow import dequantise
-
-    scaled = dequantise(np.asarray(images), flow_bound) / np.float32(flow_bound)
-    return torch.from_numpy(scaled).to(device).permute(0, 4, 1, 2, 3)
+    x = torch.as_tensor(images).to(device).permute(0, 4, 1, 2, 3).float()
+    if card.channel_order == "bgr":
+        x = x.flip(1)
+    mean, deviation = (
+        torch.tensor(values, dtype=torch.float64, device=device).view(-1, 1, 1, 1)
+        for values in (card.mean, card.deviation)
+    )
+    # In this order, I3D's (1/2 for both) is x / 127.5 - 1 to the last bit.
+    return x / (255 * deviation).float() - (mean / deviation).float()
 
 
 @dataclass(frozen=True)
@@ -137,33 +139,30 @@ class BatchEncoder:
 
     Args:
         run: maps clips (B, C, T, S, S) to (B, D): ``Encoder.features`` or ``.logits``.
-        card: of the encoder.
         device: where it runs.
-        flow_bound: None for RGB; for flow the pixels at which it was clipped.
+        prepare: turns stored snippets into the network's input; see ``Stream.prepare``.
     """
 
     def __init__(
         self,
         run: Callable[[torch.Tensor], torch.Tensor],
-        card: ModelCard,
         device: torch.device,
-        flow_bound: float | None = None,
+        prepare: Prepare,
     ) -> None:
         self._run = run
-        self._card = card
         self._device = device
-        self._flow_bound = flow_bound
+        self._prepare = prepare
         self._largest: int | None = None
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def send(self, images: np.ndarray) -> Batch:
         """Begin to copy a batch to the device; may be called in another thread.
 
-        On a GPU, RGB is copied as bytes, from page-locked memory and in a stream of its own, so
-        that the network can compute meanwhile.
+        On a GPU it is copied as it is stored, from page-locked memory and in a CUDA stream of its
+        own, so that the network can compute meanwhile.
         """
         stored = torch.from_numpy(images)
-        if self._copies is None or self._flow_bound is not None:
+        if self._copies is None:
             return Batch(stored)
         with torch.cuda.stream(self._copies):
             # PyTorch keeps page-locked memory until the copies out of it are done.
@@ -185,8 +184,7 @@ class BatchEncoder:
             size = min(self._largest or len(images), len(images) - done)
             try:
                 with torch.inference_mode():
-                    part = images[done : done + size]
-                    x = network_input(part, self._card, self._device, self._flow_bound)
+                    x = self._prepare(images[done : done + size])
                     # Kept as they are, the few bytes lie where the network's large buffers were,
                     # and the next ones have to be put elsewhere: memory grows with the video.
                     rows.append(self._run(x).float().cpu().numpy().copy())
@@ -209,14 +207,14 @@ class BatchEncoder:
 
 
 def encode(
-    frames: Iterable[Frame],
-    encoder: Encoder,
-    snippet: SnippetSettings,
-    crop: int,
-    batch_size: int,
-    flow_bound: float | None = None,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]], encoder: Encoder, prepare: Prepare
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Encode the snippets of one video, batch by batch, while a thread reads the next frames.
+
+    Args:
+        batches: stored snippets (B, T, ...), and their start and end seconds (B, 2).
+        encoder: the network.
+        prepare: turns stored snippets into its input; see ``Stream.prepare``.
 
     Yields:
         Features (B, D) float32 and start and end seconds (B, 2).
@@ -224,7 +222,6 @@ def encode(
     Raises:
         VidkdError: frames are smaller than the crop, or memory ran out.
     """
-    run = BatchEncoder(encoder.features, encoder.card, encoder.device, flow_bound)
-    batches = snippet_batches(frames, snippet, crop, batch_size)
+    run = BatchEncoder(encoder.features, encoder.device, prepare)
     for batch, pts in read_ahead((run.send(images), pts) for images, pts in batches):
         yield run(batch), pts

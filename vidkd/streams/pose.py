@@ -1,8 +1,43 @@
-"""People's poses, from the cache."""
+"""People's poses, from the cache.
+
+The rows of a pose cache are the frames that RGB snippets are cut from, so the same snippet settings
+give the same number of snippets with the same times; the last one is filled by holding its last
+frame, as an RGB snippet is.
+"""
 
 from __future__ import annotations
 
-from vidkd.streams.base import Stream
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidkd.cache import CacheFile, Provenance, Source, cache_path, differences
+from vidkd.errors import CacheError, UsageError
+from vidkd.recipe import (
+    ModelCard,
+    Pipeline,
+    PoseExtraction,
+    PoseInputSettings,
+    PoseSettings,
+    Precision,
+)
+from vidkd.skeletons import find_skeleton
+from vidkd.streams.base import Stream, VideoJob
+from vidkd.video import snippet_count, snippet_pts
+
+if TYPE_CHECKING:
+    import torch
+
+    from vidkd.streams.base import Batches
+    from vidkd.streams.encode import Encoder
+
+Array = np.ndarray
+
+SKELETON = "lcrnet-13"
+"""That of a pose cache."""
+LEAST_SCORES = {"lcrnet": 0.5, "files": 0.0}
+"""Below it people are ignored, unless the caller says otherwise; by backend."""
 
 
 class Pose(Stream):
@@ -15,3 +50,180 @@ class Pose(Stream):
     trained_by_recipe = True
     crops = False
     encoder_modality = "pose"
+    batch_sizes = (64, 64)
+
+    def default_encoder(self) -> str:
+        """Raise UsageError: encoders of poses are trained on the user's labels."""
+        raise UsageError(
+            "there is no pose encoder to begin with",
+            remedy="train one with `vidkd train-encoder --modality pose` and name it by --encoder",
+        )
+
+    def load_encoder(self, name: str, device: str, precision: Precision) -> Encoder:
+        """Load a 2s-AGCN that ``train-encoder`` has trained.
+
+        Raises:
+            UsageError: there is none of this name, it is for another skeleton or another kind of
+                encoder, or a precision is asked for.
+            WeightsError: the file is damaged.
+        """
+        from vidkd.networks.agcn_weights import load_pose_encoder
+
+        if precision != "auto":
+            raise UsageError("features of pose have no --precision", remedy="leave it out")
+        encoder = load_pose_encoder(name, device)
+        if encoder.network.skeleton is not find_skeleton(SKELETON):
+            raise UsageError(
+                f"the encoder {encoder.card.name} is for {encoder.network.skeleton.name}, a pose "
+                f"cache holds {SKELETON}",
+                remedy="choose an encoder that was trained on a pose cache",
+            )
+        return encoder
+
+    def fetch_encoder(self, name: str) -> None:
+        """Do nothing: there is none to fetch."""
+
+    def encoder_settings(self, encoder: Encoder) -> dict[str, Any]:
+        """Return the hash of the labels and settings that the encoder was trained with."""
+        return {"encoder_made_of": getattr(encoder, "made_of", "")}
+
+    def provenance(self, job: VideoJob, source: Source) -> dict[str, Any]:
+        """Return the settings of the poses: alike for all videos, but for ``inputs``.
+
+        Raises:
+            CacheError: poses are missing, damaged, or those of another video or sampling.
+        """
+        self.check_inputs(job.video, job.cache)
+        path = cache_path(job.cache, "pose", job.video.key)
+        with CacheFile(path) as file:
+            found, digest = file.provenance, file.sha256
+        settings = pose_settings(found)
+        expected = Provenance("pose", source, found.settings, found.encoder, found.weights_sha256)
+        different = differences(found, expected)
+        rate, wanted = settings["frames"].get("frame_rate"), job.settings.frames.frame_rate
+        if rate != wanted:
+            different.append(f"frames.frame_rate is {rate} (asked for: {wanted})")
+        if different:
+            raise CacheError(
+                f"these poses are stale: {', '.join(different)}",
+                path=path,
+                remedy=f"run `{self.extraction(job.video, job.cache)} --overwrite` "
+                "with the --frame-rate of the RGB features",
+            )
+        return {**settings, "inputs": {"pose_sha256": digest}}
+
+    def packages(self) -> tuple[str, ...]:
+        """Return the packages whose versions are recorded with features of poses."""
+        return ("h5py", "numpy", "torch")
+
+    def asked(self, recipe: Pipeline) -> dict[str, Any]:
+        """Return what a recipe wants poses to be made with."""
+        return {"poses": expected_pose_settings(recipe.pose)}
+
+    def found(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the poses of features were made with."""
+        return {"poses": made.get("pose")}
+
+    def batches(self, job: VideoJob, size: int) -> Batches:
+        """Yield snippets of poses (B, M, T, V, 3), and their start and end seconds (B, 2)."""
+        from vidkd.pose.normalise import lift
+        from vidkd.pose.poses import load_poses
+
+        poses = load_poses(cache_path(job.cache, "pose", job.video.key))
+        joints = lift(poses, job.card.pose_inputs or PoseInputSettings())
+        snippet = job.settings.snippet
+        pts = snippet_pts(poses.pts, snippet)
+        starts = np.arange(snippet_count(len(joints), snippet)) * snippet.stride
+        job.report(len(joints))
+        for first in range(0, len(starts), size):
+            part = slice(first, first + size)
+            windows = [
+                cut(joints, poses.tracks, int(start), snippet.length) for start in starts[part]
+            ]
+            yield np.stack(windows), pts[part]
+
+    def prepare(
+        self, card: ModelCard, device: torch.device, made: Mapping[str, Any]
+    ) -> Callable[[np.ndarray | torch.Tensor], torch.Tensor]:
+        """Return the function from snippets of poses to what 2s-AGCN takes: (B, 3, T, V, M)."""
+        import torch
+
+        from vidkd.pose.normalise import normalise
+
+        skeleton, inputs = find_skeleton(SKELETON), card.pose_inputs or PoseInputSettings()
+        return lambda windows: torch.from_numpy(
+            normalise(torch.as_tensor(windows).cpu().numpy(), skeleton, inputs)
+        ).permute(0, 4, 2, 3, 1)
+
+
+def cut(joints: Array, tracks: Array, start: int, length: int) -> Array:
+    """Cut ``length`` frames out of (N, M, V, 3); missing (NaN) past the end of the video.
+
+    A slot that passes from one person to another within the window keeps the one who is longer
+    there.
+
+    Args:
+        joints: (N, M, V, 3), with people in the slots of ``tracks``.
+        tracks: (N, >= M), -1 where nobody is.
+        start: the first frame; may lie before the video.
+        length: T.
+
+    Returns:
+        (M, T, V, 3), a copy.
+    """
+    window = np.full((joints.shape[1], length, *joints.shape[2:]), np.nan, dtype=joints.dtype)
+    first, last = max(start, 0), min(start + length, len(joints))
+    for slot in range(joints.shape[1]):
+        numbers = tracks[first:last, slot]
+        there = numbers[numbers >= 0]
+        if not len(there):
+            continue
+        values, counts = np.unique(there, return_counts=True)
+        own = numbers == values[counts.argmax()]
+        target = window[slot, first - start : last - start]
+        target[own] = joints[first:last, slot][own]
+    return window
+
+
+def pose_settings(found: Provenance) -> dict[str, Any]:
+    """Return how poses were made, as it must be the same for all videos that belong together.
+
+    The size of the frames differs between videos, and so do the files that poses were read from.
+
+    Raises:
+        CacheError: the file holds something else.
+    """
+    if found.artefact != "pose" or not isinstance(found.settings.get("frames"), dict):
+        raise CacheError(
+            f"of {found.source.name} holds {found.artefact}, not poses",
+            remedy="compute it with `vidkd extract-pose`",
+        )
+    own = found.settings.get("pose", {})
+    weights = None if own.get("backend") == "files" else found.weights_sha256
+    return {
+        "frames": dict(found.settings["frames"]),
+        "pose": {**own, "detector": found.encoder, "weights_sha256": weights},
+    }
+
+
+def expected_pose_settings(pose: PoseExtraction) -> dict[str, Any]:
+    """Return what :func:`pose_settings` has of poses that were made as a recipe says.
+
+    Raises:
+        UsageError: there is no such detector.
+        WeightsError: its file is damaged.
+    """
+    from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+
+    own = with_least_score(pose.settings).model_dump()
+    if pose.backend == "files":
+        return {**own, "detector": "files", "weights_sha256": None}
+    detector = load_pose_detector(pose.detector or DEFAULT_DETECTOR, "cpu")
+    return {**own, "detector": detector.name, "weights_sha256": detector.weights_sha256}
+
+
+def with_least_score(pose: PoseSettings) -> PoseSettings:
+    """Return the settings with the least score that the backend stands for."""
+    if pose.min_score is not None:
+        return pose
+    return pose.model_copy(update={"min_score": LEAST_SCORES[pose.backend]})

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidkd.cache import (
-    CacheWriter,
-    Provenance,
-    cache_path,
-    describe_source,
-    library_versions,
-    remove_leftovers,
-)
+from vidkd.cache import Provenance, cache_path, describe_source, library_versions
 from vidkd.errors import UsageError, VideoError
-from vidkd.features.extract import Extraction, check_unchanged, finished_rows
+from vidkd.features.tasks import Block, Task
 from vidkd.files import sha256
 from vidkd.pose.detector import DEFAULT_DETECTOR
 from vidkd.pose.files import find_poses, look_up, read_table
-from vidkd.pose.poses import CHANNELS
 from vidkd.pose.tracks import Arrangement, Tracker
 from vidkd.recipe import FrameSettings, PoseSettings
-from vidkd.skeletons import JOINTS
-from vidkd.video import Frame, VideoFile, probe, read_frames
-from vidkd.video.watched import stamp
+from vidkd.streams.base import decode
+from vidkd.streams.pose import with_least_score
+from vidkd.video import Frame, VideoFile, probe
 from vidkd.workers import Report
 
 if TYPE_CHECKING:
@@ -37,9 +29,6 @@ if TYPE_CHECKING:
 
 LoadDetector = Callable[[str, str], "PoseDetector"]
 """Takes a name or file and a device, like ``vidkd.pose.detector.load_pose_detector``."""
-
-LEAST_SCORES = {"lcrnet": 0.5, "files": 0.0}
-"""Below it people are ignored, unless the caller says otherwise; by backend."""
 
 Look = tuple[int, float, list["PersonPose"]]
 """A frame's index and start second, and who was found in it."""
@@ -50,20 +39,18 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class PoseTask:
-    """``extract-pose`` with its settings; picklable. Each process loads the detector once.
+class PoseTask(Task):
+    """``extract-pose``: people into ``CACHE/pose/KEY.h5``, one row for each frame.
 
     Attributes:
-        cache: the cache folder.
         frames: resize and sampling; rows are the frames of ``extract-flow`` with the same sampling.
         pose: what is detected, and how it is linked.
         detector: what to load: a name or a file; empty for the backend ``files``.
         detector_name: what the detector calls itself.
         weights_sha256: hash of the detector's weights.
-        load: loads the detector; None for the backend ``files``.
+        load: loads the detector, once in each process; None for the backend ``files``.
         poses: folder or file of poses, for the backend ``files``.
         device: where the detector works.
-        overwrite: compute again what is stale or damaged.
     """
 
     cache: Path
@@ -76,7 +63,13 @@ class PoseTask:
     poses: Path | None = None
     device: str = "auto"
     overwrite: bool = False
-    name: str = "extract-pose"
+
+    name = "extract-pose"
+    dtype = "float32"
+
+    def sampling(self) -> FrameSettings:
+        """Return the settings of the frames."""
+        return self.frames
 
     def path(self, video: VideoFile) -> Path:
         """Return the cache file of a video."""
@@ -112,41 +105,34 @@ class PoseTask:
 
     def _size(self, video: VideoFile) -> tuple[int, int]:
         """Return width and height of the resized frames, as the first of them has it."""
-        settings = self.frames
-        first = next(iter(read_frames(video.path, short_side=settings.short_side)), None)
+        every = FrameSettings(short_side=self.frames.short_side)
+        first = next(decode(video.path, every), None)
         if first is None:
             raise VideoError("has no frames", path=video.path, remedy="check the file")
         height, width = first.image.shape[:2]
         return width, height
 
-    def __call__(self, video: VideoFile, report: Report, threads: int, /) -> Extraction:
-        """Extract one video.
+    def blocks(
+        self, video: VideoFile, made: Mapping[str, Any], report: Report, threads: int
+    ) -> Iterator[Block]:
+        """Find and link the people of a video; all of it is looked at before the first row."""
+        times: list[tuple[float, float]] = []
 
-        Raises:
-            VideoError: the video cannot be decoded.
-            VidkdError: there are no poses for it, or the cache cannot be written.
-        """
-        path = self.path(video)
-        before = stamp(video.path)
-        provenance = self.provenance(video)
-        rows = finished_rows(path, provenance, overwrite=self.overwrite)
-        if rows is not None:
-            return Extraction(path, rows, True)
-        timed = _Timed(
-            read_frames(
-                video.path,
-                short_side=self.frames.short_side,
-                frame_rate=self.frames.frame_rate,
-            ),
-            report,
-        )
-        width, height = provenance.settings["size"]
+        def timed() -> Iterator[Frame]:
+            for frame in decode(video.path, self.frames, report):
+                times.append((frame.start, frame.end))
+                yield frame
+
+        width, height = made["size"]
         tracker = Tracker(self.pose.tracks)
-        for index, start, people in self._looks(video, timed, (width, height), threads):
+        for index, start, people in self._looks(video, timed(), (width, height), threads):
             tracker.look(index, start, people)
-        check_unchanged(video, before, provenance)
-        _write(path, provenance, Arrangement(tracker, timed.pts, self.pose.tracks), timed.pts)
-        return Extraction(path, len(timed.pts), False)
+        pts = np.array(times, dtype=np.float64).reshape(-1, 2)
+        arranged = Arrangement(tracker, pts, self.pose.tracks)
+        for begin in range(0, len(pts), _BLOCK):
+            end = min(begin + _BLOCK, len(pts))
+            joints, tracks = arranged.rows(begin, end)
+            yield joints, pts[begin:end], {"tracks": tracks}
 
     def _looks(
         self, video: VideoFile, frames: Iterable[Frame], size: tuple[int, int], threads: int
@@ -191,44 +177,6 @@ def detect_every(
         found = detector([frame.image for frame in batch])
         for frame, people in zip(batch, found, strict=True):
             yield frame.index, frame.start, people
-
-
-class _Timed:
-    """Passes frames on, reports each, and keeps their times."""
-
-    def __init__(self, frames: Iterable[Frame], report: Report) -> None:
-        self._frames = frames
-        self._report = report
-        self._pts: list[tuple[float, float]] = []
-
-    @property
-    def pts(self) -> np.ndarray:
-        """(T, 2) start and end second of the frames so far."""
-        return np.array(self._pts, dtype=np.float64).reshape(-1, 2)
-
-    def __iter__(self) -> Iterator[Frame]:
-        for frame in self._frames:
-            self._pts.append((frame.start, frame.end))
-            self._report(1)
-            yield frame
-
-
-def _write(path: Path, provenance: Provenance, arranged: Arrangement, pts: np.ndarray) -> None:
-    remove_leftovers(path)
-    slots = int(provenance.settings["pose"]["tracks"]["max_people"])
-    shape = (slots, len(JOINTS), len(CHANNELS))
-    with CacheWriter(path, provenance, shape, "float32", {"tracks": ((slots,), "int32")}) as writer:
-        for start in range(0, len(pts), _BLOCK):
-            stop = min(start + _BLOCK, len(pts))
-            joints, tracks = arranged.rows(start, stop)
-            writer.append(joints, pts[start:stop], {"tracks": tracks})
-
-
-def with_least_score(pose: PoseSettings) -> PoseSettings:
-    """Return the settings with the least score that the backend stands for."""
-    if pose.min_score is not None:
-        return pose
-    return pose.model_copy(update={"min_score": LEAST_SCORES[pose.backend]})
 
 
 def pose_task(
