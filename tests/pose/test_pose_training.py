@@ -331,7 +331,7 @@ def test_labels_of_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", ".", "--batch-size", "1"), "batch_size"),
+        (("--data", ".", "--batch-size", "1"), "--batch-size 1"),
         (("--data", ".", "--start", "nothing"), "there is no pose detector 'nothing'"),
     ],
 )

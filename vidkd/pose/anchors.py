@@ -36,13 +36,7 @@ class AnchorPoses:
 
 
 def cluster(points: Array, count: int, rng: np.random.Generator, rounds: int = 50) -> Array:
-    """Divide points into clusters by Lloyd's algorithm after k-means++ seeding.
-
-    Args:
-        points: (N, D), N at least ``count``.
-        count: number of clusters.
-        rng: draws the seeds.
-        rounds: at most so many updates.
+    """Divide points (N, D) into clusters by Lloyd's algorithm after k-means++ seeding.
 
     Returns:
         (N,) the cluster of each point; none is empty.

@@ -30,13 +30,7 @@ def augment(
 
     Geometry: scale, shift, stretch by a few percent, rotation by some degrees (of the 3D joints
     too) and mirroring. Colour: gain, gamma, saturation. Damage: occluding blocks, blur, lower
-    resolution, noise, JPEG.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        people: in it.
-        size: height and width of the result.
-        rng: decides everything.
+    resolution, noise, JPEG. Pictures are (H, W, 3) uint8, ``size`` is height and width.
     """
     matrix, angle, mirrored = _geometry(picture.shape[:2], people, size, rng)
     border = cv2.BORDER_REPLICATE if rng.random() < 0.3 else cv2.BORDER_CONSTANT
@@ -57,14 +51,10 @@ def augment(
 def moved(
     person: LabelledPerson, matrix: Array, angle: float, mirrored: bool, size: tuple[int, int]
 ) -> LabelledPerson:
-    """Return a person after the picture was moved.
+    """Return a person after the picture was moved by a matrix (2, 3) of its pixels.
 
-    Args:
-        person: before.
-        matrix: (2, 3) of the pixels, mirroring included.
-        angle: rotation about the line of sight that is in it, in radians.
-        mirrored: whether it mirrors.
-        size: height and width of the new picture, outside of which joints count less.
+    The matrix turns by ``angle`` radians about the line of sight, and mirrors if ``mirrored``.
+    Joints outside the new picture, of height and width ``size``, count less.
     """
     pixels = person.joints_2d @ matrix[:, :2].T + matrix[:, 2]
     points = person.joints_3d

@@ -57,13 +57,8 @@ class PersonPose:
 class PoseDetector:
     """LCR-Net++ as a detector: pictures in, people out.
 
-    Args:
-        network: with anchor poses and weights.
-        name: of the detector, for provenance.
-        weights_sha256: of the weights, for provenance.
-        device: where to run.
-        least_score: people below this probability are not reported.
-        batch_size: pictures of one size per call of the network.
+    Name and hash of the weights are for provenance; people below ``least_score``, which may be set,
+    are not reported. ``batch_size`` is the number of pictures of one size per call of the network.
     """
 
     def __init__(
@@ -229,12 +224,7 @@ def save_network(
 ) -> str:
     """Write a network as safetensors with its settings; return the hash of the weights.
 
-    Args:
-        path: the file.
-        network: with its anchor poses.
-        name: of the detector.
-        about: further keys of the header: training data, validation.
-        half: in float16.
+    ``about`` are further keys of the header: training data, validation. ``half``: in float16.
 
     Raises:
         VidkdError: the file cannot be written.

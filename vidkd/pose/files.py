@@ -4,8 +4,8 @@ docs/pose.md has the formats of ``--poses``: documents whose frames have a ``tim
 lists of COCO results, and the exact poses of ``vidkd synth``; a file for each video, or a document
 for all, whose frames name their videos by ``key``.
 
-A listed frame without people was searched in vain. So were frames between listed ones that lie
-further apart than is usual in the file: programs that list people list no frame without them.
+In a listed frame without people nobody was found, and neither in the frames between listed ones
+that lie further apart than is usual: programs that list people list no frame without them.
 """
 
 from __future__ import annotations
@@ -72,11 +72,7 @@ def find_poses(poses: Path, key: str) -> Path:
 
 
 def read_table(poses: Path, key: str) -> PoseTable:
-    """Read the poses of the video ``key``.
-
-    Args:
-        poses: a folder or a file, see the module.
-        key: the video's key.
+    """Read the poses of the video ``key`` from a folder or a file, see the module.
 
     Raises:
         VidkdError: there are none, or they cannot be read.
@@ -157,12 +153,7 @@ def look_up(
     """Lay the entries of a table on the frames of its video.
 
     A frame has the entry of its number, or the first whose time lies between its start and its end.
-
-    Args:
-        table: the poses.
-        frames: index, start and end second of all frames, in order.
-        video_size: width and height of the video as displayed.
-        size: width and height of the resized frames.
+    ``frames`` are index, start and end second of all frames, in order; sizes are width and height.
 
     Yields:
         Index, start, and people in pixels of the resized frame, for the frames that were searched.

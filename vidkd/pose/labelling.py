@@ -63,7 +63,7 @@ def label_videos(
     """Label frames of videos; write ``labels.json``, the pictures, and a file for each video.
 
     Args:
-        videos: the videos; one that cannot be read fails alone.
+        videos: one that cannot be read fails alone.
         output: the folder to write.
         command: the labeller, see ``vidkd.pose.labeller``.
         frames_per_second: frames to label, by time.

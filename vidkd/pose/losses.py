@@ -68,10 +68,10 @@ def make_targets(
 ) -> Targets:
     """Prepare the people of a picture (height, width) for the losses."""
     found = [person_box(person.joints_2d, person.scores, size) for person in people]
-    own = [p for p, box in zip(people, found, strict=True) if box is not None]
-    boxes = np.array([box[0] for box in found if box is not None], np.float32).reshape(-1, 4)
-    full = np.array([box[1] for box in found if box is not None], bool)
-    rest = [p for p, box in zip(people, found, strict=True) if box is None]
+    own = [p for p, box in zip(people, found, strict=True) if box]
+    rest = [p for p, box in zip(people, found, strict=True) if not box]
+    boxes = np.array([box[0] for box in found if box], np.float32).reshape(-1, 4)
+    full = np.array([box[1] for box in found if box], bool)
     pixels = np.array([p.joints_2d for p in own], np.float32).reshape(-1, JOINTS, 2)
     points = np.array([p.joints_3d for p in own], np.float32).reshape(-1, JOINTS, 3)
     scores = np.array([p.scores for p in own], np.float32).reshape(-1, JOINTS, 1)
@@ -81,22 +81,13 @@ def make_targets(
     taught[np.arange(len(own)), classes] = True
     known_2d = ~np.isnan(pixels).any(axis=-1, keepdims=True)
     known_3d = ~np.isnan(points).any(axis=-1, keepdims=True)
-    weights = np.concatenate(
-        [
-            np.repeat(scores * known_2d, 2, axis=-1),
-            np.repeat(np.maximum(scores, 0.3) * known_3d, 3, axis=-1),
-        ],
-        axis=-1,
+    both = scores * known_2d, np.maximum(scores, 0.3) * known_3d
+    weights = np.concatenate([np.repeat(both[0], 2, -1), np.repeat(both[1], 3, -1)], axis=-1)
+    values = (
+        *(boxes, classes.astype(np.int64) + 1, taught, np.nan_to_num(pixels)),
+        *(np.nan_to_num(points), weights.astype(np.float32), _extents(rest, size)),
     )
-    return Targets(
-        torch.from_numpy(boxes),
-        torch.from_numpy(classes.astype(np.int64) + 1),
-        torch.from_numpy(taught),
-        torch.from_numpy(np.nan_to_num(pixels)),
-        torch.from_numpy(np.nan_to_num(points)),
-        torch.from_numpy(weights.astype(np.float32)),
-        torch.from_numpy(_extents(rest, size)),
-    )
+    return Targets(*map(torch.from_numpy, values))
 
 
 def _extents(people: Sequence[LabelledPerson], size: tuple[int, int]) -> np.ndarray:
@@ -117,12 +108,7 @@ def _extents(people: Sequence[LabelledPerson], size: tuple[int, int]) -> np.ndar
 def sample_regions(
     proposals: Tensor, targets: Targets, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Choose the regions of one picture to learn from.
-
-    Args:
-        proposals: (R, 4) of the region proposal network.
-        targets: of the picture.
-        generator: draws.
+    """Draw the regions of one picture to learn from, of proposals (R, 4).
 
     Returns:
         boxes (S, 4), and (S,) the person each is of, -1 for the background.
@@ -157,12 +143,8 @@ def losses(
 ) -> dict[str, Tensor]:
     """Return the four losses of a batch: ``objectness``, ``box``, ``anchor`` and ``pose``.
 
-    Args:
-        network: in training mode.
-        images: (N, 3, H, W) RGB in [0, 255].
-        targets: of each picture.
-        generator: draws regions.
-        dtype: convolutions are computed in; losses are in float32.
+    ``network`` is in training mode, ``images`` (N, 3, H, W) are RGB in [0, 255]; ``generator``
+    draws regions. Convolutions are computed in ``dtype``, losses in float32.
     """
     device = images.device
     mixed = dtype is not torch.float32
@@ -198,13 +180,8 @@ def region_losses(
     """Return the cross-entropy over anchor poses, and the smooth L1 loss of the joints.
 
     The second is the mean over the joints of all people in the chosen regions, 2D and 3D added.
-
-    Args:
-        network: whose anchor poses are meant.
-        logits: (S, K + 1) of all regions.
-        raw: (S, K, 13, 5).
-        chosen: of each picture, from :func:`sample_regions`.
-        targets: of each picture.
+    ``logits`` (S, K + 1) and ``raw`` (S, K, 13, 5) are of the regions that :func:`sample_regions`
+    has chosen in each picture.
     """
     device = logits.device
     person = torch.cat([rows for _, rows in chosen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -63,13 +63,10 @@ class PoseData:
     def load(
         cls, data: Sequence[Path], validation: Sequence[Path], short_side: int, most: int
     ) -> PoseData:
-        """Read labels and pictures into memory.
+        """Read labels and pictures of sources into memory.
 
-        Args:
-            data: sources to train on.
-            validation: sources to validate on; without any, every tenth video or picture.
-            short_side: of what the network sees.
-            most: pictures to validate on, spread evenly.
+        Without ``validation``, every tenth video or picture of ``data`` is held out; at most
+        ``most`` pictures, spread evenly, are validated on. ``short_side`` is the network's.
 
         Raises:
             AnnotationError: a source has no labels, broken ones, or none of people.
@@ -114,8 +111,7 @@ class PoseData:
         Raises:
             VidkdError: there are too few of them.
         """
-        whole: list[tuple[Array, Array]] = []
-        upper: list[tuple[Array, Array]] = []
+        parts: tuple[list[tuple[Array, Array]], ...] = ([], [])
         people = [
             (person, picture)
             for source in self.sources
@@ -129,38 +125,31 @@ class PoseData:
             own = picture.size
             mirror = np.array([[-1.0, 0, own[1] - 1], [0, 1, 0]])
             for item in (person, moved(person, mirror, 0.0, True, own)):
-                box = person_box(item.joints_2d, item.scores, own)
-                if box is not None and box[1]:
-                    whole.append((_relative(item, box[0]), item.joints_3d))
-                part = upper_box(item.joints_2d, item.scores, own)
-                if part is not None:
-                    upper.append((_relative(item, part), item.joints_3d))
-        return make_anchors(_stack(whole), _stack(upper), counts, seed)
+                found = person_box(item.joints_2d, item.scores, own)
+                boxes = (
+                    found[0] if found is not None and found[1] else None,
+                    upper_box(item.joints_2d, item.scores, own),
+                )
+                for part, box in zip(parts, boxes, strict=True):
+                    if box is not None:
+                        relative = (item.joints_2d - box[:2]) / (box[2:] - box[:2])
+                        part.append((relative, item.joints_3d))
+        full, upper = map(_stack, parts)
+        return make_anchors(full, upper, counts, seed)
 
 
+@dataclass(frozen=True)
 class Batches:
-    """Draws varied batches; the same for a seed and an epoch, whatever the number of threads.
+    """Draws varied batches; the same for a seed and an epoch, whatever the number of threads."""
 
-    Args:
-        data: to draw from.
-        anchors: of the network.
-        size: height and width of the pictures.
-        batch_size: of each batch.
-        seed: of everything.
-        workers: threads that prepare pictures.
-    """
-
-    def __init__(
-        self,
-        data: PoseData,
-        anchors: AnchorPoses,
-        size: tuple[int, int],
-        batch_size: int,
-        seed: int,
-        workers: int,
-    ) -> None:
-        self.data, self.anchors, self.size = data, anchors, size
-        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+    data: PoseData
+    anchors: AnchorPoses
+    size: tuple[int, int]
+    """Height and width of the pictures."""
+    batch_size: int
+    seed: int
+    workers: int
+    """Threads that prepare pictures."""
 
     def epoch(self, number: int, steps: int) -> Iterator[tuple[Tensor, list[Targets]]]:
         """Yield pictures (B, 3, H, W) float32 in [0, 255] and their targets, ``steps`` times."""
@@ -189,10 +178,8 @@ class Batches:
                 ready = [item.result() for item in waiting[: self.batch_size]]
                 del waiting[: self.batch_size]
                 images = np.stack([image for image, _ in ready])
-                yield (
-                    torch.from_numpy(images).permute(0, 3, 1, 2).float(),
-                    [target for _, target in ready],
-                )
+                tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+                yield tensor, [target for _, target in ready]
 
     def _varied(
         self, source: int, size: tuple[int, int], rng: np.random.Generator
@@ -222,19 +209,15 @@ def _compressed(frame: LabelledFrame, image: Array, side: int) -> LabelledPictur
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
         matrix = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2]])
         people = tuple(
-            LabelledPerson(
-                (person.joints_2d @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32),
-                person.scores,
-                person.joints_3d,
+            replace(
+                person,
+                joints_2d=(person.joints_2d @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32),
+                box=None,
             )
             for person in people
         )
     _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return LabelledPicture(data.tobytes(), people, (image.shape[0], image.shape[1]))
-
-
-def _relative(person: LabelledPerson, box: Array) -> Array:
-    return np.asarray((person.joints_2d - box[:2]) / (box[2:] - box[:2]))
 
 
 def _stack(pairs: list[tuple[Array, Array]]) -> tuple[Array, Array]:

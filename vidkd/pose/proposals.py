@@ -1,6 +1,6 @@
 """Pose proposal integration: from many proposals to one pose for each person.
 
-Rogez, Weinzaepfel and Schmid 2019, with the constants of METHOD section 4.
+Rogez, Weinzaepfel and Schmid, "LCR-Net++", TPAMI 2019, with the constants of their release.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def render_poses(
     with VideoWriter(path, *overlay.size, rate, quality=21, threads=0) as writer:
         frame = first
         while True:
-            # The row whose frame is displayed then, with a hair for rounded times.
+            # The row whose frame is displayed then; times may be rounded down.
             row = int(np.searchsorted(poses.pts[:, 0], frame.start + 1e-6, side="right")) - 1
             row = max(row, 0)
             writer.write(overlay.draw(frame.image, poses.data[row], poses.tracks[row]))

@@ -20,8 +20,7 @@ from vidkd.skeletons import JOINTS
 Array = np.ndarray
 
 SAME_POSTURE = 0.5
-"""Metres of mean 3D joint distance at which two postures speak as much against one person as
-boxes that do not overlap."""
+"""Metres of mean 3D joint distance that cost as much as boxes that do not overlap."""
 LEAST_OVERLAP = 0.1
 """Intersection over union below which two boxes are never one person's."""
 SPEED = 3.0
@@ -105,7 +104,7 @@ class Tracker:
         step = time - self._last_time if self.last_look >= 0 else 0.0
         self.longest_step = max(self.longest_step, step)
         self.last_look, self._last_time = frame, time
-        # A hair, because times are rounded: a gap of just max_gap is within it.
+        # Times are rounded: a gap of exactly max_gap must count as within it.
         longest = max(self._settings.max_gap, step) + 1e-6
         self._alive = [track for track in self._alive if time - track.times[-1] <= longest]
         costs = np.array([[track.cost(time, item) for item in people] for track in self._alive])
