@@ -18,14 +18,15 @@ from brightness import CLASSES, BrightnessEncoder, write_student, write_video
 from unplugging import remux
 
 import vidkd
+from vidkd.cache import CacheFile
 from vidkd.detection.detector import Detector, detect
 from vidkd.errors import UsageError, VideoError, WeightsError
+from vidkd.features import FeatureSettings, feature_task
 from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
 from vidkd.networks.zoo import weights_path
 from vidkd.recipe import SnippetSettings
-from vidkd.streams import RGB
-from vidkd.streams.encode import encode, snippet_batches
-from vidkd.video import read_frames, snippet_pts
+from vidkd.streams import STREAMS
+from vidkd.video import VideoFile, snippet_pts
 
 _listeners = []
 
@@ -100,15 +101,17 @@ class TestHead:
 
 
 class TestStudent:
-    def test_scores_are_those_of_the_filter_on_extracted_features(self, video, tmp_path):
-        path = write_student(tmp_path / "weights.safetensors")
+    @pytest.mark.parametrize("modality", ["rgb", "rgb-difference"])
+    def test_scores_are_those_of_the_filter_on_extracted_features(self, video, tmp_path, modality):
+        path = write_student(tmp_path / "weights.safetensors", modality=modality)
         result = detect(video, tmp_path, "cpu", encoder=BrightnessEncoder(), batch_size=5)
         module, header = load_temporal_filter(path)
-        frames = read_frames(video, short_side=48)
-        encoder = BrightnessEncoder()
-        batches = snippet_batches(frames, header.snippet, 40, 1000)
-        blocks = list(encode(batches, encoder, RGB.prepare(encoder.card, encoder.device, {})))
-        features, pts = (np.concatenate(part) for part in zip(*blocks, strict=True))
+        settings = FeatureSettings(
+            STREAMS[modality], "brightness", header.frames, header.snippet, 40, dtype="float32"
+        )
+        task = feature_task(tmp_path, settings, load=lambda name, device: BrightnessEncoder())
+        with CacheFile(task(VideoFile(Path(video), "video")).path) as file:
+            features, pts = file.rows(), file.pts
         with torch.inference_mode():
             mask = torch.ones(1, len(features), dtype=torch.bool)
             expected = torch.sigmoid(module(torch.from_numpy(features)[None], mask).logits[0])

@@ -98,7 +98,8 @@ def extract_features(
         typer.Option(
             metavar="STREAM",
             help="What the encoder sees: rgb, flow (needs extract-flow first, or --no-flow-cache), "
-            "pose (needs extract-pose), or a stream of another package.",
+            "pose (needs extract-pose), rgb-difference, or a stream of another "
+            "package.",
             autocompletion=_streams,
         ),
     ],

@@ -18,7 +18,6 @@ from vidkd.errors import VideoError
 from vidkd.evaluation import Detection
 from vidkd.networks import Encoder
 from vidkd.recipe import Precision, SegmentSettings, SnippetSettings
-from vidkd.streams import RGB
 from vidkd.streams.encode import BatchEncoder, snippet_batches
 from vidkd.video import OpenVideo, VideoInfo, open_video, read_frames
 from vidkd.workers import read_ahead
@@ -103,7 +102,7 @@ class Detector:
     ) -> None:
         self.scorer, self._encoder = load_scorer(model, device, encoder, precision)
         encoder = self._encoder
-        prepare = RGB.prepare(encoder.card, encoder.device, {})
+        prepare = self.scorer.stream.prepare(encoder.card, encoder.device, {})
         self._encode = BatchEncoder(self.scorer.output(encoder), encoder.device, prepare)
 
     def __call__(
@@ -138,6 +137,7 @@ class Detector:
         images = read_frames(video, short_side=frames.short_side, frame_rate=frames.frame_rate)
         rate = frames.frame_rate or float(info.frame_rate)
         rows, times, done = [], [], 0.0
+        images = self.scorer.stream.rows(images)
         batches = snippet_batches(images, snippet, sampling.crop, size)
         for batch, pts in read_ahead((self._encode.send(stored), pts) for stored, pts in batches):
             rows.append(self._encode(batch))

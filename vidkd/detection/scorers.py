@@ -28,6 +28,7 @@ from vidkd.recipe import (
     SnippetSettings,
     model_cards,
 )
+from vidkd.streams import RGB, STREAMS, Stream
 
 STUDENT_THRESHOLD = 0.5
 HEAD_THRESHOLD = 0.5
@@ -56,6 +57,7 @@ class Scorer(Protocol):
 
     Attributes:
         name: the student's path, or the encoder's name.
+        stream: what the encoder sees of the video.
         classes: K names.
         threshold: the score that a segment has to reach unless the user says otherwise.
         score_name: what the scores are.
@@ -63,6 +65,7 @@ class Scorer(Protocol):
     """
 
     name: str
+    stream: Stream
     classes: tuple[str, ...]
     threshold: float
     score_name: str
@@ -98,6 +101,7 @@ class StudentScorer:
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self._filter, self.header = load_temporal_filter(path, device)
         self._device = device
+        self.stream = STREAMS[self.header.modality]
         self.name = str(path)
         self.classes = self.header.classes
         self.settings = self.header.segments
@@ -130,7 +134,7 @@ class StudentScorer:
         Raises:
             UsageError: with what they take.
         """
-        if self.header.modality != "rgb":
+        if not self.stream.from_rgb:
             raise UsageError(
                 f"was trained on {self.header.modality}, but detection sees nothing but RGB",
                 path=self.name,
@@ -197,6 +201,7 @@ class ClassifierScorer:
         UsageError: the encoder has no classes.
     """
 
+    stream: Stream = RGB
     threshold = HEAD_THRESHOLD
     score_name = "Kinetics-400 softmax"
     settings = SegmentSettings(minimum_seconds=HEAD_MINIMUM_SECONDS)

@@ -5,12 +5,15 @@ from vidkd.streams.base import FeatureSettings, Stream, VideoJob
 from vidkd.streams.flow import Flow
 from vidkd.streams.pose import Pose
 from vidkd.streams.rgb import Rgb
+from vidkd.streams.rgb_difference import RgbDifference
 
 RGB = Rgb()
 """The stream of students, the only one that a video is sure to have at run time."""
 
 STREAMS: Table[Stream] = Table(
-    "vidkd.streams", "stream", {stream.name: stream for stream in (RGB, Flow(), Pose())}
+    "vidkd.streams",
+    "stream",
+    {stream.name: stream for stream in (RGB, Flow(), Pose(), RgbDifference())},
 )
 """Every stream by its name, which is what ``--modality`` takes."""
 
