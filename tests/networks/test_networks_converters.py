@@ -16,6 +16,7 @@ from vidkd.networks.converters import (
     from_pytorch,
     inflate_input,
     read_array_pickle,
+    read_pytorch,
 )
 from vidkd.networks.i3d import I3D
 
@@ -98,16 +99,16 @@ def test_pytorch_port(network, tmp_path, zipped):
     path = tmp_path / "rgb_imagenet.pt"
     # The well-known files are older than PyTorch's zip format.
     torch.save(pytorch_state(network), path, _use_new_zipfile_serialization=zipped)
-    assert_same(from_pytorch(path, 3), network)
+    assert_same(from_pytorch(read_pytorch(path), path, 3), network)
 
 
 def test_pytorch_flow_port(tmp_path):
     network = I3D(in_channels=2)
     path = tmp_path / "flow_imagenet.pt"
     torch.save(pytorch_state(network), path)
-    assert_same(from_pytorch(path, 2), network)
+    assert_same(from_pytorch(read_pytorch(path), path, 2), network)
     with pytest.raises(WeightsError, match="shape"):
-        from_pytorch(path, 3)
+        from_pytorch(read_pytorch(path), path, 3)
 
 
 def test_missing_unknown_and_not_finite_tensors(network, tmp_path):
@@ -119,11 +120,11 @@ def test_missing_unknown_and_not_finite_tensors(network, tmp_path):
     ):
         torch.save({**state, **change}, path)
         with pytest.raises(WeightsError, match=message):
-            from_pytorch(path, 3)
+            from_pytorch(read_pytorch(path), path, 3)
     del state["Mixed_4c.b1b.conv3d.weight"]
     torch.save(state, path)
     with pytest.raises(WeightsError, match="Mixed_4c"):
-        from_pytorch(path, 3)
+        from_pytorch(read_pytorch(path), path, 3)
 
 
 class Payload:
@@ -143,7 +144,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, protocol):
     path = tmp_path / "evil.pt"
     torch.save({"x": Payload(str(marker))}, path)
     with pytest.raises(WeightsError, match=r"evil\.pt"):
-        from_pytorch(path, 3)
+        from_pytorch(read_pytorch(path), path, 3)
     assert not marker.exists()
 
 

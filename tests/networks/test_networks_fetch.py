@@ -59,7 +59,7 @@ def card(files, tmp_path, monkeypatch) -> ModelCard:
                     archive_sha256=digest(files["archive"]),
                     sha256=digest(files["pickle"]),
                 ),
-                WeightsSource(kind="url", layout="i3d-pytorch", url=files["torch"].as_uri()),
+                WeightsSource(kind="url", layout="pytorch", url=files["torch"].as_uri()),
             ),
             "reference": None,
         }
@@ -130,8 +130,8 @@ def test_without_pip_or_network_the_error_says_what_to_do(card, monkeypatch):
 def test_from_a_url(card, network):
     path = fetch(card, kind="url")
     assert load_weights(path)[1]["weights_sha256"] == state_sha256(stored(network))
-    source = WeightsSource(kind="url", layout="i3d-pytorch", url="file:///does/not/exist.pt")
-    with pytest.raises(WeightsError, match="cannot be had"):
+    source = WeightsSource(kind="url", layout="pytorch", url="file:///does/not/exist.pt")
+    with pytest.raises(WeightsError, match="could not be fetched"):
         fetch(card.model_copy(update={"weights": (source,)}))
     with pytest.raises(UsageError, match="no source"):
         fetch(card, kind="cross-modality")

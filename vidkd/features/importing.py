@@ -28,7 +28,8 @@ from vidkd.features.jobs import JobResult
 from vidkd.features.tasks import finished_rows
 from vidkd.files import sha256
 from vidkd.keys import KeyIndex
-from vidkd.recipe import Modality, SnippetSettings, describe, model_cards
+from vidkd.networks.zoo import zoo_card
+from vidkd.recipe import Modality, SnippetSettings, describe
 from vidkd.streams import STREAMS
 from vidkd.streams.base import FeatureType
 
@@ -62,7 +63,7 @@ class ImportSettings:
 
     def __post_init__(self) -> None:
         _ = self.folder  # refuses a modality that does not exist
-        if self.encoder in model_cards():
+        if zoo_card(self.encoder) is not None:
             raise UsageError(
                 f"{self.encoder} is a network of vidkd, and nothing proves that it made these"
                 " features",

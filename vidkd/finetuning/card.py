@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
-from vidkd.files import write_text
 from vidkd.finetuning.data import SnippetData
 from vidkd.finetuning.pose_data import PoseData
-from vidkd.networks import save_weights
+from vidkd.networks import zoo
 from vidkd.networks.agcn_weights import NETWORK
-from vidkd.networks.weights import state_sha256
 from vidkd.recipe import ModelCard
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
 
@@ -74,20 +71,7 @@ def save_encoder(
         for name, value in network.state_dict().items()
         if not name.endswith("batches_tracked")
     }
-    digest = state_sha256(state)
-    fields = card.model_dump(mode="json")
-    header = {
-        "format": 1,
-        "network": card.network,
-        "card": card.name,
-        "modality": card.modality,
-        "in_channels": card.in_channels,
-        "classes": list(classes),
-        "model_card": fields,
-        "training_data": training_data,
-        "weights_sha256": digest,
-    }
-    save_weights(path, state, header)
-    text = yaml.safe_dump({**fields, "weights_sha256": digest}, sort_keys=False)
-    write_text(path.with_name("card.yaml"), text)
-    return digest
+    beside = path.with_name("card.yaml")
+    return zoo.save_encoder(
+        path, state, card, beside, classes=list(classes), training_data=training_data
+    )

@@ -18,8 +18,7 @@ from vidkd.evaluation.average_precision import non_interpolated
 from vidkd.finetuning.card import save_encoder
 from vidkd.finetuning.kinds import Batches, EncoderInTraining, FrameEncoder, PoseEncoder, divided
 from vidkd.finetuning.snippets import BalancedSampler, validation_clips
-from vidkd.networks.zoo import TRAINED_ENCODER
-from vidkd.recipe import model_cards
+from vidkd.networks.zoo import TRAINED_ENCODER, zoo_card
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
 from vidkd.training.loop import Training, train_in
 from vidkd.training.optimisation import go_on, half_cosine, working_type
@@ -71,7 +70,7 @@ def train_encoder(job: FinetuneJob | PoseEncoderJob) -> FinetuneResult:
         WeightsError: the weights to start from are missing or damaged.
         VidkdError: the training diverged, or the run folder cannot be written.
     """
-    if job.card_name in model_cards():
+    if zoo_card(job.card_name) is not None:
         raise UsageError(
             f"{job.card_name} is a model that comes with vidkd", remedy="give another --name"
         )

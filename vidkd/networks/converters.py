@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +159,11 @@ def from_flax_pickle(data: bytes, path: str | Path, in_channels: int) -> dict[st
     return _checked(state, arrays, path, in_channels)
 
 
-def from_pytorch(path: str | Path, in_channels: int) -> dict[str, Tensor]:
-    """Convert ``rgb_imagenet.pt`` or ``flow_imagenet.pt`` of the PyTorch port (``i3d-pytorch``).
+def read_pytorch(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a PyTorch file, or of the ``model_state`` of a checkpoint.
 
     Raises:
-        WeightsError: the file is damaged, holds anything but tensors, or is not this network.
+        WeightsError: the file is damaged, or holds anything but tensors.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -174,13 +175,26 @@ def from_pytorch(path: str | Path, in_channels: int) -> dict[str, Tensor]:
             path=path,
             remedy="download it again; files that could run code are refused",
         ) from error
+    if isinstance(loaded, dict):
+        loaded = loaded.get("model_state", loaded)
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise WeightsError(
             "holds something else than a dictionary of tensors",
             path=path,
             remedy="give the state dictionary of the network",
         )
-    tensors = {n: v for n, v in loaded.items() if not n.endswith("num_batches_tracked")}
+    return loaded
+
+
+def from_pytorch(
+    tensors: Mapping[str, Tensor], path: str | Path, in_channels: int
+) -> dict[str, Tensor]:
+    """Convert the tensors of ``rgb_imagenet.pt`` or ``flow_imagenet.pt`` of the PyTorch port.
+
+    Raises:
+        WeightsError: they are not of this network.
+    """
+    tensors = {n: v for n, v in tensors.items() if not n.endswith("num_batches_tracked")}
     state: dict[str, Tensor] = {}
     try:
         for ours, (_, theirs) in _units().items():

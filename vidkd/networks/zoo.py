@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from vidkd.errors import UsageError, WeightsError
 from vidkd.extensions import Table
-from vidkd.files import resources
+from vidkd.files import resources, write_text
 from vidkd.networks.device import select_device
-from vidkd.networks.encoders import EncoderFamily, EncoderNetwork, inception_i3d
+from vidkd.networks.encoders import (
+    EncoderFamily,
+    EncoderNetwork,
+    inception_i3d,
+    pytorchvideo,
+    torchvision,
+    transformers_hub,
+)
 from vidkd.networks.i3d_inference import keep_freed_memory
-from vidkd.networks.weights import load_weights, state_sha256
+from vidkd.networks.weights import load_weights, save_weights, state_sha256
 from vidkd.recipe import ModelCard, Precision, model_cards
 
 ENCODERS: Table[EncoderFamily] = Table(
-    "vidkd.encoders", "encoder network", {"i3d": inception_i3d.FAMILY}
+    "vidkd.encoders",
+    "encoder network",
+    {
+        "i3d": inception_i3d.FAMILY,
+        "pytorchvideo": pytorchvideo.FAMILY,
+        "torchvision": torchvision.FAMILY,
+        "transformers": transformers_hub.FAMILY,
+    },
 )
 """Who builds the networks of cards, by their field ``network``."""
 
 DEFAULT_ENCODER = "i3d-rgb-kinetics400"
 TRAINED_ENCODER = "encoder.safetensors"
 """The file of a fine-tuned encoder in its run folder."""
+
+
+def card_names() -> list[str]:
+    """Return the names of the cards that travel with vidkd and with installed packages."""
+    return [*model_cards(), *(name for family in ENCODERS.values() for name in family.names)]
+
+
+def zoo_card(name: str) -> ModelCard | None:
+    """Return the card called ``name`` that travels with vidkd or an installed package, or None."""
+    if (card := model_cards().get(name)) is not None:
+        return card
+    # In their order, so that other packages are imported only for what vidkd does not know.
+    return next((f.card(name) for f in ENCODERS.values() if name in f.names), None)
 
 
 def models_folder() -> Path:
@@ -50,7 +79,7 @@ def trained_file(name: str) -> Path | None:
     ``name`` is a run folder of ``vidkd train-encoder``, a file, or the name that a file has in
     the models folder. The cards of the zoo come first.
     """
-    if name in model_cards():
+    if zoo_card(name) is not None:
         return None
     path = Path(name)
     candidates = [path / TRAINED_ENCODER, path]
@@ -68,13 +97,13 @@ def find_card(name: str) -> ModelCard:
     """
     if (path := trained_file(name)) is not None:
         return trained_card(path, load_weights(path)[1])
-    cards = model_cards()
-    if name not in cards:
+    card = zoo_card(name)
+    if card is None:
         raise UsageError(
             f"there is no model {name!r}",
-            remedy=f"give one of {', '.join(cards)}, or a run folder of `vidkd train-encoder`",
+            remedy="give a name of `vidkd models list`, or a run folder of `vidkd train-encoder`",
         )
-    return cards[name]
+    return card
 
 
 def trained_card(path: Path, header: dict[str, Any]) -> ModelCard:
@@ -142,7 +171,7 @@ class Encoder(nn.Module):
         self.weights_sha256 = weights_sha256 or state_sha256(
             {n: v for n, v in network.state_dict().items() if not n.endswith("batches_tracked")}
         )
-        self.classes = class_names(card) if classes is None else classes
+        self.classes = (class_names(card) if classes is None else classes) or None
         self.device = device
         self.replaces = replaces
         self.batch_size = 2 if device.type == "cpu" else 32
@@ -259,6 +288,45 @@ def _read(name: str) -> _Stored:
         )
     classes = tuple(map(str, header.get("classes") or ())) if trained else None
     return _Stored(card, state, path, digest, classes)
+
+
+def save_encoder(
+    path: Path,
+    state: Mapping[str, Tensor],
+    card: ModelCard,
+    card_file: Path | None = None,
+    **about: Any,
+) -> str:
+    """Write the weights of an encoder with what `load_encoder` needs to know.
+
+    Args:
+        path: the file.
+        state: what the family of the card builds its network of.
+        card: its card.
+        card_file: where a card that does not travel with vidkd is written for people to read;
+            it is then in the header too.
+        about: more for the header.
+
+    Returns:
+        the hash of the weights, as the provenance of features will have it.
+    """
+    digest = state_sha256(state)
+    fields = card.model_dump(mode="json")
+    header = {
+        "format": 1,
+        "network": card.network,
+        "card": card.name,
+        "modality": card.modality,
+        "in_channels": card.in_channels,
+        **({} if card_file is None else {"model_card": fields}),
+        **about,
+        "weights_sha256": digest,
+    }
+    save_weights(path, state, header)
+    if card_file is not None:
+        text = yaml.safe_dump({**fields, "weights_sha256": digest}, sort_keys=False)
+        write_text(card_file, text)
+    return digest
 
 
 def quantised_name(name: str) -> str:

