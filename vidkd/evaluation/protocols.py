@@ -94,18 +94,6 @@ class Protocol:
 _FRAME_AP = "non-interpolated AP over all frames of all videos"
 
 
-def _anet(events: ClassEvents, tiou: float) -> float:
-    return interpolated(events.greedy(tiou), events.positives)
-
-
-def _pku_official(events: ClassEvents, tiou: float) -> float:
-    return pku_mmd(events.partners(tiou), events.positives)
-
-
-def _pku_voc(events: ClassEvents, tiou: float) -> float:
-    return interpolated(first_matches(events.partners(tiou)), events.positives)
-
-
 def _thumos(
     events: ClassEvents, tiou: float, ap: Callable[[np.ndarray, int], float], toolkit: bool = False
 ) -> float:
@@ -113,13 +101,25 @@ def _thumos(
     return ap(hits[hits | ~events.excused()], events.positives)
 
 
-_PKU_MEASURES: tuple[tuple[str, str, EventAp], ...] = (
-    (
-        "",
-        "AP of the PKU-MMD script, which does not recompute precision at unmatched proposals",
-        _pku_official,
+_PKU_MMD = Protocol(
+    "event",
+    "PKU-MMD event mAP, as its script and as VOC",
+    tiou=(0.1, 0.3, 0.5),
+    measures=(
+        (
+            "",
+            "AP of the PKU-MMD script, which does not recompute precision at unmatched proposals",
+            lambda events, tiou: pku_mmd(events.partners(tiou), events.positives),
+        ),
+        (
+            "voc",
+            "interpolated AP (PASCAL VOC) on the same matches",
+            lambda events, tiou: interpolated(
+                first_matches(events.partners(tiou)), events.positives
+            ),
+        ),
     ),
-    ("voc", "interpolated AP (PASCAL VOC) on the same matches", _pku_voc),
+    expected_classes=51,
 )
 
 _OWN: dict[str, Protocol] = {
@@ -142,21 +142,12 @@ _OWN: dict[str, Protocol] = {
     "tsu-frame": Protocol(
         "frame", "Toyota Smarthome Untrimmed, frame mAP", _FRAME_AP, expected_classes=51
     ),
-    "tsu-event": Protocol(
-        "event",
-        "Toyota Smarthome Untrimmed, event mAP (the AP of PKU-MMD)",
-        tiou=(0.1, 0.3, 0.5),
-        measures=_PKU_MEASURES,
-        expected_classes=51,
+    "tsu-event": replace(
+        _PKU_MMD,
+        summary="Toyota Smarthome Untrimmed, event mAP (the AP of PKU-MMD)",
         note="the script of TSU divides by all 51 classes: compare its mAP with map_all_classes",
     ),
-    "pku-mmd": Protocol(
-        "event",
-        "PKU-MMD event mAP, as its script and as VOC",
-        tiou=(0.1, 0.3, 0.5),
-        measures=_PKU_MEASURES,
-        expected_classes=51,
-    ),
+    "pku-mmd": _PKU_MMD,
     "thumos14": Protocol(
         "event",
         "THUMOS14 event mAP: strict tIoU, ambiguous segments ignored",
@@ -186,7 +177,13 @@ _OWN: dict[str, Protocol] = {
         "event",
         "ActivityNet event mAP, on any data set",
         tiou=(0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
-        measures=(("", "interpolated AP, detections matched by score", _anet),),
+        measures=(
+            (
+                "",
+                "interpolated AP, detections matched by score",
+                lambda events, tiou: interpolated(events.greedy(tiou), events.positives),
+            ),
+        ),
     ),
 }
 
@@ -244,11 +241,10 @@ def evaluate(
                 f"{protocol} needs detections, not dense scores",
                 remedy="give ActivityNet-style results, or a frame protocol",
             )
-        measures, evaluated_on = _frame_measures(
-            predictions, annotations, chosen, frame_rate, notes
-        )
-        missing = [name for name in annotations.videos if not has_scores(predictions, name)]
-        _name_unknown(predictions.videos, annotations, notes)
+        found = _frame_measures(predictions, annotations, chosen, frame_rate, notes)
+        measures, evaluated_on = found
+        predicted = {name for name in predictions.videos if has_scores(predictions, name)}
+        extra = [name for name in predictions.videos if name not in annotations.videos]
     else:
         if chosen.kind == "frame":
             raise UsageError(
@@ -256,9 +252,11 @@ def evaluate(
                 remedy="give an HDF5 file of scores, or an event protocol",
             )
         measures = _event_measures(predictions, annotations, chosen, thresholds, ambiguous)
-        evaluated_on = "the segments of the ground truth"
-        missing = [name for name in annotations.videos if name not in predictions]
-        _name_unknown(predictions, annotations, notes)
+        evaluated_on, predicted = "the segments of the ground truth", set(predictions)
+        extra = [name for name in predictions if name not in annotations.videos]
+    if extra:
+        count = "1 video" if len(extra) == 1 else f"{len(extra)} videos"
+        notes.append(f"ignored the predictions for {count} not evaluated: {_listed(extra)}")
     return EvaluationResult(
         protocol=protocol,
         subset=subset or "",
@@ -268,7 +266,7 @@ def evaluate(
         classes=len(annotations.classes),
         segments=sum(len(video.segments) for video in annotations.videos.values()),
         ground_truth_sha256=content,
-        missing=tuple(missing),
+        missing=tuple(name for name in annotations.videos if name not in predicted),
         notes=tuple(notes),
     )
 
@@ -338,20 +336,6 @@ def _known_classes(names: Sequence[str] | set[str], annotations: Annotations) ->
         )
 
 
-def _name_unknown(
-    predicted: Mapping[str, object], annotations: Annotations, notes: list[str]
-) -> None:
-    extra = [name for name in predicted if name not in annotations.videos]
-    if extra:
-        notes.append(
-            f"ignored the predictions for {_count(extra, 'video')} not evaluated: {_listed(extra)}"
-        )
-
-
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
-
-
-def _count(names: Sequence[str], what: str) -> str:
-    return f"1 {what}" if len(names) == 1 else f"{len(names)} {what}s"

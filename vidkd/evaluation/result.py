@@ -63,31 +63,26 @@ class EvaluationResult:
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain types; NaN where a class has no ground truth."""
         data: dict[str, Any] = {"protocol": self.protocol, "subset": self.subset}
-        for measure in self.measures:
-            end = f"_{measure.suffix}" if measure.suffix else ""
+        named = [(f"_{item.suffix}" if item.suffix else "", item) for item in self.measures]
+        for end, measure in named:
             present = mean_over_classes(measure.per_class, present_only=True)
-            every = mean_over_classes(measure.per_class, present_only=False)
-            data[f"map{end}"] = present
-            data[f"map{end}_present_classes"] = present
-            data[f"map{end}_all_classes"] = every
+            data[f"map{end}"] = data[f"map{end}_present_classes"] = present
+            data[f"map{end}_all_classes"] = mean_over_classes(measure.per_class, present_only=False)
             if isinstance(present, dict):
                 data[f"map{end}_average"] = _mean(list(present.values()))
-        for measure in self.measures:
-            end = f"_{measure.suffix}" if measure.suffix else ""
-            data[f"per_class{end}"] = measure.per_class
-        data["definitions"] = {
-            f"map_{measure.suffix}" if measure.suffix else "map": measure.description
-            for measure in self.measures
+        return {
+            **data,
+            **{f"per_class{end}": measure.per_class for end, measure in named},
+            "definitions": {f"map{end}": measure.description for end, measure in named},
+            "evaluated_on": self.evaluated_on,
+            "videos": self.videos,
+            "classes": self.classes,
+            "classes_present": sum(not absent(ap) for ap in self.measures[0].per_class.values()),
+            "segments": self.segments,
+            "ground_truth_sha256": self.ground_truth_sha256,
+            "missing": list(self.missing),
+            "notes": list(self.notes),
         }
-        data["evaluated_on"] = self.evaluated_on
-        data["videos"] = self.videos
-        data["classes"] = self.classes
-        data["classes_present"] = sum(not absent(ap) for ap in self.measures[0].per_class.values())
-        data["segments"] = self.segments
-        data["ground_truth_sha256"] = self.ground_truth_sha256
-        data["missing"] = list(self.missing)
-        data["notes"] = list(self.notes)
-        return data
 
     def columns(self) -> list[str]:
         """Return the heads of ``rows``: class, and AP, or AP at each tIoU and their average."""

@@ -1,6 +1,6 @@
 """Pose proposal integration: from many proposals to one pose for each person.
 
-Rogez, Weinzaepfel and Schmid, "LCR-Net++", TPAMI 2019, with the constants of their release.
+Rogez, Weinzaepfel and Schmid, "LCR-Net++", TPAMI 2019, with its constants.
 """
 
 from __future__ import annotations
