@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +99,8 @@ def frame_grid(
     known = [rate for rate in rates if rate is not None]
     if len(known) == len(videos) and not (rows and frame_rate is None):
         times = {
-            name: (np.arange(_frames(video, scores, rate)) + 0.5) / rate
+            # A duration is a multiple of 1/rate in floating point: 59.8 s at 10/s are 598 frames.
+            name: (np.arange(int(_length(video, scores) * rate + 1e-6)) + 0.5) / rate
             for (name, video), rate in zip(videos, known, strict=True)
         }
         shown = ", ".join(f"{rate:g}" for rate in sorted(set(known))[:3])
@@ -109,7 +110,13 @@ def frame_grid(
             f"the frames of the ground truth at {shown} frames/s, scores up-sampled linearly"
             " between the midpoints of the prediction rows",
         )
-    usual = _usual_row(scores)
+    steps = [
+        np.diff(pts[:, 0]) if len(pts) > 1 else pts[:, 1] - pts[:, 0]
+        for _, pts in scores.videos.values()
+        if len(pts)
+    ]
+    usual = float(np.median(np.concatenate(steps))) if steps else 1.0
+    usual = usual if usual > 0 else 1.0
     times = {}
     for name, video in videos:
         if has_scores(scores, name):
@@ -135,21 +142,6 @@ def _length(video: VideoAnnotation, scores: DenseScores) -> float:
     if has_scores(scores, video.id):
         return float(scores.videos[video.id][1][-1, 1])
     return max((segment.end for segment in video.segments), default=0.0)
-
-
-def _frames(video: VideoAnnotation, scores: DenseScores, rate: float) -> int:
-    # A duration is a multiple of 1/rate in floating point: 59.8 s at 10/s are 598 frames.
-    return int(_length(video, scores) * rate + 1e-6)
-
-
-def _usual_row(scores: DenseScores) -> float:
-    steps = [
-        np.diff(pts[:, 0]) if len(pts) > 1 else pts[:, 1] - pts[:, 0]
-        for _, pts in scores.videos.values()
-        if len(pts)
-    ]
-    usual = float(np.median(np.concatenate(steps))) if steps else 1.0
-    return usual if usual > 0 else 1.0
 
 
 def frame_labels(segments: Iterable[Segment], times: np.ndarray) -> np.ndarray:
@@ -205,7 +197,10 @@ def frame_aps(
     Equal scores rank in the order of the videos' ids, then of time. A video without predictions,
     and a class that the predictions do not have, score minus infinity.
     """
-    by_class = _segments_by_class(annotations)
+    by_class: dict[tuple[str, str], list[Segment]] = {}
+    for name, video in annotations.videos.items():
+        for segment in video.segments:
+            by_class.setdefault((name, segment.label), []).append(segment)
     columns = {name: index for index, name in enumerate(scores.classes)}
     middles = {
         name: midpoints(scores.videos[name][1]) for name in grid.times if has_scores(scores, name)
@@ -223,11 +218,3 @@ def frame_aps(
                 parts.append(_interpolate(rows, middles[name], times))
         result[label] = frame_ap(np.concatenate(parts), np.concatenate(labels))
     return result
-
-
-def _segments_by_class(annotations: Annotations) -> Mapping[tuple[str, str], list[Segment]]:
-    found: dict[tuple[str, str], list[Segment]] = {}
-    for name, video in annotations.videos.items():
-        for segment in video.segments:
-            found.setdefault((name, segment.label), []).append(segment)
-    return found

@@ -72,8 +72,6 @@ class Protocol:
 
     kind: Literal["frame", "event"]
     """What it needs: dense scores (``frame``) or detections (``event``)."""
-    summary: str
-    """One line for the help."""
     description: str = ""
     """Which AP the protocol's own number is."""
     tiou: tuple[float, ...] = ()
@@ -103,7 +101,6 @@ def _thumos(
 
 _PKU_MMD = Protocol(
     "event",
-    "PKU-MMD event mAP, as its script and as VOC",
     tiou=(0.1, 0.3, 0.5),
     measures=(
         (
@@ -123,34 +120,25 @@ _PKU_MMD = Protocol(
 )
 
 _OWN: dict[str, Protocol] = {
-    "frame": Protocol("frame", "frame mAP on any data set", _FRAME_AP),
+    "frame": Protocol("frame", _FRAME_AP),
     "charades-25": Protocol(
         "frame",
-        "Charades localisation: 25 equally spaced moments per video",
         "non-interpolated AP over 25 moments of every video",
         expected_classes=157,
         grid=charades_grid,
     ),
     "charades-all": Protocol(
-        "frame",
-        "Charades, all snippets of the predictions",
-        _FRAME_AP,
-        expected_classes=157,
-        grid=partial(frame_grid, rows=True),
+        "frame", _FRAME_AP, expected_classes=157, grid=partial(frame_grid, rows=True)
     ),
-    "multithumos": Protocol("frame", "MultiTHUMOS frame mAP", _FRAME_AP, expected_classes=65),
-    "tsu-frame": Protocol(
-        "frame", "Toyota Smarthome Untrimmed, frame mAP", _FRAME_AP, expected_classes=51
-    ),
+    "multithumos": Protocol("frame", _FRAME_AP, expected_classes=65),
+    "tsu-frame": Protocol("frame", _FRAME_AP, expected_classes=51),
     "tsu-event": replace(
         _PKU_MMD,
-        summary="Toyota Smarthome Untrimmed, event mAP (the AP of PKU-MMD)",
         note="the script of TSU divides by all 51 classes: compare its mAP with map_all_classes",
     ),
     "pku-mmd": _PKU_MMD,
     "thumos14": Protocol(
         "event",
-        "THUMOS14 event mAP: strict tIoU, ambiguous segments ignored",
         tiou=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
         measures=(
             (
@@ -175,7 +163,6 @@ _OWN: dict[str, Protocol] = {
     ),
     "anet": Protocol(
         "event",
-        "ActivityNet event mAP, on any data set",
         tiou=(0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
         measures=(
             (
@@ -188,6 +175,7 @@ _OWN: dict[str, Protocol] = {
 }
 
 PROTOCOLS = Table("vidkd.protocols", "protocol", _OWN)
+"""By name; docs/protocols.md says which is whose."""
 
 
 def evaluate(
