@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vidkd.errors import UsageError, WeightsError
 from vidkd.networks.agcn import TwoStreamAGCN
 from vidkd.networks.device import select_device
-from vidkd.networks.weights import load_state, load_weights, state_sha256
+from vidkd.networks.weights import checked_sha256, load_state, load_weights
 from vidkd.networks.zoo import trained_card, trained_file
 from vidkd.recipe import ModelCard, PoseInputSettings
 
@@ -20,14 +20,9 @@ NETWORK: Final = "2s-agcn"
 class PoseEncoder(nn.Module):
     """A frozen 2s-AGCN in evaluation mode.
 
-    Attributes:
-        card: its model card, with the network's size and what it sees of a pose.
-        weights_sha256: hash of its weights.
-        classes: labels of the logits, in order.
-        device: where it runs.
-        network: the two streams.
-        inputs: how poses are to be normalised.
-        made_of: hash of the labels and settings that it was trained with; empty if unknown.
+    ``inputs`` says how poses are to be normalised, ``classes`` are the labels of the logits, in
+    order, and ``made_of`` is the hash of the labels and settings that it was trained with; empty if
+    unknown.
     """
 
     precision = "float32"
@@ -83,15 +78,10 @@ def load_pose_encoder(name: str, device: str | torch.device = "auto") -> PoseEnc
     card = trained_card(path, header)
     if card.network != NETWORK or card.pose_network is None:
         raise WeightsError("does not say what network it holds", path=path, remedy=remedy)
-    if header.get("weights_sha256") != state_sha256(state):
-        raise WeightsError(
-            "was damaged since it was written (its content has another hash)",
-            path=path,
-            remedy="train or copy it again",
-        )
+    digest = checked_sha256(state, header, path, "train or copy it again")
     classes = tuple(map(str, header.get("classes") or ()))
     network = TwoStreamAGCN(card.pose_network, len(classes))
     load_state(network, state, path)
     training = header.get("training_data")
     made_of = str(training.get("made_of", "")) if isinstance(training, dict) else ""
-    return PoseEncoder(card, network, header["weights_sha256"], classes, target, made_of)
+    return PoseEncoder(card, network, digest, classes, target, made_of)

@@ -85,6 +85,24 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def checked_sha256(
+    state: Mapping[str, Tensor], header: Mapping[str, Any], path: Path, remedy: str
+) -> str:
+    """Return the hash of the tensors that :func:`load_weights` has read.
+
+    Raises:
+        WeightsError: it is another than when the file was written.
+    """
+    digest = state_sha256(state)
+    if header.get("weights_sha256") != digest:
+        raise WeightsError(
+            "was damaged since it was written (its content has another hash)",
+            path=path,
+            remedy=remedy,
+        )
+    return digest
+
+
 def load_state(
     module: nn.Module, state: Mapping[str, Tensor], path: str | Path, *, assign: bool = False
 ) -> None:

@@ -26,7 +26,7 @@ from vidkd.networks.encoders import (
     transformers_hub,
 )
 from vidkd.networks.i3d_inference import keep_freed_memory
-from vidkd.networks.weights import load_weights, save_weights, state_sha256
+from vidkd.networks.weights import checked_sha256, load_weights, save_weights, state_sha256
 from vidkd.recipe import ModelCard, Precision, model_cards
 
 ENCODERS: Table[EncoderFamily] = Table(
@@ -279,13 +279,7 @@ def _read(name: str) -> _Stored:
             path=path,
             remedy=remedy,
         )
-    digest = state_sha256(state)
-    if header.get("weights_sha256") != digest:
-        raise WeightsError(
-            "was damaged since it was written (its content has another hash)",
-            path=path,
-            remedy=remedy,
-        )
+    digest = checked_sha256(state, header, path, remedy)
     classes = tuple(map(str, header.get("classes") or ())) if trained else None
     return _Stored(card, state, path, digest, classes)
 

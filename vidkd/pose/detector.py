@@ -17,7 +17,7 @@ from vidkd.errors import UsageError, WeightsError
 from vidkd.files import resources
 from vidkd.networks.device import select_device
 from vidkd.networks.lcrnet import DIVISOR, LCRNet, PoseNetSettings, Regions, with_weights
-from vidkd.networks.weights import load_weights, save_weights, state_sha256
+from vidkd.networks.weights import checked_sha256, load_weights, save_weights, state_sha256
 from vidkd.pose.anchors import person_box
 from vidkd.pose.proposals import LEAST_SCORE, Person, integrate
 from vidkd.recipe import describe, pose_detector_cards
@@ -268,11 +268,6 @@ def load_network(path: Path) -> tuple[LCRNet, dict[str, Any]]:
         raise WeightsError(
             f"has a header that this version cannot read: {why}", path=path, remedy=remedy
         ) from error
-    if header.get("weights_sha256") != state_sha256(state):
-        raise WeightsError(
-            "was damaged since it was written (its content has another hash)",
-            path=path,
-            remedy="copy or train it again",
-        )
+    checked_sha256(state, header, path, "copy or train it again")
     state = {name: value.float() for name, value in state.items()}
     return with_weights(settings, state, path), header
