@@ -35,9 +35,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidkd.distillation import train
 from vidkd.distillation.batches import Batch
-from vidkd.distillation.data import VideoFeatures, read_rows
+from vidkd.distillation.data import TrainingData, VideoFeatures, read_rows
 from vidkd.distillation.losses import classification_loss
-from vidkd.distillation.prepare import TrainingData
 from vidkd.distillation.training import FilterTraining
 from vidkd.evaluation import DenseScores, evaluate
 from vidkd.files import cores
@@ -175,7 +174,7 @@ def children_time() -> float:
 
 def forget_scratch(run: FilterTraining) -> None:
     """Take the run's scratch file out of the page cache."""
-    file = run.training.features.storage.file
+    file = run.training.features.file
     assert file is not None
     os.fsync(file.fileno())
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

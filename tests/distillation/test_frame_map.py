@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidkd.annotations import Annotations, Segment, VideoAnnotation
-from vidkd.distillation.frame_map import FrameMap
+from vidkd.distillation.validation import FrameMap
 from vidkd.evaluation import DenseScores, evaluate
 
 CLASSES = ("a", "b", "c", "never")

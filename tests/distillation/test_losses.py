@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidkd.distillation import baselines, losses
+from vidkd.distillation import losses
 
 LENGTHS = (7, 1, 4)
 
@@ -39,10 +39,10 @@ LOSSES = {
     "global": lambda s, t, n, m: losses.global_context_loss(s, t, m),
     "boundary": lambda s, t, n, m: losses.boundary_saliency_loss(s, t, m),
     "boundary-printed": lambda s, t, n, m: losses.boundary_saliency_loss(s, t, m, per_step=False),
-    "hallucination": lambda s, t, n, m: baselines.hallucination_loss(s, t, m),
-    "mars": lambda s, t, n, m: baselines.mars_loss(s, t, m),
-    "graph": lambda s, t, n, m: baselines.graph_loss(s, t, m),
-    "logits": lambda s, t, n, m: baselines.logit_loss(s, t, m),
+    "hallucination": lambda s, t, n, m: losses.hallucination_loss(s, t, m),
+    "mars": lambda s, t, n, m: losses.mars_loss(s, t, m),
+    "graph": lambda s, t, n, m: losses.graph_loss(s, t, m),
+    "logits": lambda s, t, n, m: losses.logit_loss(s, t, m),
 }
 every_loss = pytest.mark.parametrize("function", LOSSES.values(), ids=LOSSES.keys())
 
@@ -200,10 +200,10 @@ def test_baselines_follow_their_formulas():
     cosine = (s * t).sum(1) / np.linalg.norm(s, axis=1) / np.linalg.norm(t, axis=1)
     divergence = q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p))
     for found, expected in [
-        (baselines.hallucination_loss(student, teacher, mask), ((p - q) ** 2).mean()),
-        (baselines.mars_loss(student, teacher, mask), ((s - t) ** 2).mean()),
-        (baselines.graph_loss(student, teacher, mask), (1 - cosine).mean()),
-        (baselines.logit_loss(student, teacher, mask), divergence.mean()),
+        (losses.hallucination_loss(student, teacher, mask), ((p - q) ** 2).mean()),
+        (losses.mars_loss(student, teacher, mask), ((s - t) ** 2).mean()),
+        (losses.graph_loss(student, teacher, mask), (1 - cosine).mean()),
+        (losses.logit_loss(student, teacher, mask), divergence.mean()),
     ]:
         assert found.item() == pytest.approx(expected, rel=1e-10)
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidkd.distillation.sampling import (
+from vidkd.distillation.batches import (
     contrastive_batches,
     crop_starts,
     has_contrast,

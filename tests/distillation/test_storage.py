@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 
 from vidkd.annotations import load_annotations
 from vidkd.distillation.batches import TrainingSet
-from vidkd.distillation.data import Features, find_stream, load_sequences
-from vidkd.distillation.storage import MemoryBudget, RowStorage, available_memory, batches_ahead
+from vidkd.distillation.data import find_stream, load_sequences
+from vidkd.distillation.storage import (
+    MemoryBudget,
+    RowStorage,
+    available_memory,
+    batches_ahead,
+    feature_rows,
+)
 from vidkd.errors import VidkdError
 from vidkd.recipe import DistillationSettings, OptimiserSettings
 
@@ -100,7 +106,7 @@ def test_batches_do_not_depend_on_budget_or_threads(data, tmp_path, longest):
     sequences = load_sequences([stream], annotations)
 
     def epoch(limit, readers):
-        features = Features(sequences, 0, stream.width, MemoryBudget(limit), tmp_path)
+        features = feature_rows(sequences, stream.width, MemoryBudget(limit), tmp_path)
         batches = TrainingSet(
             sequences,
             features,

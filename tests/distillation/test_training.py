@@ -19,9 +19,8 @@ import yaml
 
 from vidkd.cache import CacheFile
 from vidkd.distillation import objective, train
-from vidkd.distillation.data import find_stream, load_sequences
-from vidkd.distillation.storage import MemoryBudget
-from vidkd.distillation.teachers import TeacherMaps, load_teachers
+from vidkd.distillation.data import find_stream, load_sequences, load_teachers
+from vidkd.distillation.storage import MemoryBudget, TeacherMaps
 from vidkd.errors import AnnotationError, CacheError, UsageError, VidkdError, WeightsError
 from vidkd.networks import load_temporal_filter
 from vidkd.recipe import FilterSettings

@@ -10,13 +10,12 @@ import torch
 from vidkd.annotations import load_annotations
 from vidkd.cache import CacheFile, cache_files
 from vidkd.distillation.data import (
-    Features,
     find_stream,
     fingerprint,
     load_sequences,
     load_unlabelled,
 )
-from vidkd.distillation.storage import MemoryBudget
+from vidkd.distillation.storage import MemoryBudget, feature_rows
 from vidkd.errors import CacheError, UsageError
 
 
@@ -80,8 +79,8 @@ def test_sequences_hold_what_was_written(data):
 def test_features_are_the_same_from_memory_and_from_disk(data, tmp_path, limit):
     streams = streams_of(data)
     sequences = load_sequences(streams, training_of(data))
-    features = Features(sequences, 1, streams[1].width, MemoryBudget(limit), tmp_path)
-    assert features.storage.in_memory == (limit > 0)
+    features = feature_rows(sequences, streams[1].width, MemoryBudget(limit), tmp_path, 1)
+    assert features.in_memory == (limit > 0)
     for number, item in enumerate(sequences):
         with CacheFile(item.paths[1]) as file:
             expected = torch.from_numpy(file.rows())
@@ -163,7 +162,7 @@ def test_numbers_that_are_not_finite_are_refused(own_data):
     streams = streams_of(own_data)
     sequences = load_sequences(streams, training_of(own_data))
     with pytest.raises(CacheError, match="not finite") as error:
-        Features(sequences, 0, streams[0].width, MemoryBudget(0), own_data)
+        feature_rows(sequences, streams[0].width, MemoryBudget(0), own_data)
     assert error.value.path == str(path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -11,16 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidkd.distillation.data import Features, VideoFeatures
-from vidkd.distillation.sampling import (
-    BatchPlan,
-    contrastive_batches,
-    crop_starts,
-    has_contrast,
-    plain_batches,
-)
-from vidkd.distillation.storage import batches_ahead, readers_for
-from vidkd.distillation.teachers import TeacherMaps, padded
+from vidkd.distillation.data import VideoFeatures
+from vidkd.distillation.storage import RowStorage, TeacherMaps, batches_ahead, readers_for
 from vidkd.recipe import DistillationSettings, OptimiserSettings
 from vidkd.workers import prefetched
 
@@ -117,7 +109,7 @@ class TrainingSet:
     def __init__(
         self,
         sequences: Sequence[VideoFeatures],
-        features: Features,
+        features: RowStorage,
         teachers: Sequence[TeacherMaps],
         classes: int,
         optimiser: OptimiserSettings,
@@ -139,7 +131,7 @@ class TrainingSet:
         ]
         self.contrast = has_contrast(self._labels)
         self._snippets = sum(len(item) for item in sequences)
-        stores = [features.storage, *(maps.storage for maps in teachers)]
+        stores = [features, *(maps.storage for maps in teachers)]
         self._readers = readers_for(stores) if readers is None else readers
         longest = max(len(item) for item in sequences)
         steps = min(longest, optimiser.max_snippets or longest)
@@ -243,3 +235,133 @@ class TrainingSet:
             return torch.ones(count, dtype=torch.bool)
         # Every video has the same label set: what differs is what happens at the moment.
         return (own[cut][:count] != other[cut][:count]).any(dim=1)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The videos of one training step.
+
+    Attributes:
+        videos: numbers of the B videos; each has the classification, the global and the
+            boundary loss.
+        anchors: places in ``videos`` of the P positives of the atomic loss.
+        negatives: for each of them the numbers of N videos with another label set.
+    """
+
+    videos: tuple[int, ...]
+    anchors: tuple[int, ...] = ()
+    negatives: tuple[tuple[int, ...], ...] = ()
+
+
+def padded(
+    rows: Sequence[Tensor],
+    longest: int,
+    *,
+    dtype: torch.dtype | None = None,
+    pinned: bool = False,
+) -> Tensor:
+    """Stack (T_i, D) tensors into (B, ``longest``, D), zero after the end of each.
+
+    Args:
+        rows: of one type.
+        longest: at least the longest T_i.
+        dtype: of the result; None keeps that of the rows.
+        pinned: in memory from which a GPU copies while the processor works on.
+    """
+    shape = (len(rows), longest, rows[0].shape[-1])
+    stacked = torch.empty(shape, dtype=dtype or rows[0].dtype, pin_memory=pinned)
+    for number, item in enumerate(rows):
+        stacked[number, : len(item)] = item
+        stacked[number, len(item) :] = 0
+    return stacked
+
+
+def plain_batches(count: int, batch_size: int, rng: np.random.Generator) -> list[BatchPlan]:
+    """Cut a random order of ``count`` videos into batches; the last may be smaller."""
+    order = rng.permutation(count).tolist()
+    return [
+        BatchPlan(tuple(order[start : start + batch_size])) for start in range(0, count, batch_size)
+    ]
+
+
+def contrastive_batches(
+    labels: Sequence[Hashable], batch_size: int, negatives: int, rng: np.random.Generator
+) -> list[BatchPlan]:
+    """Cut a random order of the videos into batches of positives and their negatives.
+
+    A batch of B videos has P = B / (N + 1) positives with N negatives each; the negatives are
+    the other videos of the batch. Every video comes once per epoch, in one of the two roles, and
+    the order changes from epoch to epoch. When none of the videos left in the epoch can serve as
+    a negative, one is drawn from the whole set and only its teacher's features are used.
+
+    Args:
+        labels: one label set per video; a negative is a video with a different one. When all
+            are equal, any other video serves; the caller then contrasts only the snippets whose
+            own labels differ (see ``has_contrast``).
+        batch_size: B, at least N + 1.
+        negatives: N.
+        rng: the only source of randomness.
+    """
+    contrast = has_contrast(labels)
+    left = rng.permutation(len(labels)).tolist()
+    plans = []
+    while left:
+        videos: list[int] = []
+        anchors: list[int] = []
+        chosen: list[tuple[int, ...]] = []
+        for _ in range(max(1, batch_size // (negatives + 1))):
+            if not left or len(videos) + negatives >= batch_size:
+                break
+            anchor = left.pop(0)
+            anchors.append(len(videos))
+            videos.append(anchor)
+            partners = []
+            for _ in range(negatives):
+                place = _first_other(left, labels, anchor, contrast)
+                if place is None:
+                    drawn = _draw_other(labels, anchor, contrast, rng)
+                    if drawn is not None:
+                        partners.append(drawn)
+                else:
+                    partner = left.pop(place)
+                    partners.append(partner)
+                    videos.append(partner)
+            chosen.append(tuple(partners))
+        while left and len(videos) < batch_size:
+            videos.append(left.pop(0))
+        plans.append(BatchPlan(tuple(videos), tuple(anchors), tuple(chosen)))
+    return plans
+
+
+def has_contrast(labels: Sequence[Hashable]) -> bool:
+    """Say whether at least two videos have different label sets."""
+    return len(set(labels)) > 1
+
+
+def _first_other(
+    left: Sequence[int], labels: Sequence[Hashable], anchor: int, contrast: bool
+) -> int | None:
+    for place, video in enumerate(left):
+        if not contrast or labels[video] != labels[anchor]:
+            return place
+    return None
+
+
+def _draw_other(
+    labels: Sequence[Hashable], anchor: int, contrast: bool, rng: np.random.Generator
+) -> int | None:
+    others = [
+        video
+        for video in range(len(labels))
+        if video != anchor and (not contrast or labels[video] != labels[anchor])
+    ]
+    return int(rng.choice(others)) if others else None
+
+
+def crop_starts(
+    lengths: Sequence[int], longest: int | None, rng: np.random.Generator
+) -> Iterator[int]:
+    """Yield for each length where a training sequence of at most ``longest`` snippets starts."""
+    for length in lengths:
+        spare = 0 if longest is None else max(0, length - longest)
+        yield int(rng.integers(spare + 1)) if spare else 0

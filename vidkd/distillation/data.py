@@ -1,4 +1,4 @@
-"""Cached features and annotations as aligned training sequences."""
+"""What a run is trained on: annotations, cached features and teachers, aligned."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidkd.annotations import Annotations, snippet_targets
+from vidkd.annotations import Annotations, load_annotations, snippet_targets
 from vidkd.cache import CacheFile, cache_files
-from vidkd.console import log, progress
-from vidkd.distillation.storage import MemoryBudget, RowStorage
+from vidkd.console import log
 from vidkd.errors import CacheError, UsageError
+from vidkd.files import sha256
+from vidkd.networks import FilterHeader, TemporalFilter, load_temporal_filter, select_device
 from vidkd.recipe import FrameSettings, Modality, SnippetSettings
+from vidkd.recipe.jobs import TrainingJob
 from vidkd.streams import RGB, STREAMS
 
 # Two streams cut from the same frames carry the same times, to the rounding of a float.
@@ -331,38 +333,183 @@ def read_rows(video: VideoFeatures, stream: int) -> Tensor:
     return torch.from_numpy(rows)
 
 
-class Features:
-    """The features of one stream for a list of sequences, each file read once.
-
-    Args:
-        sequences: the videos.
-        stream: number of the stream among the sequences' ``paths``.
-        width: D.
-        budget: decides whether the features are kept in memory.
-        folder: where they are kept otherwise.
+@dataclass(frozen=True)
+class Teacher:
+    """A trained filter that is not trained any more.
 
     Attributes:
-        storage: where they are.
+        label: name of its terms in the metrics: the modality, numbered when it comes twice.
+        path: the run folder.
+        module: in evaluation mode, without gradients.
+        header: what its weights belong to.
+        stream: the features it sees.
+        sha256: hash of the weights file.
     """
 
-    def __init__(
-        self,
-        sequences: Sequence[VideoFeatures],
-        stream: int,
-        width: int,
-        budget: MemoryBudget,
-        folder: Path,
-    ) -> None:
-        lengths = [len(item) for item in sequences]
-        half = all(item.half for item in sequences)
-        self.storage = RowStorage(
-            lengths, width, torch.float16 if half else torch.float32, budget, folder
-        )
-        with progress("reading features", len(lengths), "videos") as advance:
-            for number, item in enumerate(sequences):
-                self.storage.write(number, read_rows(item, stream))
-                advance(1)
+    label: str
+    path: Path
+    module: TemporalFilter
+    header: FilterHeader
+    stream: Stream
+    sha256: str
 
-    def read(self, number: int, part: slice = slice(None)) -> Tensor:
-        """Return a part of the features of one video, (T, D), float16 or float32 as stored."""
-        return self.storage.read(number, part)
+    @property
+    def name(self) -> str:
+        """Name for the header of the student's weights."""
+        return f"{self.header.modality} {self.header.encoder} {self.sha256[:12]}"
+
+
+def load_teachers(
+    runs: Sequence[Path],
+    cache: Path,
+    classes: Sequence[str],
+    channels: int,
+    device: torch.device,
+) -> list[Teacher]:
+    """Load the teachers of a distillation and find the features each of them sees.
+
+    Args:
+        runs: run folders, or weights files.
+        cache: the cache folder.
+        classes: the classes of the annotations, which must be the teachers' too.
+        channels: C of the student, which must be the teachers' too.
+        device: where the teachers run.
+
+    Raises:
+        WeightsError: a run has no readable weights.
+        UsageError: a teacher knows other classes or has another C.
+        CacheError: the features in the cache are not those the teacher was trained on.
+    """
+    teachers: list[Teacher] = []
+    for run in runs:
+        module, header = load_temporal_filter(run, device)
+        if header.classes != tuple(classes):
+            raise UsageError(
+                f"this teacher knows {_names(header.classes)}, the annotations {_names(classes)}",
+                path=run,
+                remedy="train the teacher on the same annotation file",
+            )
+        if header.filter.channels != channels:
+            raise UsageError(
+                f"this teacher has {header.filter.channels} channels, the student {channels}",
+                path=run,
+                remedy=f"pass --channels {header.filter.channels}",
+            )
+        stream = find_stream(cache, header.modality, header.encoder)
+        if stream.weights_sha256 != header.encoder_sha256 or stream.width != header.in_features:
+            raise CacheError(
+                f"these features are not those that teacher {run} was trained on",
+                path=cache / "features" / header.encoder,
+                remedy="train the teacher on this cache",
+            )
+        weights = run / "weights.safetensors" if run.is_dir() else run
+        same = sum(teacher.header.modality == header.modality for teacher in teachers)
+        label = f"{header.modality}{same + 1}" if same else header.modality
+        teachers.append(Teacher(label, run, module, header, stream, sha256(weights)))
+    return teachers
+
+
+def _names(classes: Sequence[str]) -> str:
+    shown = ", ".join(classes[:3])
+    return f"{len(classes)} classes ({shown}{', ...' if len(classes) > 3 else ''})"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything that a run is trained on, before any feature is read.
+
+    Attributes:
+        device: where it is trained.
+        annotations_sha256: hash of the annotation file.
+        annotations: all of it.
+        stream: the features that the trained filter sees.
+        teachers: frozen; empty when there is no distillation.
+        training: the training videos, with one feature file for the stream and each teacher.
+        validation: the validation videos, with the stream's feature file.
+        training_sha256: hash of the features and labels that are trained on.
+        validation_sha256: the same for validation.
+    """
+
+    device: torch.device
+    annotations_sha256: str
+    annotations: Annotations
+    stream: Stream
+    teachers: list[Teacher]
+    training: list[VideoFeatures]
+    validation: list[VideoFeatures]
+    training_sha256: str
+    validation_sha256: str
+
+    @classmethod
+    def load(cls, job: TrainingJob) -> TrainingData:
+        """Align annotations, features and teachers; see ``vidkd.distillation.training.train``."""
+        device = select_device(job.device)
+        annotations = load_annotations(job.annotations, job.annotation_format).actions()
+        stream = find_stream(job.cache, job.modality, job.encoder)
+        teachers = load_teachers(
+            job.teachers, job.cache, annotations.classes, job.filter.channels, device
+        )
+        streams = [stream, *(teacher.stream for teacher in teachers)]
+        subsets = {}
+        for name in (job.subsets.training, job.subsets.validation):
+            subset = annotations.subset(name)
+            # Only training looks at the teachers.
+            wanted = streams if name == job.subsets.training else streams[:1]
+            subsets[name] = load_sequences(wanted, subset, skip_missing=job.skip_missing)
+            if not subsets[name]:
+                known = sorted({video.subset for video in annotations.videos.values()})
+                raise UsageError(
+                    f"subset {name!r} has no videos to train or validate on",
+                    path=job.annotations,
+                    remedy=f"name another subset; the file has {', '.join(known) or 'none'}",
+                )
+        training = subsets[job.subsets.training]
+        if job.unlabelled:
+            training = training + load_unlabelled(streams, annotations)
+        validation = subsets[job.subsets.validation]
+        return cls(
+            device,
+            sha256(job.annotations),
+            annotations,
+            stream,
+            teachers,
+            training,
+            validation,
+            fingerprint(training),
+            fingerprint(validation),
+        )
+
+
+def recipe_as_run(job: TrainingJob, data: TrainingData) -> dict[str, Any]:
+    """Return all that decides the result of a run, for ``recipe.yaml``."""
+    recipe: dict[str, Any] = {
+        "stage": job.stage,
+        "modality": job.modality,
+        "encoder": data.stream.encoder,
+        "encoder_sha256": data.stream.weights_sha256,
+        "features": data.stream.settings,
+        "filter": job.filter.model_dump(mode="json"),
+        "optimiser": job.optimiser.model_dump(mode="json"),
+        "subsets": job.subsets.model_dump(mode="json"),
+        "segments": job.segments.model_dump(mode="json"),
+        "unlabelled": job.unlabelled,
+        "annotations_sha256": data.annotations_sha256,
+        "training_sha256": data.training_sha256,
+        "validation_sha256": data.validation_sha256,
+        "paths": {
+            "cache": str(job.cache),
+            "annotations": str(job.annotations),
+            "teachers": [str(path) for path in job.teachers],
+        },
+    }
+    if data.teachers:
+        recipe["distillation"] = job.distillation.model_dump(mode="json")
+        recipe["teachers"] = [
+            {
+                "modality": teacher.header.modality,
+                "encoder": teacher.header.encoder,
+                "weights_sha256": teacher.sha256,
+            }
+            for teacher in data.teachers
+        ]
+    return recipe

@@ -1,10 +1,10 @@
-"""The losses of the paper: classification, atomic, global contextual relation, boundary saliency.
+"""The losses of the paper, Eq. 1-7, and those it compares with.
 
 Source: Dai, Das, Bremond, "Learning an Augmented RGB Representation with Cross-Modal Knowledge
 Distillation for Action Detection", ICCV 2021, Eq. 1-7.
 
-Shapes: feature maps are (B, T, C), masks (B, T) bool with True for real snippets, negatives
-(B, N, T, C). What all losses here keep to:
+Shapes: feature maps are (B, T, C), logits (B, T, K), masks (B, T) bool with True for real snippets,
+negatives (B, N, T, C). What all losses here keep to:
 
 - The value and the gradient do not depend on the padding: neither on how much of it there is,
   nor on what it holds (not even NaN).
@@ -196,6 +196,49 @@ def boundary_saliency_loss(
         return variation.abs().sum() / usable.sum()
 
 
+# What the paper compares with; averages over valid snippets and channels or classes as well.
+
+
+def hallucination_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Squared error between the sigmoids of the features (Hoffman et al. 2016)."""
+    with full_precision(student):
+        own, other = _snippets(student, teacher, mask)
+        return _mean((own.sigmoid() - other.sigmoid()).square())
+
+
+def mars_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Squared error between the features (Crasto et al. 2019, weight 50 in their code)."""
+    with full_precision(student):
+        own, other = _snippets(student, teacher, mask)
+        return _mean((own - other).square())
+
+
+def graph_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """One minus the cosine of each snippet (Luo et al. 2018, one edge of the graph).
+
+    On feature maps this is their representation edge, on logits their logit edge.
+    """
+    with full_precision(student):
+        own, other = _snippets(student, teacher, mask)
+        return _mean(1.0 - functional.cosine_similarity(own, other, dim=-1, eps=1e-6))
+
+
+def logit_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Logit distillation (Hinton et al. 2015) for labels that do not exclude each other.
+
+    The Kullback-Leibler divergence between the teacher's and the student's probability of every
+    class, each a Bernoulli variable, at temperature 1; zero when they agree.
+    """
+    with full_precision(student):
+        own, other = _snippets(student, teacher, mask)
+        wanted = other.sigmoid()
+        divergence = wanted * (functional.logsigmoid(other) - functional.logsigmoid(own))
+        divergence = divergence + (1.0 - wanted) * (
+            functional.logsigmoid(-other) - functional.logsigmoid(-own)
+        )
+        return _mean(divergence)
+
+
 @contextlib.contextmanager
 def full_precision(like: Tensor) -> Iterator[None]:
     """Switch autocast off on the device of ``like`` while the block runs."""
@@ -206,3 +249,11 @@ def full_precision(like: Tensor) -> Iterator[None]:
 def widen(values: Tensor) -> Tensor:
     """Return ``values`` in float32, or in float64 when that is what they are."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+def _snippets(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    return widen(student[mask]), widen(teacher.detach()[mask])
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean() if values.numel() else values.sum()

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from vidkd.distillation import baselines, losses
+from vidkd.distillation import losses
 from vidkd.distillation.batches import Batch, TeacherBatch
 from vidkd.errors import UsageError
 from vidkd.extensions import Table
@@ -66,11 +66,11 @@ _OWN: dict[str, DistillationLoss] = {
     "atomic": _atomic,
     "global_context": lambda pair: losses.global_context_loss(*pair.features),
     "boundary": lambda pair: losses.boundary_saliency_loss(*pair.features, pair.settings.per_step),
-    "hallucination": lambda pair: baselines.hallucination_loss(*pair.features),
-    "mars": lambda pair: baselines.mars_loss(*pair.features),
-    "graph": lambda pair: baselines.graph_loss(*pair.features),
-    "graph_logits": lambda pair: baselines.graph_loss(*pair.logits),
-    "logits": lambda pair: baselines.logit_loss(*pair.logits),
+    "hallucination": lambda pair: losses.hallucination_loss(*pair.features),
+    "mars": lambda pair: losses.mars_loss(*pair.features),
+    "graph": lambda pair: losses.graph_loss(*pair.features),
+    "graph_logits": lambda pair: losses.graph_loss(*pair.logits),
+    "logits": lambda pair: losses.logit_loss(*pair.logits),
 }
 
 LOSSES: Table[DistillationLoss] = Table("vidkd.losses", "loss", _OWN)

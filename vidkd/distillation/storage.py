@@ -10,6 +10,7 @@ it is gone with the process, however that ends.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidkd.console import progress
+from vidkd.distillation.data import Teacher, VideoFeatures, read_rows
 from vidkd.errors import VidkdError
+from vidkd.networks import TemporalOutput
 
 # Several runs may train at the same time, and the network and its batches need room too.
 _SHARE = 4
@@ -181,3 +185,86 @@ def batches_ahead(batch_bytes: int) -> int:
 def readers_for(storages: Iterable[RowStorage]) -> int:
     """Return how many threads should read from these."""
     return 1 if all(item.in_memory for item in storages) else _DISK_READERS
+
+
+def feature_rows(
+    videos: Sequence[VideoFeatures],
+    width: int,
+    budget: MemoryBudget,
+    folder: Path,
+    stream: int = 0,
+) -> RowStorage:
+    """Return the features (T, D) of a stream, each file read once.
+
+    Args:
+        videos: whose features.
+        width: D.
+        budget: decides whether they are kept in memory.
+        folder: where they are kept otherwise.
+        stream: its number among the videos' ``paths``; the student's is the first.
+    """
+    dtype = torch.float16 if all(item.half for item in videos) else torch.float32
+    storage = RowStorage([len(item) for item in videos], width, dtype, budget, folder)
+    with progress("reading features", len(videos), "videos") as advance:
+        for number, item in enumerate(videos):
+            storage.write(number, read_rows(item, stream))
+            advance(1)
+    return storage
+
+
+class TeacherMaps:
+    """What one teacher makes of every training video, computed once.
+
+    A frozen teacher in evaluation mode gives the same feature map in every epoch, so that
+    training a student costs little more than training without a teacher. The maps are those of
+    whole videos, also when the student trains on parts.
+
+    Args:
+        teacher: the teacher.
+        videos: the training videos.
+        stream: number of the teacher's stream among the videos' ``paths``.
+        device: where the teacher runs.
+        budget: decides whether the maps are kept in main memory.
+        folder: where they are kept otherwise.
+
+    Attributes:
+        label: the teacher's name in the metrics.
+        scale: the standard deviation of the feature map over the training videos: the root of the
+            mean over channels of their variance, and 1 for a constant map.
+        storage: where the maps are, logits after features.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        videos: Sequence[VideoFeatures],
+        stream: int,
+        device: torch.device,
+        budget: MemoryBudget,
+        folder: Path,
+    ) -> None:
+        self.label = teacher.label
+        self._channels = teacher.header.filter.channels
+        width = self._channels + len(teacher.header.classes)
+        lengths = [len(item) for item in videos]
+        self.storage = RowStorage(lengths, width, torch.float32, budget, folder)
+        total, squares = torch.zeros(self._channels, dtype=torch.float64), 0.0
+        name = f"feature maps of the {teacher.label} teacher"
+        with torch.no_grad(), progress(name, len(videos), "videos") as advance:
+            for number, item in enumerate(videos):
+                inputs = read_rows(item, stream).to(device).float()[None]
+                mask = torch.ones(inputs.shape[:2], dtype=torch.bool, device=device)
+                output = teacher.module(inputs, mask)
+                self.storage.write(number, torch.cat(output, dim=2)[0].cpu())
+                features = output.features[0].cpu().double()
+                total += features.sum(dim=0)
+                squares += float(features.square().sum())
+                advance(1)
+        mean = total / sum(lengths)
+        variance = squares / sum(lengths) - float(mean.square().sum())
+        self.scale = math.sqrt(variance / self._channels) if variance > 0 else 1.0
+
+    def read(self, number: int, part: slice = slice(None)) -> TemporalOutput:
+        """Return the feature map (T, C) and the logits (T, K) of a part of one training video."""
+        rows = self.storage.read(number, part)
+        return TemporalOutput(rows[:, : self._channels], rows[:, self._channels :])

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from vidkd.console import log
 from vidkd.distillation.batches import Batch, TrainingSet
-from vidkd.distillation.data import Features
+from vidkd.distillation.data import TrainingData, recipe_as_run
 from vidkd.distillation.objective import loss_weights, student_loss
-from vidkd.distillation.prepare import TrainingData, recipe_as_run
-from vidkd.distillation.storage import MemoryBudget
-from vidkd.distillation.teachers import TeacherMaps
+from vidkd.distillation.storage import MemoryBudget, TeacherMaps, feature_rows
 from vidkd.distillation.validation import Validator
 from vidkd.networks import FilterHeader, build_temporal_filter, save_temporal_filter
 from vidkd.networks.temporal import FILTERS
@@ -113,7 +111,7 @@ class FilterTraining(Training[TrainResult]):
         classes = len(data.annotations.classes)
         # What every step reads comes first in memory, what every epoch reads after it.
         memory = MemoryBudget(None if job.memory is None else int(job.memory * 2**30))
-        features = Features(data.training, 0, data.stream.width, memory, folder.path)
+        features = feature_rows(data.training, data.stream.width, memory, folder.path)
         maps = [
             TeacherMaps(teacher, data.training, number, data.device, memory, folder.path)
             for number, teacher in enumerate(data.teachers, start=1)
@@ -123,7 +121,7 @@ class FilterTraining(Training[TrainResult]):
         )
         self.validator = Validator(
             data.validation,
-            Features(data.validation, 0, data.stream.width, memory, folder.path),
+            feature_rows(data.validation, data.stream.width, memory, folder.path),
             data.annotations.subset(job.subsets.validation),
             data.device,
         )
