@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidkd.cache import CacheFile, cache_files
+from vidkd.cache import CacheFile
 from vidkd.errors import CacheError, UsageError
 from vidkd.evaluation import DenseScores
 from vidkd.networks import select_device
 from vidkd.networks.filter_weights import FilterHeader, load_temporal_filter
 from vidkd.networks.temporal import TemporalFilter
 from vidkd.recipe import FrameSettings, SegmentSettings, SnippetSettings
+from vidkd.streams import STREAMS
 
 # Two streams cut from the same frames carry the same times, to the rounding of a float.
 _SAME_TIME = 1e-6
@@ -60,11 +61,11 @@ def predict_runs(
                 path=run,
                 remedy="fuse runs of one annotation file",
             )
-    keys = {header.encoder: cache_files(cache, "features", header.encoder) for _, header in loaded}
+    files = [STREAMS[header.modality].files(cache, header.encoder) for _, header in loaded]
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     missing = []
     for video in videos:
-        paths = [keys[header.encoder].find(video) for _, header in loaded]
+        paths = [index.find(video) for index in files]
         lacking = sorted(
             {h.encoder for path, (_, h) in zip(paths, loaded, strict=True) if path is None}
         )

@@ -399,7 +399,7 @@ def load_teachers(
         if stream.weights_sha256 != header.encoder_sha256 or stream.width != header.in_features:
             raise CacheError(
                 f"these features are not those that teacher {run} was trained on",
-                path=cache / "features" / header.encoder,
+                path=cache / "features" / stream.folder,
                 remedy="train the teacher on this cache",
             )
         weights = run / "weights.safetensors" if run.is_dir() else run

@@ -1,7 +1,8 @@
 """Streams: what snippets are made of. Installed packages add theirs (docs/extending.md)."""
 
 from vidkd.extensions import Table
-from vidkd.streams.base import FeatureSettings, Stream, VideoJob
+from vidkd.streams.base import FeatureSettings, Stream, VideoJob, decode
+from vidkd.streams.direct import DirectStream
 from vidkd.streams.flow import Flow
 from vidkd.streams.pose import Pose
 from vidkd.streams.rgb import Rgb
@@ -17,4 +18,4 @@ STREAMS: Table[Stream] = Table(
 )
 """Every stream by its name, which is what ``--modality`` takes."""
 
-__all__ = ["RGB", "STREAMS", "FeatureSettings", "Stream", "VideoJob"]
+__all__ = ["RGB", "STREAMS", "DirectStream", "FeatureSettings", "Stream", "VideoJob", "decode"]

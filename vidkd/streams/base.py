@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vidkd.cache import Source, cache_path
+from vidkd.cache import Source, cache_files, cache_path
 from vidkd.errors import CacheError, UsageError
+from vidkd.keys import KeyIndex
 from vidkd.recipe import (
     FlowSettings,
     FrameSettings,
@@ -216,6 +217,10 @@ class Stream:
         another stream, the folder is called ``ENCODER.STREAM``.
         """
         return encoder if self.encoder_modality == self.name else f"{encoder}.{self.name}"
+
+    def files(self, cache: Path, encoder: str) -> KeyIndex[Path]:
+        """Return the features that an encoder made of it, by the key of their video."""
+        return cache_files(cache, "features", self.folder(encoder))
 
     def encoder(self, folder: str) -> str:
         """Return the encoder whose features of this stream lie in a folder; undoes ``folder``."""
