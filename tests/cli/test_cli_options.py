@@ -1,6 +1,9 @@
 """Options that are derived from settings: all there, each once, and each reaches the job."""
 
 import collections
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -45,7 +48,6 @@ def job(monkeypatch):
     for name in (
         "vidkd.distillation.train",
         "vidkd.finetuning.train_encoder",
-        "vidkd.finetuning.pose.train_pose_encoder",
         "vidkd.pose.training.train_pose",
     ):
         monkeypatch.setattr(name, keep)
@@ -226,3 +228,36 @@ def test_mistakes_on_the_command_line_are_one_line(arguments):
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: ")
     assert "--help`" in result.stderr
+
+
+def test_commands_are_grouped_and_their_other_names_still_work():
+    shown = in_process.vidkd("--help").stdout
+    for name in ("Start here", "Extract", "Train", "Evaluate", "Data, models and poses", "Tools"):
+        assert shown.count(f"─ {name} ─") == 1
+    words = collections.Counter(line.split()[1] for line in shown.splitlines() if "│ " in line[:3])
+    for name in ("detect", "extract-flow", "extract-features", "train-teacher", "distill", "pose"):
+        assert words[name] == 1
+    for name in ("bench", "train-pose", "convert-pose", "label-poses", "evaluate-poses"):
+        assert words[name] == 0
+        assert in_process.vidkd(name, "--help").returncode == 0
+    assert "--backbone" in in_process.vidkd("pose", "train", "--help").stdout
+
+
+def test_the_version_is_that_of_the_package():
+    shown = in_process.vidkd("--version").stdout
+    assert shown.startswith(f"vidkd {version('vidkd')} (torch {version('torch')}, Python 3.")
+
+
+def test_a_completion_script_is_printed(monkeypatch):
+    monkeypatch.setenv("_VIDKD_COMPLETE", "source_bash")
+    script = in_process.vidkd().stdout
+    assert "_VIDKD_COMPLETE=complete_bash" in script
+    assert "complete -o default -F" in script
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; sys.argv = ['vidkd', '--help']; from vidkd.cli import app\n"
+    code += "app(standalone_mode=False); print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"

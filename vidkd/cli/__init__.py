@@ -1,9 +1,12 @@
-"""The command line: one thin file per command group, which parses, calls and prints."""
+"""The command line: one thin file per group of commands, which parses, calls and prints."""
 
 from __future__ import annotations
 
+import platform
 import sys
-from typing import Any
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 
@@ -11,21 +14,18 @@ from vidkd.cli import (
     bench,
     benchmark,
     cache,
-    convert_pose,
     data,
     detect,
     doctor,
     evaluate,
-    evaluate_poses,
     extract,
     extract_pose,
-    label_poses,
     models,
     plot,
+    pose,
     run,
     synth,
     train,
-    train_pose,
 )
 from vidkd.cli.options import Command
 from vidkd.console import log
@@ -33,41 +33,61 @@ from vidkd.errors import VidkdError
 
 app = typer.Typer(
     name="vidkd",
-    help="Find actions in long, untrimmed video from RGB alone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        torch = version("torch")
+        typer.echo(f"vidkd {version('vidkd')} (torch {torch}, Python {platform.python_version()})")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            metavar="",
+            callback=_show_version,
+            help="Show the versions of vidkd, torch and Python, and exit.",
+        ),
+    ] = False,
+) -> None:
     """Find actions in long, untrimmed video from RGB alone."""
 
 
-app.command("extract-flow", cls=Command)(extract.extract_flow)
-app.command("extract-pose", cls=Command)(extract_pose.extract_pose)
-app.command("extract-features", cls=Command)(extract.extract_features)
-app.command("label-poses", cls=Command)(label_poses.label_poses)
-app.command("train-teacher", cls=Command)(train.train_teacher)
-app.command("train-baseline", cls=Command)(train.train_baseline)
-app.command("distill", cls=Command)(train.distill)
-app.command("train-encoder", cls=Command)(train.train_encoder)
-app.command("train-pose", cls=Command)(train_pose.train_pose)
-app.command("convert-pose", cls=Command)(convert_pose.convert_pose)
-app.command("detect", cls=Command)(detect.detect)
-app.command("evaluate", cls=Command)(evaluate.evaluate)
-app.command("evaluate-poses", cls=Command)(evaluate_poses.evaluate_poses)
-app.command("synth", cls=Command)(synth.synth)
-app.command("run", cls=Command)(run.run)
-app.command("demo", cls=Command)(run.demo)
-app.command("plot", cls=Command)(plot.plot)
-app.command("doctor", cls=Command)(doctor.doctor)
-app.command("bench", cls=Command)(bench.bench)
-app.command("benchmark", cls=Command)(benchmark.benchmark)
-app.add_typer(cache.app, name="cache")
-app.add_typer(data.app, name="data")
-app.add_typer(models.app, name="models")
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start here": (detect.detect, run.run, run.demo, doctor.doctor),
+    "Extract": (extract.extract_flow, extract.extract_features, extract_pose.extract_pose),
+    "Train": (train.train_teacher, train.train_baseline, train.distill, train.train_encoder),
+    "Evaluate": (evaluate.evaluate, benchmark.benchmark, plot.plot),
+}
+_GROUPS = {"pose": pose.app, "models": models.app, "data": data.app, "cache": cache.app}
+_TOOLS: dict[str, Callable[..., None]] = {"speed": bench.bench, "synth": synth.synth}
+_OTHER_NAMES: dict[str, Callable[..., None]] = {
+    "bench": bench.bench,
+    "convert-pose": pose.convert,
+    "evaluate-poses": pose.evaluate,
+    "label-poses": pose.label,
+    "train-pose": pose.train,
+}
+"""Names that commands had before there were groups; they work, and no help shows them."""
+
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(cls=Command, rich_help_panel=_panel)(_command)
+for _name, _group in _GROUPS.items():
+    app.add_typer(_group, name=_name, rich_help_panel="Data, models and poses")
+for _name, _command in _TOOLS.items():
+    app.command(_name, cls=Command, rich_help_panel="Tools")(_command)
+for _name, _command in _OTHER_NAMES.items():
+    app.command(_name, cls=Command, hidden=True)(_command)
 
 
 _Misuse: Any = typer.BadParameter.__bases__[0]

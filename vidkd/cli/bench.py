@@ -1,31 +1,25 @@
-"""``vidkd bench``: where the time goes on the user's own video and machine."""
+"""``vidkd speed``: where the time goes on the user's own video and machine."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vidkd.cli.options import Json
 from vidkd.console import emit_json, emit_table, log
 
 if TYPE_CHECKING:
     from vidkd.pipeline.speed import Speed
 
 
-class Work(StrEnum):
-    """What can be timed."""
-
-    rgb = "rgb"
-    flow = "flow"
-
-
 def bench(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video as you have them.")],
     modality: Annotated[
-        Work, typer.Option(help="rgb: decode, transform, encode, write; flow: decode, TV-L1, write")
-    ] = Work.rgb,
+        Literal["rgb", "flow"],
+        typer.Option(help="rgb: decode, transform, encode, write; flow: decode, TV-L1, write."),
+    ] = "rgb",
     encoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="As in extract-features.")
     ] = None,
@@ -40,7 +34,7 @@ def bench(
         float, typer.Option(min=0.1, help="How much of the video to use; it is held in memory.")
     ] = 20.0,
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Time every stage of an extraction alone, and all of them together, on one video.
 
@@ -50,7 +44,7 @@ def bench(
     from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings, checked_settings
 
     frames = checked_settings(FrameSettings, short_side=short_side)
-    if modality is Work.flow:
+    if modality == "flow":
         from vidkd.pipeline.speed import flow_speed
 
         speed = flow_speed(video, frames, FlowSettings(), seconds=seconds, rounds=rounds)

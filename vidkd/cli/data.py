@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format, convert, export
+from vidkd.cli.options import Json
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError
 
@@ -22,24 +22,6 @@ app = typer.Typer(
 
 _SHOWN = 5
 """Findings of one kind in the table, unless all are asked for."""
-
-
-class ImportModality(StrEnum):
-    """What the network behind imported features saw."""
-
-    rgb = "rgb"
-    flow = "flow"
-    pose = "pose"
-
-
-class ImportType(StrEnum):
-    """Types on disk."""
-
-    float16 = "float16"
-    float32 = "float32"
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command("check")
@@ -117,7 +99,9 @@ def import_features(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="One .npy file per video.")],
     cache: Annotated[Path, typer.Option(metavar="DIR", help="The cache folder.")],
     encoder: Annotated[str, typer.Option(help="A name for what made them, such as my-i3d.")],
-    modality: Annotated[ImportModality, typer.Option(help="What it saw.")],
+    modality: Annotated[
+        str, typer.Option(metavar="STREAM", help="What it saw: rgb, flow, pose or another stream.")
+    ],
     stride: Annotated[int, typer.Option(min=1, max=256, help="Frames from row to row.")],
     frame_rate: Annotated[
         float, typer.Option(min=0.001, help="Frames per second of the frames it saw.")
@@ -135,7 +119,7 @@ def import_features(
     ] = None,
     annotation_format: Format = "auto",
     annotation_rate: AnnotationRate = None,
-    dtype: Annotated[ImportType, typer.Option(help="Type on disk.")] = ImportType.float32,
+    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Type on disk.")] = "float32",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what was imported otherwise.")
     ] = False,
@@ -151,12 +135,12 @@ def import_features(
 
     settings = importing.ImportSettings(
         encoder=encoder,
-        modality=modality.value,
+        modality=modality,
         stride=stride,
         length=length,
         frame_rate=frame_rate,
         transposed=transposed,
-        dtype=dtype.value,
+        dtype=dtype,
     )
     truth = None
     if subsets_from is not None:

@@ -1,0 +1,206 @@
+"""``vidkd pose``: train, convert, label and evaluate pose detectors."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidkd.cli.options import Command, Json, with_settings
+from vidkd.console import emit, progress
+from vidkd.errors import UsageError
+from vidkd.recipe.jobs import PoseTrainingJob
+
+app = typer.Typer(no_args_is_help=True, help="Train pose detectors, and what belongs to it.")
+
+
+@app.command(cls=Command)
+@with_settings
+def train(job: PoseTrainingJob, as_json: Json = False) -> None:
+    """Train a pose detector; RUN then works as --detector of extract-pose.
+
+    A finished run is left alone; an unfinished one goes on where it stopped.
+    """
+    from vidkd.pose.training import train_pose
+
+    result = train_pose(job)
+    rows = [
+        (key, f"{value:.3f}" if isinstance(value, float) else value)
+        for key, value in result.validation.items()
+    ]
+    rows = [("best epoch", f"{result.best_epoch} of {result.epochs}"), *rows]
+    emit(result.to_json(), as_json, ("validation", result.name), rows, str(result.output))
+
+
+@app.command(cls=Command)
+def label(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Videos, folders, or .txt lists of videos."),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where labels.json and the pictures go.")
+    ],
+    labeller: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|COMMAND",
+            help="blazepose, or the command of a program that speaks the protocol of docs/pose.md.",
+        ),
+    ] = "blazepose",
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Interpreter of the environment that has the labeller's libraries.",
+        ),
+    ] = None,
+    frames_per_second: Annotated[
+        float, typer.Option(min=0.01, max=100, help="Frames to label, by time.")
+    ] = 2.0,
+    short_side: Annotated[
+        int | None,
+        typer.Option(min=64, max=2160, help="Scale pictures to this. Default: as they are."),
+    ] = None,
+    max_people: Annotated[int, typer.Option(min=1, max=32, help="People per picture.")] = 4,
+    min_score: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Of the labeller's person detector.")
+    ] = 0.5,
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that names are relative to.")
+    ] = None,
+    keep_empty: Annotated[
+        bool, typer.Option("--keep-empty", help="Keep frames in which nobody was found.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Label again what had other settings.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Label frames of video with another pose estimator, for `vidkd pose train`.
+
+    Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
+    """
+    from vidkd.pose.labelling import LABELLERS, label_videos, labeller_command
+    from vidkd.video import find_videos
+
+    if labeller in LABELLERS:
+        options = ["--max-people", str(max_people), "--min-score", str(min_score)]
+        command = labeller_command(labeller, python, options)
+    else:
+        command = shlex.split(labeller)
+        if python is not None:
+            command = [str(python), *command]
+        if not command:
+            raise UsageError("--labeller names no program", remedy="name one, or give blazepose")
+    results = label_videos(
+        find_videos(inputs, root),
+        output,
+        command,
+        frames_per_second=frames_per_second,
+        short_side=short_side,
+        keep_empty=keep_empty,
+        overwrite=overwrite,
+    )
+    emit(
+        [vars(result) for result in results],
+        as_json,
+        ("video", "state", "frames", "people"),
+        [(item.key, item.status, item.frames, item.people) for item in results],
+        str(output / "labels.json"),
+    )
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def evaluate(
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="DIR|labels.json",
+            help="Labels of `vidkd pose label`, or a folder of `vidkd synth`; repeat it for more.",
+        ),
+    ],
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A detector by name, or a run of `vidkd pose train`. Default: the one that ships "
+            "with vidkd.",
+        ),
+    ] = None,
+    min_score: Annotated[
+        float, typer.Option(help="People found with a lower score are ignored.")
+    ] = 0.5,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Pictures of each source, evenly spread.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Compare a pose detector with labels that it was not trained on."""
+    from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+    from vidkd.pose.labels import load_pictures, read_labels
+    from vidkd.pose.metrics import evaluate_detector
+
+    network = load_pose_detector(detector or DEFAULT_DETECTOR, device)
+    network.least_score = min_score
+    results = {}
+    for source in data:
+        frames = read_labels(source)
+        count = len(frames) if limit is None else min(limit, len(frames))
+        chosen = [frames[number * len(frames) // count] for number in range(count)]
+        pictures = ((frame.people, image) for frame, image in load_pictures(chosen))
+        with progress("pose evaluate", count, "pictures") as advance:
+            scores = evaluate_detector(network, pictures, advance)
+        results[str(source)] = {"pictures": count, **scores.to_json()}
+    names = list(next(iter(results.values())))
+    emit(
+        {"detector": network.name, "min_score": min_score, "results": results},
+        as_json,
+        ("", *results),
+        [(name, *(_short(item[name]) for item in results.values())) for name in names],
+        network.name,
+    )
+
+
+@app.command(cls=Command)
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint of LCR-Net++ release v2, unpacked.")
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE.safetensors", help="Where the detector is written.")
+    ],
+    anchors: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Anchor poses, if CHECKPOINT has none.")
+    ] = None,
+    upper: Annotated[
+        int, typer.Option(metavar="POSES", help="Anchor poses of the upper body: 100 for K100x2.")
+    ] = 0,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the detector in caches. Default: that of FILE.")
+    ] = None,
+) -> None:
+    """Convert official weights of LCR-Net++; FILE then works as --detector.
+
+    Written after the published layout, and not run on the original files.
+    """
+    if output.suffix != ".safetensors":
+        raise UsageError(
+            "is not a name of weights", path=output, remedy="let it end in .safetensors"
+        )
+    from vidkd.networks.lcrnet_converter import convert_lcrnet
+    from vidkd.pose.detector import save_network
+
+    network = convert_lcrnet(checkpoint, anchors, upper)
+    about = {"origin": f"converted from {checkpoint.name}"}
+    save_network(output, network, name or output.stem, about, half=False)
+    typer.echo(output)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
