@@ -11,10 +11,10 @@ import pytest
 from vidkd.cache import CacheFile
 from vidkd.errors import VidkdError
 from vidkd.pipeline.benchmark import Benchmark
-from vidkd.pipeline.division import Division
-from vidkd.pipeline.experiment import Experiment
+from vidkd.pipeline.data import Execution, feature_stages, render_stage
 from vidkd.pipeline.layout import Layout
-from vidkd.pipeline.workplace import Workplace
+from vidkd.pipeline.split import Split
+from vidkd.pipeline.stages import Outcome, Stage
 from vidkd.recipe import Pipeline
 
 RECIPE = {
@@ -24,7 +24,7 @@ RECIPE = {
     "frames": {"short_side": 64},
     "snippet": {"stride": 8},
     "pose": {"backend": "files"},
-    "encoders": {"rgb": {"name": "i3d-rgb-kinetics400"}, "pose": {"name": "small"}},
+    "encoders": {"rgb": {"name": "i3d-rgb-kinetics400", "crop": 64}, "pose": {"name": "small"}},
     "pose_encoder": {
         "network": {"channels": [8, 8, 16], "blocks": [1, 1, 1]},
         "epochs": 1,
@@ -34,39 +34,28 @@ RECIPE = {
 }
 
 
-def experiment(folder: Path, **changes: object) -> Experiment:
-    recipe = Pipeline.model_validate({**RECIPE, **changes})
-    division = Division(recipe, Layout(folder))
-    return Experiment(Workplace(division, 1, "cpu", overwrite=False, retrain=False))
-
-
-def settings(folder: Path, **changes: object) -> dict[str, object]:
-    return {item.name: item.settings for item in experiment(folder, **changes).stages()}
+def stages(folder: Path, **changes: object) -> list[Stage]:
+    """The stages up to the features."""
+    split = Split(Pipeline.model_validate({**RECIPE, **changes}), Layout(folder))
+    how = Execution(device="cpu")
+    made = (stage for item in ("rgb", "pose") for stage in feature_stages(split, item, how))
+    return [render_stage(split, how), *made]
 
 
 def test_stages_come_in_order_and_only_those_that_see_a_change_are_stale(tmp_path: Path) -> None:
-    before = settings(tmp_path)
-    names = list(before)
-    order = ["render", "pose", "encoder-pose", "features-pose", "teacher-pose-seed0"]
-    places = [names.index(name) for name in order]
-    assert places == sorted(places)
+    before = {stage.name: stage.settings for stage in stages(tmp_path)}
+    assert list(before) == ["render", "features-rgb", "pose", "encoder-pose", "features-pose"]
     network = {**RECIPE["pose_encoder"], "epochs": 2}  # type: ignore[dict-item]
-    after = settings(tmp_path, pose_encoder=network)
-    changed = {name for name in names if before[name] != after[name]}
-    assert "encoder-pose" in changed
-    assert "features-pose" in changed
-    assert "teacher-pose-seed0" in changed
-    assert not changed & {"render", "pose", "features-rgb"}
+    after = {stage.name: stage.settings for stage in stages(tmp_path, pose_encoder=network)}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"encoder-pose", "features-pose"}
 
 
 @pytest.mark.slow
 def test_from_rendered_videos_to_features(tmp_path: Path) -> None:
-    chosen = experiment(tmp_path)
-    for stage in chosen.stages():
+    for stage in stages(tmp_path):
         if stage.name == "features-rgb":
             continue  # needs the weights of I3D
-        if stage.name.startswith("teacher"):
-            break
         stage.action()
         assert all(path.exists() for path in stage.outputs), stage.name
     found = sorted((tmp_path / "cache" / "features" / "small").glob("*.h5"))
@@ -80,9 +69,7 @@ def test_from_rendered_videos_to_features(tmp_path: Path) -> None:
 def test_a_benchmark_makes_features_again_when_what_they_were_made_of_has_changed(
     tmp_path: Path,
 ) -> None:
-    chosen = experiment(tmp_path)
-    stages = {stage.name: stage for stage in chosen.stages()}
-    stages["render"].action()
+    stages(tmp_path)[0].action()
 
     def plan(output: Path, cache: Path | None = None, **changes: object) -> Benchmark:
         data = {
@@ -97,11 +84,10 @@ def test_a_benchmark_makes_features_again_when_what_they_were_made_of_has_change
         return Benchmark.of(recipe, output, cache=cache, device="cpu", numbers=[5])
 
     def make(item: Benchmark) -> None:
-        features = item.features["pose", ""]
-        item._extract(features, item._state(features))
+        item._make(item.features["pose", ""], Outcome())
 
     def state(item: Benchmark) -> str:
-        return item._state(item.features["pose", ""]).reason
+        return item.features["pose", ""].state().reason
 
     def encoder() -> str:
         result = json.loads((tmp_path / "out" / "models" / "small" / "result.json").read_text())

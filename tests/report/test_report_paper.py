@@ -20,6 +20,14 @@ from vidkd.pipeline.figures import (
     step_variation,
     triangle_correlation,
 )
+from vidkd.pipeline.results import (
+    ResultRow,
+    Results,
+    SeedResult,
+    mean_spread,
+    row_label,
+)
+from vidkd.pipeline.tables import Table
 from vidkd.recipe.paper import paper_number
 from vidkd.report.paper_figures import (
     Covariance,
@@ -30,14 +38,6 @@ from vidkd.report.paper_figures import (
     draw_covariances,
     draw_speed,
 )
-from vidkd.report.paper_tables import (
-    BenchmarkResults,
-    ResultRow,
-    ResultTable,
-    SeedResult,
-    mean_spread,
-    row_label,
-)
 
 FACTS = {"videos": 2, "classes": 3, "ground_truth_sha256": "ab" * 32}
 
@@ -47,14 +47,14 @@ def result(seed: int, value: float) -> SeedResult:
     return SeedResult(seed, {"frame mAP": value}, {"frame mAP": value + 10}, facts)
 
 
-def results(failed: dict[int, str] | None = None) -> BenchmarkResults:
+def results(failed: dict[int, str] | None = None) -> Results:
     rows = (
         ResultRow(("", "x"), "rgb", (result(0, 10.0), result(1, 14.0)), ("frame mAP", 22.3)),
         ResultRow(("x", "x"), "rgb", (result(0, 20.0),), None, failed or {}),
     )
-    table = ResultTable("table-1", "Table 1: the losses", ("atomic", "boundary"), rows)
+    table = Table("table-1", "Table 1: the losses", ("atomic", "boundary"), rows)
     protocol = {"frame_protocol": "frame", "event_protocol": "anet"}
-    return BenchmarkResults("r", "testing", "validation", ("frame mAP",), protocol, [table])
+    return Results("r", "testing", "validation", ("frame mAP",), protocol, [table])
 
 
 def test_the_table_has_mean_sample_deviation_and_seeds(tmp_path: Path) -> None:

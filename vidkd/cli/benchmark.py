@@ -55,9 +55,9 @@ def benchmark(
     a change of the recipe only what it touches is. A row that fails is named, and the others are
     done.
     """
-    from vidkd.pipeline.benchmark import Benchmark, check_subset
-    from vidkd.pipeline.benchmark_results import gather
+    from vidkd.pipeline.benchmark import Benchmark
     from vidkd.pipeline.figures import Figures
+    from vidkd.pipeline.results import gather
     from vidkd.recipe import Pipeline, load_yaml, pipeline_path
 
     pipeline = load_yaml(pipeline_path(recipe), Pipeline)
@@ -72,7 +72,6 @@ def benchmark(
         numbers=_numbers(tables),
         subset=subset,
     )
-    check_subset(plan)
     if dry_run:
         _print_plan(plan, as_json)
         return

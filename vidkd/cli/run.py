@@ -36,20 +36,24 @@ def run(
 
     Finished stages are skipped, so the same command goes on where it stopped.
     """
-    from vidkd.pipeline.experiment import run_experiment
+    from vidkd.pipeline.benchmark import Benchmark
+    from vidkd.pipeline.results import gather
     from vidkd.recipe import Pipeline, load_yaml, pipeline_path
 
     path = pipeline_path(recipe)
     pipeline = load_yaml(path, Pipeline)
     if videos is not None or annotations is not None:
         pipeline = pipeline.with_data(videos, annotations)
-    results = run_experiment(
+    plan = Benchmark.of_models(
         pipeline,
         output or Path("runs") / pipeline.name,
         workers=workers,
         device=device,
         overwrite=overwrite,
     )
+    results = gather(plan, plan.run())
+    results.pictures = sorted(plan.layout.pictures.glob("*.*"))
+    results.save(plan.layout.root)
     if as_json:
         emit_json(results.to_json())
     else:

@@ -14,16 +14,16 @@ import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from vidkd.annotations import VideoAnnotation
-from vidkd.cache import CacheFile, cache_files
+from vidkd.cache import CacheFile
 from vidkd.console import log
 from vidkd.distillation.losses import channel_covariance
 from vidkd.errors import VidkdError
 from vidkd.evaluation import read_dense_scores
 from vidkd.networks import load_temporal_filter
 from vidkd.pipeline.benchmark import Benchmark
-from vidkd.pipeline.inference_speed import speed_points
-from vidkd.pipeline.matrix import NAMES, Run, TableRow, all_runs
-from vidkd.recipe import Modality
+from vidkd.pipeline.inference_time import speed_points
+from vidkd.pipeline.results import Results
+from vidkd.pipeline.tables import Run, TableRow
 from vidkd.report.paper_figures import (
     Covariance,
     Variation,
@@ -32,7 +32,7 @@ from vidkd.report.paper_figures import (
     draw_covariances,
     draw_speed,
 )
-from vidkd.report.paper_tables import BenchmarkResults
+from vidkd.streams import STREAMS
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Figures:
     """Draws the figures of a finished benchmark, each into ``pictures/``."""
 
     benchmark: Benchmark
-    results: BenchmarkResults
+    results: Results
 
     def draw(self) -> None:
         """Draw what the recipe asks for, each figure on its own.
@@ -95,7 +95,7 @@ class Figures:
         Raises:
             VidkdError: the tables do not have all three.
         """
-        runs = [run for run in all_runs(self.benchmark.tables) if not run.split]
+        runs = [run for run in self.benchmark.runs() if not run.split]
         recipe = self.benchmark.recipe
         modality = recipe.teachers[0]
         own = [run for run in runs if run.filter == recipe.filter and run.trained]
@@ -127,28 +127,24 @@ class Figures:
 
     def video(self) -> VideoAnnotation:
         """Return the video that is drawn: the one with most segments."""
-        truth = self.benchmark.divisions[""].annotations.actions()
+        truth = self.benchmark.splits[""].annotations.actions()
         videos = truth.subset(self.benchmark.reported).videos
         return max(videos.values(), key=lambda video: len(video.segments))
 
     def times(self, video: str) -> np.ndarray:
         """Return (T, 2) start and end seconds of the snippets of a video."""
-        with CacheFile(self._features("rgb", "", video)) as file:
+        with CacheFile(self.benchmark.features["rgb", ""].file(video)) as file:
             return np.asarray(file.pts)
-
-    def _features(self, modality: Modality, split: str, video: str) -> Path:
-        encoder = self.benchmark.features[modality, split].encoder
-        files = cache_files(self.benchmark.layout.cache, "features", encoder)
-        return files.require(video, "file of features", "extract them first")
 
     def maps(self, run: Run) -> FeatureMaps:
         """Compute the feature maps of a run on the reported subset."""
         benchmark = self.benchmark
         module, _ = load_temporal_filter(benchmark.layout.run(run.slug, self.seed))
-        truth = benchmark.divisions[run.split].annotations.subset(benchmark.reported)
+        truth = benchmark.splits[run.split].annotations.subset(benchmark.reported)
+        features = benchmark.features[run.modality, run.split]
         found = {}
         for video in truth.videos:
-            with CacheFile(self._features(run.modality, run.split, video)) as file:
+            with CacheFile(features.file(video)) as file:
                 rows = torch.from_numpy(file.rows().astype(np.float32))
             with torch.inference_mode():
                 mask = torch.ones(1, len(rows), dtype=torch.bool)
@@ -161,7 +157,7 @@ class Figures:
     def _title(self, run: Run) -> str:
         if run.teachers:
             return "augmented RGB"
-        return "vanilla RGB" if run.modality == "rgb" else f"{NAMES[run.modality]} teacher"
+        return "vanilla RGB" if run.modality == "rgb" else f"{STREAMS[run.modality].label} teacher"
 
     def covariances(self) -> Path:
         """Figure 4."""
@@ -221,7 +217,7 @@ class Figures:
 
     def _contrast(self, video: str, rows: np.ndarray) -> float | None:
         """Return the variation at the annotated boundaries relative to that elsewhere."""
-        truth = self.benchmark.divisions[""].annotations.actions().videos[video]
+        truth = self.benchmark.splits[""].annotations.actions().videos[video]
         middle = self.times(video).mean(axis=1)
         edges = np.array([edge for item in truth.segments for edge in (item.start, item.end)])
         return boundary_contrast(step_variation(rows), middle, edges)

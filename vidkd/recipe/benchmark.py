@@ -1,4 +1,4 @@
-"""The matrix of ``vidkd benchmark``: tables, baselines, further methods, other divisions."""
+"""What ``vidkd benchmark`` makes: tables, baselines, further methods, other splits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class MethodSettings(Settings):
 
 
 class SplitSettings(Settings):
-    """Another division of the same videos, for Table 3: cross-view beside cross-subject, say."""
+    """Another split of the same videos, for Table 3: cross-view beside cross-subject, say."""
 
     name: Annotated[str, Field(min_length=1, max_length=40)]
     annotations: Path
@@ -46,12 +46,12 @@ class SplitSettings(Settings):
 
 
 class BenchmarkSettings(Settings):
-    """The matrix of ``vidkd benchmark``: which of the paper's tables, and what else."""
+    """What ``vidkd benchmark`` makes: which of the paper's tables, and what else."""
 
     tables: tuple[Literal[1, 2, 3, 4, 5], ...] = (1, 2, 3, 4, 5)
     """By their numbers in Dai et al. 2021."""
     split: Annotated[str, Field(max_length=40)] = ""
-    """What the recipe's own division of the videos is called in Table 3."""
+    """What the recipe's own split of the videos is called in Table 3."""
     splits: tuple[SplitSettings, ...] = ()
     filters: tuple[FilterKind, ...] = ("ss-tcn", "tgm", "lstm")
     """Rows of Table 4."""

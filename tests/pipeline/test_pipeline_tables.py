@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from vidkd.errors import UsageError
-from vidkd.pipeline.matrix import BASELINES, LOSSES, Table, all_runs, build_tables
+from vidkd.pipeline.check import check_recipe
+from vidkd.pipeline.tables import (
+    BASELINES,
+    LOSSES,
+    Table,
+    TableRow,
+    all_runs,
+    build_tables,
+    models_table,
+)
 from vidkd.recipe import Pipeline
+
+NAMED = {"rgb": {"name": "i3d-rgb-kinetics400"}, "flow": {"name": "i3d-flow-inflated"}}
 
 
 def recipe(**fields: object) -> Pipeline:
@@ -18,7 +30,7 @@ def recipe(**fields: object) -> Pipeline:
     return Pipeline.model_validate(values)
 
 
-def table(key: str, tables: list[Table]) -> Table:
+def table(key: str, tables: list[Table[TableRow]]) -> Table[TableRow]:
     return next(item for item in tables if item.key == key)
 
 
@@ -90,7 +102,7 @@ def test_modalities_that_the_recipe_lacks_are_named() -> None:
     assert [row.paper for row in both] == [None, "vanilla", None, "augmented-pose+flow"]
 
 
-def test_divisions_of_the_videos_are_rows_of_table_3_alone() -> None:
+def test_splits_of_the_videos_are_rows_of_table_3_alone() -> None:
     splits = [{"name": "Cross View", "annotations": "view.json"}]
     tables = build_tables(recipe(benchmark={"splits": splits, "split": "subject"}), [1, 3])
     names = [row.cells[0] for row in table("table-3", tables).rows]
@@ -126,7 +138,6 @@ def test_two_methods_of_one_name_are_refused() -> None:
     "benchmark",
     [
         {"tables": [6]},
-        {"filters": ["transformer"]},
         {"methods": [{"name": "A", "distillation": {"atomc": 1}}]},
         {"methods": [{"name": "A", "distillation": {"atomic": -1}}]},
         {"controls": ["nothing"]},
@@ -135,3 +146,62 @@ def test_two_methods_of_one_name_are_refused() -> None:
 def test_what_cannot_be_is_refused(benchmark: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         recipe(benchmark=benchmark)
+
+
+def test_run_has_a_teacher_for_each_stream_and_one_student_of_all() -> None:
+    encoders = {"rgb": {"name": "a"}, "flow": {"name": "b"}, "pose": {"name": "c"}}
+    found = models_table(recipe(encoders=encoders, teachers=["flow", "pose"]))
+    assert [(row.cells[0], row.inputs, row.slug) for row in found.rows] == [
+        ("flow teacher", "flow", "flow-teacher"),
+        ("pose teacher", "pose", "pose-teacher"),
+        ("vanilla RGB", "rgb", "vanilla-rgb"),
+        ("late fusion", "rgb + flow + pose", "late-fusion"),
+        ("augmented RGB", "rgb", "augmented-rgb"),
+    ]
+    slugs = [run.slug for run in all_runs([found])]
+    assert slugs == ["teacher-flow", "teacher-pose", "vanilla-rgb", "augmented-rgb"]
+    assert [run.slug for run in found.rows[-1].runs[0].teachers] == slugs[:2]
+    assert models_table(recipe()).rows[-2].cells == ("two-stream",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"filter": {"kind": "transformer"}},
+            r"r, filter\.kind: .*'transformer'; give one of ss-tcn",
+        ),
+        ({"benchmark": {"filters": ["lsmt"]}}, r"benchmark\.filters: .*'lsmt'; give one of .*lstm"),
+        ({"encoders": {"rgb": {"name": "i3d"}, "flow": {"name": "b"}}}, r"encoders\.rgb: .*'i3d'"),
+        ({"encoders": {**NAMED, "sound": {"name": "b"}}}, "encoders: .*'sound'; give one of rgb"),
+        (
+            {"distillation": {"losses": {"atmoic": 1}}},
+            "distillation: .*'atmoic'; give one of atomic",
+        ),
+        ({"evaluation": {"frame_protocol": "fame"}}, r"evaluation\.frame_protocol: .*'fame'; give"),
+        (
+            {"evaluation": {"event_protocol": "frame"}},
+            "does not compare events; give one of .*anet",
+        ),
+        ({"data": {"format": "xml"}}, r"data\.format: .*'xml'; give one of activitynet"),
+        (
+            {"benchmark": {"methods": [{"name": "A", "filter": "lsmt"}]}},
+            r"benchmark\.methods, A: .*'lsmt'",
+        ),
+    ],
+)
+def test_names_that_there_are_not_are_told_before_any_work(
+    fields: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    good = recipe(encoders=NAMED)
+    check_recipe(good, tmp_path)
+    with pytest.raises(UsageError, match=words):
+        check_recipe(recipe(**{"encoders": NAMED, **fields}), tmp_path)
+
+
+def test_imported_features_need_no_encoder(tmp_path: Path) -> None:
+    encoders = {"rgb": {"name": "clip"}, "flow": {"name": "i3d-flow-inflated"}}
+    with pytest.raises(UsageError, match="'clip'"):
+        check_recipe(recipe(encoders=encoders), tmp_path)
+    (tmp_path / "features" / "clip").mkdir(parents=True)
+    check_recipe(recipe(encoders=encoders), tmp_path)

@@ -1,7 +1,8 @@
-"""The rows of the paper's tables, and the trained runs they need, each named once.
+"""The rows of the tables, and the trained runs they need, each named once.
 
-The tables are those of Dai et al. 2021: 1 the losses, 2 other methods of distillation, 3 the
-streams per division of the videos, 4 the temporal filters, 5 the teachers.
+``vidkd run`` makes one table, with a teacher for each stream that the recipe names. ``vidkd
+benchmark`` makes those of Dai et al. 2021: 1 the losses, 2 other methods of distillation, 3 the
+streams per split of the videos, 4 the temporal filters, 5 the teachers.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Generic, TypeVar
 
+from vidkd.distillation.objective import loss_weights
 from vidkd.errors import UsageError
 from vidkd.pipeline.layout import file_name
 from vidkd.recipe import (
+    BaselineWeights,
     DistillationSettings,
     FilterKind,
     FilterSettings,
@@ -20,11 +24,21 @@ from vidkd.recipe import (
     Modality,
     Pipeline,
 )
+from vidkd.streams import STREAMS
 
-NAMES: dict[Modality, str] = {"rgb": "RGB", "flow": "OF", "pose": "Pose"}
-"""The paper's names of the modalities; OF is optical flow."""
-LOSSES = ("atomic", "global_context", "boundary")
-BASELINES = ("hallucination", "mars", "graph", "graph_logits", "logits")
+LOSSES = tuple(loss_weights(DistillationSettings()))
+"""The paper's losses: those that are on unless a recipe says otherwise."""
+BASELINES = tuple(BaselineWeights.model_fields)
+"""The losses of other methods."""
+METHODS: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
+    ("logits", ("logits",), None),
+    ("logits + features", ("logits", "mars"), None),
+    ("hallucination", ("hallucination",), "hallucination"),
+    ("MARS", ("mars",), "mars"),
+    ("graph distillation (representation)", ("graph",), None),
+    ("graph distillation (representation + logits)", ("graph", "graph_logits"), None),
+)
+"""Rows of Table 2: title, losses, and under which name the paper's number is known."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Run:
         teachers: of the same seed.
         distillation: None without teachers.
         trained: False for a teacher that keeps its first, random weights.
-        split: name of the division of the videos; empty for the recipe's own.
+        split: name of the split of the videos; empty for the recipe's own.
     """
 
     slug: str
@@ -68,11 +82,13 @@ class TableRow:
         cells: what stands in its leading columns.
         runs: the runs whose logits are averaged.
         paper: under which name the paper's number of this row is known, if it is.
+        name: in file names; empty for the names of its runs.
     """
 
     cells: tuple[str, ...]
     runs: tuple[Run, ...]
     paper: str | None = None
+    name: str = ""
 
     @property
     def inputs(self) -> str:
@@ -82,17 +98,20 @@ class TableRow:
     @property
     def slug(self) -> str:
         """The name in file names."""
-        return "+".join(run.slug for run in self.runs)
+        return self.name or "+".join(run.slug for run in self.runs)
 
     @property
     def split(self) -> str:
-        """Name of the division of the videos; empty for the recipe's own."""
+        """Name of the split of the videos; empty for the recipe's own."""
         return self.runs[0].split
 
 
+Row = TypeVar("Row")
+
+
 @dataclass(frozen=True)
-class Table:
-    """One table of the paper.
+class Table(Generic[Row]):
+    """One table, of planned rows or of rows with their numbers.
 
     Attributes:
         key: such as ``table-1``.
@@ -105,7 +124,7 @@ class Table:
     key: str
     title: str
     columns: tuple[str, ...]
-    rows: tuple[TableRow, ...]
+    rows: tuple[Row, ...]
     left_out: tuple[str, ...] = ()
 
 
@@ -161,8 +180,7 @@ class _Builder:
     ) -> Run:
         """Return an RGB student of these teachers."""
         if name is None:
-            terms = [term for term in (*LOSSES, *BASELINES) if getattr(settings, term) > 0]
-            shown = "-".join(term.replace("_", "-") for term in terms) or "nothing"
+            shown = "-".join(loss.replace("_", "-") for loss in loss_weights(settings)) or "nothing"
             suffix, prefix = self._suffix(kind), f"{file_name(self.split)}-" if self.split else ""
             of = "-".join(
                 teacher.slug.removeprefix(prefix).removeprefix("teacher-").removesuffix(suffix)
@@ -189,9 +207,11 @@ class _Builder:
         return self.student(teachers, self.recipe.distillation, kind)
 
     def only(self, weights: dict[str, float]) -> Run:
-        """Return a student with these terms and no others."""
-        off = dict.fromkeys((*LOSSES, *BASELINES), 0.0)
-        settings = self.recipe.distillation.model_copy(update={**off, **weights})
+        """Return a student with these losses and no others."""
+        own = dict.fromkeys((*LOSSES, *BASELINES), 0.0)
+        own |= {name: weight for name, weight in weights.items() if name in own}
+        added = {name: weight for name, weight in weights.items() if name not in own}
+        settings = self.recipe.distillation.model_copy(update={**own, "losses": added})
         return self.student([self.single(item) for item in self.teachers], settings)
 
     def method(self, method: MethodSettings) -> Run:
@@ -203,7 +223,38 @@ class _Builder:
         return self.student(teachers, settings, method.filter, f"method-{file_name(method.name)}")
 
 
-def build_tables(recipe: Pipeline, numbers: Sequence[int] | None = None) -> list[Table]:
+def models_table(recipe: Pipeline) -> Table[TableRow]:
+    """Return the table of ``vidkd run``: every teacher, vanilla RGB, their fusion, the student.
+
+    Raises:
+        UsageError: there is no teacher.
+    """
+    builder = _Builder(recipe)
+    if not recipe.teachers:
+        raise UsageError("the recipe has no teacher", remedy="name one under `teachers`")
+    known = "+".join(sorted(recipe.teachers, reverse=True))
+    teachers = tuple(builder.single(item) for item in recipe.teachers)
+    vanilla = builder.single("rgb")
+    student = builder.student(teachers, recipe.distillation, name="augmented-rgb")
+    fused = "two-stream" if len(teachers) == 1 else "late fusion"
+    rows = [
+        *((f"{run.modality} teacher", (run,), "teacher", run.modality) for run in teachers),
+        ("vanilla RGB", (vanilla,), "vanilla", "flow"),
+        (fused, (vanilla, *teachers), "two-stream", known),
+        ("augmented RGB", (student,), "augmented", known),
+    ]
+    return Table(
+        "models",
+        recipe.name,
+        ("model",),
+        tuple(
+            TableRow((name,), runs, _paper(paper, of), file_name(name))
+            for name, runs, paper, of in rows
+        ),
+    )
+
+
+def build_tables(recipe: Pipeline, numbers: Sequence[int] | None = None) -> list[Table[TableRow]]:
     """Return the tables that a recipe's benchmark asks for.
 
     Args:
@@ -229,49 +280,33 @@ def build_tables(recipe: Pipeline, numbers: Sequence[int] | None = None) -> list
     return [*tables, *([own] if own.rows else [])]
 
 
-def all_runs(tables: Sequence[Table]) -> list[Run]:
+def all_runs(tables: Sequence[Table[TableRow]]) -> list[Run]:
     """Return every run the tables need, teachers before their students, each once."""
-    found: dict[Run, None] = {}
-    for table in tables:
-        for row in table.rows:
-            for run in row.runs:
-                found.update(dict.fromkeys((*run.teachers, run)))
-    return list(found)
+    runs = (run for table in tables for row in table.rows for run in row.runs)
+    return list({item.slug: item for run in runs for item in (*run.teachers, run)}.values())
 
 
-def _losses(builder: _Builder) -> Table:
-    weights = {name: getattr(builder.recipe.distillation, name) for name in LOSSES}
-    on = [name for name in LOSSES if weights[name] > 0]
-    rows = [TableRow(("", "", ""), (builder.single("rgb"),), "vanilla")]
-    for count in (1, 2, 3):
-        for chosen in combinations(LOSSES, count):
+def _losses(builder: _Builder) -> Table[TableRow]:
+    on = loss_weights(builder.recipe.distillation)
+    names = (*LOSSES, *(name for name in on if name not in (*LOSSES, *BASELINES)))
+    rows = [TableRow(("",) * len(names), (builder.single("rgb"),), "vanilla")]
+    for count in range(1, len(names) + 1):
+        for chosen in combinations(names, count):
             if all(name in on for name in chosen):
-                marks = tuple("x" if name in chosen else "" for name in LOSSES)
-                run = builder.only({name: weights[name] for name in chosen})
+                marks = tuple("x" if name in chosen else "" for name in names)
+                run = builder.only({name: on[name] for name in chosen})
                 paper = {("atomic",): "atomic", LOSSES: "augmented"}.get(chosen)
                 rows.append(TableRow(marks, (run,), paper))
-    off = tuple(f"rows with the {name} loss: its weight is 0" for name in LOSSES if name not in on)
-    heads = ("atomic", "global", "boundary")
+    off = tuple(f"rows with the {name} loss: its weight is 0" for name in names if name not in on)
+    heads = tuple(name.removesuffix("_context") for name in names)
     return Table("table-1", "Table 1: the losses", heads, tuple(rows), off)
 
 
-def _methods_of_others(builder: _Builder) -> Table:
-    weights = builder.recipe.benchmark.baselines
-    logits, features = {"logits": weights.logits}, {"mars": weights.mars}
-    graph, edge = {"graph": weights.graph}, {"graph_logits": weights.graph_logits}
+def _methods_of_others(builder: _Builder) -> Table[TableRow]:
+    weights = builder.recipe.benchmark.baselines.model_dump()
     rows = [
-        TableRow(("logits",), (builder.only(logits),)),
-        TableRow(("logits + features",), (builder.only({**logits, **features}),)),
-        TableRow(
-            ("hallucination",),
-            (builder.only({"hallucination": weights.hallucination}),),
-            "hallucination",
-        ),
-        TableRow(("MARS",), (builder.only(features),), "mars"),
-        TableRow(("graph distillation (representation)",), (builder.only(graph),)),
-        TableRow(
-            ("graph distillation (representation + logits)",), (builder.only({**graph, **edge}),)
-        ),
+        TableRow((title,), (builder.only({name: weights[name] for name in losses}),), paper)
+        for title, losses, paper in METHODS
     ]
     atomic = builder.recipe.distillation.atomic
     if atomic > 0:
@@ -279,7 +314,7 @@ def _methods_of_others(builder: _Builder) -> Table:
     return Table("table-2", "Table 2: methods of distillation", ("method",), tuple(rows))
 
 
-def _streams(builder: _Builder) -> Table:
+def _streams(builder: _Builder) -> Table[TableRow]:
     recipe = builder.recipe
     rows: list[TableRow] = []
     for split in ("", *(item.name for item in recipe.benchmark.splits)):
@@ -288,7 +323,11 @@ def _streams(builder: _Builder) -> Table:
         (modality,) = part.teachers
         teacher, vanilla = part.single(modality), part.single("rgb")
         rows += [
-            TableRow((name, f"{NAMES[modality]} teacher"), (teacher,), _paper("teacher", modality)),
+            TableRow(
+                (name, f"{STREAMS[modality].label} teacher"),
+                (teacher,),
+                _paper("teacher", modality),
+            ),
             TableRow((name, "vanilla RGB"), (vanilla,), "vanilla"),
             TableRow((name, "two-stream"), (vanilla, teacher), _paper("two-stream", modality)),
             TableRow((name, "augmented RGB"), (part.augmented(),), _paper("augmented", modality)),
@@ -296,7 +335,7 @@ def _streams(builder: _Builder) -> Table:
     return Table("table-3", "Table 3: streams", ("videos", "model"), tuple(rows))
 
 
-def _filters(builder: _Builder) -> Table:
+def _filters(builder: _Builder) -> Table[TableRow]:
     rows: list[TableRow] = []
     (modality,) = builder.teachers
     for kind in builder.recipe.benchmark.filters:
@@ -309,14 +348,15 @@ def _filters(builder: _Builder) -> Table:
     return Table("table-4", "Table 4: temporal filters", ("filter", "model"), tuple(rows))
 
 
-def _teachers(builder: _Builder) -> Table:
+def _teachers(builder: _Builder) -> Table[TableRow]:
     recipe = builder.recipe
     choices: list[tuple[Modality, ...]] = [("flow",), ("pose",), ("pose", "flow")]
+    choices += [(item,) for item in recipe.encoders if item not in {"rgb", "flow", "pose"}]
     vanilla = builder.single("rgb")
     rows: list[TableRow] = []
     left_out: list[str] = []
     for modalities in choices:
-        name = " + ".join(NAMES[item] for item in modalities)
+        name = " + ".join(STREAMS[item].label for item in modalities)
         lacking = [item for item in modalities if item not in recipe.encoders]
         if lacking:
             left_out.append(f"{name}: the recipe has no encoder for {' and '.join(lacking)}")
@@ -333,14 +373,17 @@ def _teachers(builder: _Builder) -> Table:
     return Table("table-5", "Table 5: teachers", ("teacher", "model"), tuple(rows), tuple(left_out))
 
 
-def _own_rows(builder: _Builder) -> Table:
+def _own_rows(builder: _Builder) -> Table[TableRow]:
     recipe = builder.recipe
     rows: list[TableRow] = []
     left_out: list[str] = []
     (modality,) = builder.teachers
     for control in recipe.benchmark.controls:
         if control == "untrained-teacher":
-            teacher, name = builder.untrained(modality), f"untrained {NAMES[modality]} teacher"
+            teacher, name = (
+                builder.untrained(modality),
+                f"untrained {STREAMS[modality].label} teacher",
+            )
         else:
             teacher, name = builder.single("rgb"), "RGB teacher (vanilla)"
         run = builder.student([teacher], recipe.distillation)
@@ -356,7 +399,7 @@ def _own_rows(builder: _Builder) -> Table:
 
 
 def _paper(name: str, teachers: str) -> str | None:
-    """Return the key of the paper's number, which METHOD.md gives for flow, and once for both."""
+    """Return under which name the paper has a row's number: for flow, and once for both."""
     if teachers == "flow":
         return name
     return "augmented-pose+flow" if (name, teachers) == ("augmented", "pose+flow") else None

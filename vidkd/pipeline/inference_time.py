@@ -13,12 +13,12 @@ from vidkd.console import log
 from vidkd.errors import VidkdError
 from vidkd.files import cores
 from vidkd.pipeline.benchmark import Benchmark
-from vidkd.pipeline.feature_cache import encoder_name
-from vidkd.pipeline.matrix import Table, TableRow
+from vidkd.pipeline.data import feature_settings
+from vidkd.pipeline.results import ResultRow, Results, read_json
 from vidkd.pipeline.stages import Stage, run_stages
+from vidkd.pipeline.tables import TableRow
 from vidkd.recipe import Modality
 from vidkd.report.paper_figures import SpeedPoint
-from vidkd.report.paper_tables import BenchmarkResults, ResultRow
 from vidkd.streams import STREAMS
 from vidkd.streams.base import ignore
 
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from vidkd.video import VideoFile
 
 ROUNDS = 3
-_TIMED: tuple[Modality, ...] = ("rgb", "flow")
 
 
-def speed_points(benchmark: Benchmark, results: BenchmarkResults) -> tuple[list[SpeedPoint], str]:
+def speed_points(benchmark: Benchmark, results: Results) -> tuple[list[SpeedPoint], str]:
     """Return accuracy and time of the models of Table 3 (or 5), and how the time was measured.
 
     Raises:
@@ -55,19 +54,24 @@ def speed_points(benchmark: Benchmark, results: BenchmarkResults) -> tuple[list[
     return points, caption
 
 
-def _rows(benchmark: Benchmark, results: BenchmarkResults) -> list[tuple[TableRow, ResultRow]]:
+def _timed(modality: Modality) -> bool:
+    """Return whether the time of a stream can be measured from the video on; not that of poses."""
+    return STREAMS[modality].artefact in {None, "flow"}
+
+
+def _rows(benchmark: Benchmark, results: Results) -> list[tuple[TableRow, ResultRow]]:
     found = {table.key: number for number, table in enumerate(benchmark.tables)}
     for key in ("table-3", "table-5"):
         if key not in found:
             continue
-        table: Table = benchmark.tables[found[key]]
+        table = benchmark.tables[found[key]]
         rows = zip(table.rows, results.tables[found[key]].rows, strict=True)
         first = table.rows[0].cells[0]
-        # Poses are measured by nobody yet, and other divisions have the same times.
+        # Poses are measured by nobody yet, and other splits have the same times.
         chosen = [
             (row, result)
             for row, result in rows
-            if row.cells[0] == first and all(run.modality in _TIMED for run in row.runs)
+            if row.cells[0] == first and all(_timed(run.modality) for run in row.runs)
         ]
         if chosen:
             return chosen
@@ -83,10 +87,8 @@ def measured(benchmark: Benchmark, row: TableRow) -> dict[str, Any]:
     Raises:
         VidkdError: there is no video to measure on.
     """
-    from vidkd.pipeline.benchmark_results import read_json
-
     recipe = benchmark.recipe
-    modalities = [item for item in _TIMED if item in benchmark.modalities()]
+    modalities = [item for item, split in benchmark.features if not split and _timed(item)]
     path = benchmark.layout.root / "speed.json"
     fields = {"frames", "snippet", "flow", "encoders", "filter"}
     settings = {**recipe.model_dump(mode="json", include=fields), "modalities": modalities}
@@ -140,7 +142,7 @@ def _shortest(benchmark: Benchmark) -> VideoFile:
     data = benchmark.recipe.data
     if data is not None and data.videos is None:
         raise VidkdError("there are no videos to measure on", remedy="give --videos FOLDER")
-    found = benchmark.divisions[""].videos_of(benchmark.reported)
+    found = benchmark.splits[""].videos_of(benchmark.reported)
     return min(found, key=lambda video: (video.path.stat().st_size, video.key))
 
 
@@ -148,20 +150,12 @@ def _encoder(benchmark: Benchmark, modality: Modality) -> Any:
     """Return a function that makes the features of one video in a fresh cache."""
     import torch
 
-    from vidkd.features import FeatureSettings, FlowTask, feature_task
+    from vidkd.features import FlowTask, feature_task
 
-    recipe = benchmark.recipe
-    chosen = recipe.encoders[modality]
-    name, precision = chosen.name, chosen.precision
-    if precision == "int8":
-        file = benchmark.layout.encoders / f"{encoder_name(recipe, modality)}.safetensors"
-        name, precision = str(file), "auto"
-    stream = STREAMS[modality]
-    stream.fetch_encoder(name)
-    encoder = stream.load_encoder(name, benchmark.device, precision)
-    settings = FeatureSettings(
-        stream.configured(recipe.flow), name, recipe.frames, recipe.snippet, chosen.crop
-    )
+    recipe, stream = benchmark.recipe, STREAMS[modality]
+    settings = feature_settings(benchmark.splits[""], modality)
+    stream.fetch_encoder(settings.encoder)
+    encoder = stream.load_encoder(settings.encoder, benchmark.device, settings.precision)
 
     def encode(video: VideoFile, cache: Path) -> Path:
         if stream.artefact == "flow":
@@ -182,7 +176,7 @@ def _filter(benchmark: Benchmark, modality: Modality, features: Path) -> None:
     device = select_device(benchmark.device)
     with CacheFile(features) as file:
         rows = torch.from_numpy(file.rows()).float()
-    classes = len(benchmark.divisions[""].annotations.actions().classes)
+    classes = len(benchmark.splits[""].annotations.actions().classes)
     module = build_temporal_filter(benchmark.recipe.filter, rows.shape[1], classes)
     module.to(device).eval()
     with torch.inference_mode():

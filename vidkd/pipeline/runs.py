@@ -1,0 +1,118 @@
+"""The steps after the features: train a run, keep one untrained, evaluate a row, show a video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidkd.annotations import load_annotations
+from vidkd.console import without_nan
+from vidkd.files import write_json
+from vidkd.pipeline.split import Split
+from vidkd.recipe import EvaluationSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from vidkd.recipe.jobs import TrainingJob
+
+# Added to the seed of an untrained teacher: with its own seed it would be the student itself as
+# it is before the first step.
+_OTHER = 7919
+
+
+def train_run(job: TrainingJob) -> None:
+    """Train one run (``vidkd train-teacher``, ``train-baseline`` or ``distill``)."""
+    from vidkd.distillation import train
+
+    train(job)
+
+
+def keep_untrained(job: TrainingJob) -> None:
+    """Write the first, random weights of a run as those of a teacher: a control.
+
+    Its inputs are standardised as those of a trained teacher are, so that nothing but what was
+    learnt is missing.
+    """
+    import torch
+
+    from vidkd.distillation.data import find_stream, load_sequences, read_rows
+    from vidkd.networks import FilterHeader, build_temporal_filter, save_temporal_filter
+
+    annotations = load_annotations(job.annotations, job.annotation_format).actions()
+    stream = find_stream(job.cache, job.modality, job.encoder)
+    classes = tuple(annotations.classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.optimiser.seed + _OTHER)
+        module = build_temporal_filter(job.filter, stream.width, len(classes))
+    if job.filter.standardise:
+        videos = load_sequences([stream], annotations.subset(job.subsets.training))
+        module.standardise(read_rows(video, 0) for video in videos)
+    header = FilterHeader(
+        filter=job.filter,
+        in_features=stream.width,
+        classes=classes,
+        modality=stream.modality,
+        encoder=stream.encoder,
+        encoder_sha256=stream.weights_sha256,
+        frames=stream.frames,
+        snippet=stream.snippet,
+        crop=stream.crop,
+        training_data={"stage": "untrained"},
+    )
+    save_temporal_filter(job.output / "weights.safetensors", module, header)
+
+
+def evaluate_runs(
+    runs: Sequence[Path],
+    cache: Path,
+    annotations: tuple[Path, str, str],
+    evaluation: EvaluationSettings,
+    segments: SegmentSettings,
+    device: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """Score videos with one run or several fused late, and leave everything in a folder.
+
+    Args:
+        runs: run folders; the average of their logits counts.
+        cache: with the features of all of them.
+        annotations: their file, its format, and the subset whose videos are scored.
+        evaluation: the protocols.
+        segments: from scores to segments.
+        device: ``auto``, ``cpu`` or ``cuda[:n]``.
+        folder: receives ``scores.h5``, ``segments.json`` and ``metrics.json``.
+
+    Returns:
+        What ``metrics.json`` holds: the results of the protocols, ``frame`` and ``event``.
+    """
+    from vidkd.detection.predict import predict_runs
+    from vidkd.detection.segments import scores_to_segments
+    from vidkd.evaluation import evaluate, write_dense_scores, write_detections
+
+    path, form, subset = annotations
+    truth = load_annotations(path, form).subset(subset)
+    scores = predict_runs(runs, cache, truth.videos, device=device)
+    found = {
+        video: scores_to_segments(rows, pts, scores.classes, segments)
+        for video, (rows, pts) in scores.videos.items()
+    }
+    write_dense_scores(folder / "scores.h5", scores)
+    write_detections(folder / "segments.json", found, {"runs": [run.name for run in runs]})
+    frames = evaluate(scores, truth, evaluation.frame_protocol)
+    events = evaluate(found, truth, evaluation.event_protocol, evaluation.tiou)
+    metrics: dict[str, Any] = without_nan({"frame": frames.to_json(), "event": events.to_json()})
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def show_detection(split: Split, model: Path, subset: str, device: str) -> None:
+    """Run a student on one video of a subset, from RGB alone, and draw what it finds."""
+    from vidkd.detection.detector import detect
+    from vidkd.report.detection import draw_detection, render_detection
+
+    truth = split.annotations.subset(subset).videos
+    name = max(truth, key=lambda video: len(truth[video].segments))
+    pictures = split.layout.pictures
+    result = detect(split.video(name).path, model, device)
+    draw_detection(pictures / "detection.png", result, truth=truth[name].segments)
+    render_detection(pictures / "detection.mp4", result)
