@@ -24,11 +24,8 @@ def non_interpolated(hits: np.ndarray, positives: int) -> float:
 def interpolated(hits: np.ndarray, positives: int) -> float:
     """Return the area under the precision envelope (PASCAL VOC since 2010, ActivityNet).
 
-    The precision at a recall is the best precision at that recall or a higher one.
-
-    Args:
-        hits: (N,) bool, whether the entry at each rank is a true positive.
-        positives: number of positives in the ground truth; 0 gives NaN.
+    The precision at a recall is the best precision at that recall or a higher one; arguments as
+    for :func:`non_interpolated`.
     """
     if positives == 0:
         return float("nan")

@@ -33,7 +33,7 @@ class Export:
 
 
 def export_charades(
-    path: str | Path, scores: DenseScores, annotations: Annotations, overwrite: bool = False
+    path: str | Path, scores: DenseScores, annotations: Annotations, *_: object
 ) -> int:
     """Write the submission file of Charades localisation.
 
@@ -101,12 +101,7 @@ def export_pku_mmd(
     return len(texts)
 
 
-def export_thumos14(
-    path: str | Path,
-    detections: Detections,
-    annotations: Annotations | None = None,
-    overwrite: bool = False,
-) -> int:
+def export_thumos14(path: str | Path, detections: Detections, *_: object) -> int:
     """Write lines ``video start end class confidence`` for the THUMOS14 evaluation kit.
 
     Times are seconds, classes have their numbers among the 101 of THUMOS14.
@@ -121,12 +116,7 @@ def export_thumos14(
     return len(lines)
 
 
-def export_activitynet(
-    path: str | Path,
-    detections: Detections,
-    annotations: Annotations | None = None,
-    overwrite: bool = False,
-) -> int:
+def export_activitynet(path: str | Path, detections: Detections, *_: object) -> int:
     """Write the results file of ActivityNet; it says that external data were used.
 
     Every encoder of vidkd was trained on another data set (Kinetics), which is what the

@@ -10,7 +10,7 @@ import numpy as np
 
 from vidkd.pose.poses import Poses
 from vidkd.skeletons import BONES
-from vidkd.video import VideoWriter, probe, read_frames
+from vidkd.video.redraw import Draw, redraw
 
 Array = np.ndarray
 
@@ -19,7 +19,6 @@ RIGHT, LEFT = (245, 158, 11), (56, 189, 248)
 PEOPLE = ((255, 255, 255), (74, 222, 128), (244, 114, 182), (192, 132, 252))
 """Colours of the slots: boxes and numbers."""
 BACKGROUND, GRID, TEXT = (17, 24, 39), (45, 55, 72), (156, 163, 175)
-SMALLEST_HEIGHT, LARGEST_HEIGHT = 360, 1080
 SURE = 0.3
 """Bones whose joints have a lower score are drawn thin."""
 METRES = 1.1
@@ -128,33 +127,17 @@ def render_poses(
 ) -> None:
     """Write a copy of a video with skeletons, as H.264 in MP4, without sound, atomically.
 
-    Args:
-        video: the original; it is decoded again, and shown at a constant frame rate.
-        poses: its poses.
-        path: the file to write.
-        report: called with the number of frames done since the last call.
-
-    Raises:
-        VideoError: the video cannot be decoded.
-        VidkdError: the file cannot be written.
+    See :func:`vidkd.video.redraw.redraw` for ``report`` and for what it raises.
     """
-    info = probe(video)
-    rate = min(max(float(info.frame_rate), 1.0), 60.0)
-    side = min(max(min(info.width, info.height), SMALLEST_HEIGHT), LARGEST_HEIGHT)
-    frames = read_frames(video, short_side=side, frame_rate=rate)
-    first = next(frames)
-    height, width = first.image.shape[:2]
-    overlay = SkeletonOverlay(width, height, width / poses.width)
-    with VideoWriter(path, *overlay.size, rate, quality=21, threads=0) as writer:
-        frame = first
-        while True:
+
+    def begin(width: int, height: int) -> tuple[tuple[int, int], Draw]:
+        overlay = SkeletonOverlay(width, height, width / poses.width)
+
+        def draw(image: Array, seconds: float) -> Array:
             # The row whose frame is displayed then; times may be rounded down.
-            row = int(np.searchsorted(poses.pts[:, 0], frame.start + 1e-6, side="right")) - 1
-            row = max(row, 0)
-            writer.write(overlay.draw(frame.image, poses.data[row], poses.tracks[row]))
-            if report is not None:
-                report(1)
-            following = next(frames, None)
-            if following is None:
-                return
-            frame = following
+            row = int(np.searchsorted(poses.pts[:, 0], seconds + 1e-6, side="right")) - 1
+            return overlay.draw(image, poses.data[max(row, 0)], poses.tracks[max(row, 0)])
+
+        return overlay.size, draw
+
+    redraw(video, path, begin, report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,11 +15,8 @@ from vidkd.annotations import Segment
 from vidkd.evaluation import Detection
 from vidkd.report.rows import choose_labels, colour_of, rgb
 from vidkd.report.tables import clock
-from vidkd.video import VideoWriter, probe, read_frames
+from vidkd.video.redraw import Draw, redraw
 
-SMALLEST_HEIGHT = 360
-"""Smaller videos are enlarged, or else the text over them could not be read."""
-LARGEST_HEIGHT = 1080
 BACKGROUND = (17, 24, 39)
 TRACK = (36, 45, 62)
 TEXT = (229, 231, 235)
@@ -193,7 +189,7 @@ def render_overlay(
     """Write an annotated copy of a video as H.264 in MP4, without sound, atomically.
 
     Args:
-        video: the original; it is decoded again, and shown at a constant frame rate.
+        video: the original.
         path: the file to write.
         duration: of the video, in seconds.
         classes: K names.
@@ -205,16 +201,9 @@ def render_overlay(
         VideoError: the video cannot be decoded.
         VidkdError: the file cannot be written.
     """
-    info = probe(video)
-    rate = min(max(float(info.frame_rate), 1.0), 60.0)
-    short = min(info.width, info.height)
-    side = min(max(short, SMALLEST_HEIGHT), LARGEST_HEIGHT)
-    frames = read_frames(video, short_side=side, frame_rate=rate)
-    first = next(frames)
-    height, width = first.image.shape[:2]
-    overlay = Overlay(width, height, duration, classes, list(segments), truth)
-    with VideoWriter(path, *overlay.size, rate, quality=21, threads=0) as writer:
-        for frame in itertools.chain([first], frames):
-            writer.write(overlay.draw(frame.image, frame.start))
-            if report is not None:
-                report(1)
+
+    def begin(width: int, height: int) -> tuple[tuple[int, int], Draw]:
+        overlay = Overlay(width, height, duration, classes, list(segments), truth)
+        return overlay.size, overlay.draw
+
+    redraw(video, path, begin, report)
