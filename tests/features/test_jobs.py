@@ -167,7 +167,7 @@ def test_a_file_that_cannot_even_be_looked_at_does_not_hold_up_the_rest(
     plans = plan_jobs(videos, FlowTask(tmp_path, FRAMES, OPENCV))
     with pipe.open("wb"):  # lets the thread go
         pass
-    assert [plan.state for plan in plans] == ["failed", "missing"]
+    assert [plan.status for plan in plans] == ["failed", "missing"]
     assert "gave no sign of life" in plans[0].reason
 
 
@@ -195,13 +195,13 @@ def test_the_plan_tells_without_decoding(
 
     monkeypatch.setattr("vidkd.streams.base.read_frames", decode)
     plans = plan_jobs(videos, FlowTask(tmp_path, FRAMES, OPENCV))
-    assert [plan.state for plan in plans] == ["fresh", "broken", "missing", "failed"]
+    assert [plan.status for plan in plans] == ["fresh", "broken", "missing", "failed"]
     assert [plan.rows for plan in plans] == [17, 0, 0, 0]
     assert plans[2].frames == 17
     stale = plan_jobs(videos[:1], FlowTask(tmp_path, FrameSettings(short_side=64), OPENCV))
-    assert stale[0].state == "stale"
+    assert stale[0].status == "stale"
     settings = FeatureSettings(STREAMS["flow"], "tiny-flow", FRAMES, crop=32)
     task = feature_task(tmp_path, settings, load=load)
     plans = plan_jobs(videos[:3], task)
-    assert [plan.state for plan in plans] == ["missing", "missing", "failed"]
+    assert [plan.status for plan in plans] == ["missing", "missing", "failed"]
     assert "vidkd extract-flow" in plans[2].reason

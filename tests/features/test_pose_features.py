@@ -113,7 +113,7 @@ def test_features_of_other_poses_are_stale(walk: VideoFile, tmp_path: Path) -> N
     chosen(walk, lambda amount: None, 1)
     extract_poses(walk, tmp_path / "cache", every=5)
     [plan] = plan_jobs([walk], chosen)
-    assert plan.state == "stale"
+    assert plan.status == "stale"
     assert "inputs.pose_sha256" in plan.reason
     with pytest.raises(CacheError, match="is stale"):
         chosen(walk, lambda amount: None, 1)
@@ -127,7 +127,7 @@ def test_features_of_other_poses_are_stale(walk: VideoFile, tmp_path: Path) -> N
 def test_missing_poses_are_one_line_with_the_command(walk: VideoFile, tmp_path: Path) -> None:
     cache_path(tmp_path / "cache", "pose", "walk").unlink()
     [plan] = plan_jobs([walk], task(tmp_path))
-    assert plan.state == "failed"
+    assert plan.status == "failed"
     assert "vidkd extract-pose" in plan.reason
     assert "--cache" in plan.reason
 

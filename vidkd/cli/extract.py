@@ -14,7 +14,7 @@ from vidkd.errors import UsageError
 from vidkd.recipe import FlowSettings, FrameSettings, Precision, SnippetSettings
 
 if TYPE_CHECKING:
-    from vidkd.features import JobResult, Plan, Task
+    from vidkd.features import JobResult, Task
 
 FeatureType = Literal["float16", "float32"]
 
@@ -191,60 +191,34 @@ def _run(
 
     videos = find_videos(inputs, root)
     if dry_run:
-        print_plans(plan_jobs(videos, task, time_limit=time_limit), as_json)
+        print_results(plan_jobs(videos, task, time_limit=time_limit), as_json, planned=True)
     else:
         results = run_jobs(videos, task, workers=workers, time_limit=time_limit)
         print_results(results, as_json)
 
 
-def print_results(results: Sequence[JobResult], as_json: bool) -> None:
-    """Print what became of every video; exit with 1 if one failed."""
+def print_results(results: Sequence[JobResult], as_json: bool, *, planned: bool = False) -> None:
+    """Print what became, or is to become, of every video; exit with 1 if one failed."""
     if as_json:
         emit_json(
             [
                 {
-                    "key": result.key,
-                    "video": str(result.video),
-                    "path": str(result.path),
-                    "state": result.status,
-                    "rows": result.rows,
-                    "seconds": round(result.seconds, 3),
-                    "reason": result.reason,
+                    "key": item.key,
+                    "video": str(item.video),
+                    "path": str(item.path),
+                    "state": item.status,
+                    "rows": item.rows,
+                    **({} if planned else {"seconds": round(item.seconds, 3)}),
+                    "reason": item.reason,
                 }
-                for result in results
+                for item in results
             ]
         )
     else:
-        emit_table(
-            "",
-            ("video", "state", "rows", "seconds"),
-            [(item.key, item.status, item.rows, f"{item.seconds:.1f}") for item in results],
-        )
-    if any(result.status == "failed" for result in results):
-        raise typer.Exit(1)
-
-
-def print_plans(plans: Sequence[Plan], as_json: bool) -> None:
-    """Print what is done and what is to be done; exit with 1 if an input is no good."""
-    if as_json:
-        emit_json(
-            [
-                {
-                    "key": plan.video.key,
-                    "video": str(plan.video.path),
-                    "path": str(plan.path),
-                    "state": plan.state,
-                    "rows": plan.rows,
-                    "reason": plan.reason,
-                }
-                for plan in plans
-            ]
-        )
-    else:
-        emit_table(
-            "",
-            ("video", "state", "rows", "reason"),
-            [(plan.video.key, plan.state, plan.rows, plan.reason) for plan in plans],
-        )
-    if any(plan.state == "failed" for plan in plans):
+        rows = [
+            (item.key, item.status, item.rows, item.reason if planned else f"{item.seconds:.1f}")
+            for item in results
+        ]
+        emit_table("", ("video", "state", "rows", "reason" if planned else "seconds"), rows)
+    if any(item.status == "failed" for item in results):
         raise typer.Exit(1)

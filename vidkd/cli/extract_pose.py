@@ -15,7 +15,6 @@ from vidkd.cli.extract import (
     Json,
     Overwrite,
     Root,
-    print_plans,
     print_results,
 )
 from vidkd.cli.options import with_settings
@@ -74,7 +73,7 @@ def extract_pose(
         overwrite=overwrite,
     )
     if dry_run:
-        print_plans(plan_jobs(videos, task), as_json)
+        print_results(plan_jobs(videos, task), as_json, planned=True)
         return
     # A second process on one GPU would only wait for the first.
     number = workers or (1 if device.startswith("cuda") else cores())

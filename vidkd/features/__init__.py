@@ -1,6 +1,6 @@
 """From videos to the cache: optical flow, poses, and the features of snippets."""
 
-from vidkd.features.jobs import JobResult, Plan, plan_jobs, run_jobs
+from vidkd.features.jobs import JobResult, plan_jobs, run_jobs
 from vidkd.features.tasks import Extraction, FeatureTask, FlowTask, Task, feature_task
 from vidkd.streams.base import FeatureSettings
 
@@ -10,7 +10,6 @@ __all__ = [
     "FeatureTask",
     "FlowTask",
     "JobResult",
-    "Plan",
     "Task",
     "feature_task",
     "plan_jobs",

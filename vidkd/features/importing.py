@@ -78,7 +78,7 @@ class ImportSettings:
             SnippetSettings(length=self.length, stride=self.stride)
         except ValidationError as error:
             raise UsageError(
-                "these snippets cannot be", remedy=f"correct {describe(error)}"
+                "the length or the stride is out of its range", remedy=f"correct {describe(error)}"
             ) from error
 
     @property

@@ -6,7 +6,7 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,51 +23,34 @@ _SLOWEST_DISK = 10e6
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of one video.
+    """What is known of one video before the work, or became of it.
 
     Attributes:
         key: the video's key.
         video: the input.
         path: its cache file.
-        status: ``done``, ``skipped`` because it had been done before, or ``failed``.
-        reason: why it failed, with the remedy; empty otherwise.
-        rows: T of the cache file; 0 when failed.
+        status: before the work that of ``vidkd.cache.state`` (``missing``, ``fresh``, ``stale`` or
+            ``broken``); after it ``done``, or ``skipped`` because it had been done before;
+            ``failed`` at any time.
+        reason: why it failed, with the remedy, or what is stale or broken; else empty.
+        rows: T of the cache file; 0 without one.
         seconds: time spent on it in this call.
+        frames: estimated number of frames to decode; None when unknown.
     """
 
     key: str
     video: Path
     path: Path
-    status: Literal["done", "skipped", "failed"]
+    status: Literal["missing", "fresh", "stale", "broken", "done", "skipped", "failed"]
     reason: str = ""
     rows: int = 0
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is known about one video before any work.
-
-    Attributes:
-        video: the input.
-        path: its cache file.
-        state: that of ``vidkd.cache.state``, or ``failed`` when the input is no good.
-        reason: why it is stale, broken or failed.
-        rows: T when fresh.
-        frames: estimated number of frames to decode; None when unknown.
-    """
-
-    video: VideoFile
-    path: Path
-    state: Literal["missing", "fresh", "stale", "broken", "failed"]
-    reason: str = ""
-    rows: int = 0
     frames: float | None = None
 
 
 def plan_jobs(
     videos: Sequence[VideoFile], task: Task, *, time_limit: float | None = None
-) -> list[Plan]:
+) -> list[JobResult]:
     """Say what is done and what is to be done, without decoding any video.
 
     A video that keeps its reader waiting longer than ``silence_allowed`` has failed.
@@ -80,12 +63,13 @@ def plan_jobs(
                 seconds = silence_allowed(video, time_limit)
                 plans.append(_within(seconds, functools.partial(_plan, video, path, task)))
             except VidkdError as error:
-                plans.append(Plan(video, path, "failed", _reason(error, video)))
+                reason = _reason(error, video)
+                plans.append(JobResult(video.key, video.path, path, "failed", reason))
             advance(1)
     return plans
 
 
-def _plan(video: VideoFile, path: Path, task: Task) -> Plan:
+def _plan(video: VideoFile, path: Path, task: Task) -> JobResult:
     info = probe(video.path)
     frames: float | None = info.frame_count
     rate = task.sampling().frame_rate
@@ -94,7 +78,7 @@ def _plan(video: VideoFile, path: Path, task: Task) -> Plan:
     if not path.exists():
         # Before the provenance, which reads the whole video.
         task.check_inputs(video)
-        return Plan(video, path, "missing", frames=frames)
+        return JobResult(video.key, video.path, path, "missing", frames=frames)
     kind, reason = state(path, task.provenance(video))
     rows = 0
     if kind == "fresh":
@@ -102,7 +86,7 @@ def _plan(video: VideoFile, path: Path, task: Task) -> Plan:
             rows = len(file)
     if kind in {"stale", "broken"}:
         reason = str(refusal(path, kind, reason))
-    return Plan(video, path, kind, reason, rows, frames)
+    return JobResult(video.key, video.path, path, kind, reason, rows, frames=frames)
 
 
 def silence_allowed(video: VideoFile, time_limit: float | None) -> float:
@@ -120,9 +104,9 @@ def silence_allowed(video: VideoFile, time_limit: float | None) -> float:
     return _SILENCE_SECONDS + size / _SLOWEST_DISK
 
 
-def _within(seconds: float, look: Callable[[], Plan]) -> Plan:
+def _within(seconds: float, look: Callable[[], JobResult]) -> JobResult:
     """Call ``look`` in a thread, and leave it behind if it hangs in a decoder or a dead disk."""
-    answers: queue.SimpleQueue[Plan | BaseException] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[JobResult | BaseException] = queue.SimpleQueue()
 
     def work() -> None:
         try:
@@ -157,53 +141,45 @@ def run_jobs(
         One result for each video, in their order; none is lost when others fail.
     """
     results: dict[str, JobResult] = {}
-    todo: list[Plan] = []
+    todo: dict[str, JobResult] = {}
     for plan in plan_jobs(videos, task, time_limit=time_limit):
-        video = plan.video
-        if plan.state == "missing" or (task.overwrite and plan.state != "failed"):
-            todo.append(plan)
-        elif plan.state == "fresh":
-            results[video.key] = JobResult(
-                video.key, video.path, plan.path, "skipped", rows=plan.rows
-            )
+        if plan.status == "missing" or (task.overwrite and plan.status != "failed"):
+            todo[plan.key] = plan
+        elif plan.status == "fresh":
+            results[plan.key] = replace(plan, status="skipped")
         else:
-            results[video.key] = _failed(plan, plan.reason, 0.0)
+            results[plan.key] = _failed(plan, plan.reason, 0.0)
     if before := sum(result.status == "skipped" for result in results.values()):
         log(f"{task.name}: done before: {before}")
-    estimates = [plan.frames for plan in todo]
+    estimates = [plan.frames for plan in todo.values()]
     total = None if None in estimates else sum(item for item in estimates if item)
-    plans = {plan.video.key: plan for plan in todo}
+    jobs = [video for video in videos if video.key in todo]
+    limit = functools.partial(silence_allowed, time_limit=time_limit)
     try:
         with progress(task.name, total, "frames") as advance:
-            jobs = [plan.video for plan in todo]
-            limit = functools.partial(silence_allowed, time_limit=time_limit)
             for ended in run_pool(jobs, task, workers=workers, advance=advance, silence=limit):
-                plan = plans.pop(ended.job.key)
+                plan, seconds = todo.pop(ended.job.key), ended.seconds
                 if ended.error is not None:
                     remove_leftovers(plan.path)
-                    result = _failed(plan, _reason(ended.error, plan.video), ended.seconds)
+                    results[plan.key] = _failed(plan, _reason(ended.error, ended.job), seconds)
                 else:
-                    result = JobResult(
-                        plan.video.key,
-                        plan.video.path,
-                        plan.path,
-                        "skipped" if ended.result.skipped else "done",
-                        rows=ended.result.rows,
-                        seconds=ended.seconds,
+                    status: Literal["skipped", "done"] = (
+                        "skipped" if ended.result.skipped else "done"
                     )
-                results[plan.video.key] = result
+                    rows = ended.result.rows
+                    results[plan.key] = replace(
+                        plan, status=status, reason="", rows=rows, seconds=seconds
+                    )
     finally:
         # Of workers that had to be killed; those that stopped by themselves left nothing.
-        for plan in plans.values():
+        for plan in todo.values():
             remove_leftovers(plan.path)
     return [results[video.key] for video in videos]
 
 
-def _failed(plan: Plan, reason: str, seconds: float) -> JobResult:
-    log(f"failed: {plan.video.path}: {reason}")
-    return JobResult(
-        plan.video.key, plan.video.path, plan.path, "failed", reason=reason, seconds=seconds
-    )
+def _failed(plan: JobResult, reason: str, seconds: float) -> JobResult:
+    log(f"failed: {plan.video}: {reason}")
+    return replace(plan, status="failed", reason=reason, rows=0, seconds=seconds)
 
 
 def _reason(error: VidkdError, video: VideoFile) -> str:
