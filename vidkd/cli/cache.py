@@ -7,57 +7,51 @@ from typing import Annotated
 
 import typer
 
-from vidkd.console import emit_json, emit_table, log
+from vidkd.cli.options import Command, Json
+from vidkd.console import emit, log
 
 app = typer.Typer(no_args_is_help=True, help="Look into a cache folder and check that it is sound.")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The cache folder (as --cache).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-@app.command("ls")
+@app.command("ls", cls=Command)
 def list_files(folder: Folder, json: Json = False) -> None:
     """List what is in a cache: artefact, video, rows, size and whether the file can be opened."""
     from vidkd.cache import list_cache
 
     entries = list_cache(folder)
-    if json:
-        emit_json(
-            [
-                {
-                    "path": str(entry.path),
-                    "artefact": entry.artefact,
-                    "encoder": entry.encoder,
-                    "key": entry.key,
-                    "rows": entry.rows,
-                    "row_shape": entry.row_shape,
-                    "bytes": entry.size,
-                    "problem": entry.problem,
-                    "provenance": entry.provenance and entry.provenance.to_json(),
-                }
-                for entry in entries
-            ]
+    data = [
+        {
+            "path": str(entry.path),
+            "artefact": entry.artefact,
+            "encoder": entry.encoder,
+            "key": entry.key,
+            "rows": entry.rows,
+            "row_shape": entry.row_shape,
+            "bytes": entry.size,
+            "problem": entry.problem,
+            "provenance": entry.provenance and entry.provenance.to_json(),
+        }
+        for entry in entries
+    ]
+    rows = [
+        (
+            entry.key,
+            entry.artefact,
+            entry.encoder or (entry.provenance and entry.provenance.encoder) or "",
+            entry.rows,
+            " x ".join(str(size) for size in entry.row_shape),
+            f"{entry.size / 1e6:.2f}",
+            entry.problem or "opens",
         )
-    else:
-        emit_table(
-            f"{folder}: {len(entries)} files, {sum(item.size for item in entries) / 1e6:.1f} MB",
-            ("video", "artefact", "encoder", "rows", "row", "MB", "state"),
-            [
-                (
-                    entry.key,
-                    entry.artefact,
-                    entry.encoder or (entry.provenance and entry.provenance.encoder) or "",
-                    entry.rows,
-                    " x ".join(str(size) for size in entry.row_shape),
-                    f"{entry.size / 1e6:.2f}",
-                    entry.problem or "opens",
-                )
-                for entry in entries
-            ],
-        )
+        for entry in entries
+    ]
+    title = f"{folder}: {len(entries)} files, {sum(item.size for item in entries) / 1e6:.1f} MB"
+    emit(data, json, ("video", "artefact", "encoder", "rows", "row", "MB", "state"), rows, title)
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify_files(
     folder: Folder,
     json: Json = False,
@@ -79,9 +73,11 @@ def verify_files(
             if path.name.startswith("."):
                 remedy = "delete it, or run the same command again, which does"
             log(f"damaged: {path}: {', '.join(problems)}; {remedy}")
-    if json:
-        emit_json({"checked": checked, "damaged": damaged})
-    else:
-        emit_table("", ("cache", "files", "damaged"), [(folder, checked, len(damaged))])
+    emit(
+        {"checked": checked, "damaged": damaged},
+        json,
+        ("cache", "files", "damaged"),
+        [(folder, checked, len(damaged))],
+    )
     if damaged:
         raise typer.Exit(1)

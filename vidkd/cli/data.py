@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format, convert, export
-from vidkd.cli.options import Json
+from vidkd.cli.options import Command, Json
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError
 
@@ -24,7 +24,7 @@ _SHOWN = 5
 """Findings of one kind in the table, unless all are asked for."""
 
 
-@app.command("check")
+@app.command("check", cls=Command)
 def check(
     annotations: Annotated[Path, typer.Option(metavar="FILE", help="The annotations.")],
     annotation_format: Format = "auto",
@@ -94,7 +94,7 @@ def _print(report: DataReport, show_all: bool) -> None:
     log(f"{errors} errors, {warnings} warnings")
 
 
-@app.command("import-features")
+@app.command("import-features", cls=Command)
 def import_features(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="One .npy file per video.")],
     cache: Annotated[Path, typer.Option(metavar="DIR", help="The cache folder.")],
@@ -180,7 +180,7 @@ def import_features(
         raise typer.Exit(1)
 
 
-@app.command("formats")
+@app.command("formats", cls=Command)
 def formats(as_json: Json = False) -> None:
     """List the formats of annotations, also those that installed packages add."""
     from vidkd.annotations import READERS
@@ -192,5 +192,5 @@ def formats(as_json: Json = False) -> None:
         emit_table("", ("--format", "what it reads"), list(found.items()))
 
 
-app.command("convert")(convert)
-app.command("export")(export)
+app.command("convert", cls=Command)(convert)
+app.command("export", cls=Command)(export)

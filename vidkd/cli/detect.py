@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidkd.cli.options import Json
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, VidkdError
 from vidkd.recipe import Precision
@@ -71,9 +72,7 @@ def detect(
             help="Write the full ranked list that evaluation wants, overlapping, any score.",
         ),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the segments as JSON instead of a table.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Find the actions in videos from their RGB frames alone (see docs/detect.md).
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from vidkd.console import emit_json, emit_table
+from vidkd.cli.options import Json
+from vidkd.console import emit
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Try everything vidkd needs once, and say how to fix what does not work.
 
@@ -19,16 +18,14 @@ def doctor(
     from vidkd.pipeline.doctor import examine
 
     checks = examine()
-    if as_json:
-        emit_json([check.to_json() for check in checks])
-    else:
-        emit_table(
-            "",
-            ("check", "state", "found", "what to do"),
-            [
-                (check.name, check.state, check.found, "" if check.state == "ok" else check.remedy)
-                for check in checks
-            ],
-        )
+    emit(
+        [check.to_json() for check in checks],
+        as_json,
+        ("check", "state", "found", "what to do"),
+        [
+            (check.name, check.state, check.found, "" if check.state == "ok" else check.remedy)
+            for check in checks
+        ],
+    )
     if any(check.state == "broken" for check in checks):
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidkd.cli.options import Json
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 
@@ -87,7 +88,7 @@ def evaluate(
         typer.Option("--skip-missing", help="Count videos without features as not predicted."),
     ] = False,
     device: Annotated[str, typer.Option(help="Where runs compute: auto, cpu, cuda[:n].")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compute frame mAP or event mAP under a named protocol (see docs/protocols.md)."""
     from vidkd.annotations import load_annotations

@@ -32,7 +32,7 @@ def extract_pose(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="A detector of `vidkd models list`, or a run of `vidkd train-pose`. Default: the "
+            help="A detector of `vidkd models list`, or a run of `vidkd pose train`. Default: the "
             "small one that ships with vidkd.",
         ),
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidkd.cli.options import Command
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, WeightsError
 
@@ -18,7 +19,7 @@ app = typer.Typer(help="List, fetch, verify and quantise networks.", no_args_is_
 Json = Annotated[bool, typer.Option("--json", help="Print JSON rather than a table.")]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(as_json: Json = False) -> None:
     """List the networks of the zoo, whether their weights are here, and your own encoders."""
     from vidkd.files import resources
@@ -87,7 +88,7 @@ def _own_cards(known: set[Path]) -> list[tuple[ModelCard, Path]]:
     return found
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(
     name: Annotated[
         str,
@@ -129,7 +130,7 @@ def fetch(
     typer.echo(fetching.fetch(card, source_file, source))
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     name: Annotated[
         str | None, typer.Argument(help="Name of one model; all fetched ones by default.")
@@ -158,7 +159,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def quantise(
     name: Annotated[
         str, typer.Argument(help="A model of `vidkd models list`, or a run of train-encoder.")

@@ -265,8 +265,12 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
         for item in self.get_params(ctx):
-            if item.name == "help":
-                item.rich_help_panel, item.metavar = "Help", ""  # type: ignore[attr-defined]
+            if getattr(item, "is_flag", False):
+                item.metavar = ""
+            if item.name == "help" and "help_all" in {other.name for other in self.params}:
+                item.rich_help_panel = "Help"  # type: ignore[attr-defined]
+            elif not hasattr(self.callback, "options"):
+                item.rich_help_panel = None  # type: ignore[attr-defined]
             for options in getattr(self.callback, "options", ()):
                 if options.in_table(item.name) and not item.hidden:  # type: ignore[attr-defined]
                     item.help = options.help(item.name, names=True)  # type: ignore[attr-defined]

@@ -7,43 +7,38 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
+from vidkd.cli.options import Fields, Json, with_settings
 from vidkd.console import emit_json, emit_table
 from vidkd.errors import UsageError
-from vidkd.files import cores
-from vidkd.recipe import SynthSettings, describe
+from vidkd.recipe import SynthSettings, validated
+from vidkd.workers import cores
 
 
+@with_settings
 def synth(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the data set.")],
-    videos: Annotated[int, typer.Option(help="How many videos.")] = 60,
-    seconds: Annotated[float, typer.Option(help="Length of each.")] = 24.0,
-    size: Annotated[str, typer.Option(metavar="WxH", help="Pixels.")] = "320x240",
-    frame_rate: Annotated[float, typer.Option(help="Frames per second.")] = 12.5,
-    seed: Annotated[int, typer.Option(help="Another seed, another data set.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Videos rendered at once.")] = cores(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    settings: Annotated[SynthSettings, Fields(without=("width", "height"))],
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Width and height in pixels, at least 64 each.")
+    ] = "320x240",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Videos rendered at once. Default: one per processor.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Render people who act, with exact annotations, subsets and 2D and 3D poses."""
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None:
         raise UsageError(f"{size!r} is not a size", remedy="give such as --size 320x240")
-    try:
-        settings = SynthSettings(
-            videos=videos,
-            seconds=seconds,
-            width=int(match[1]),
-            height=int(match[2]),
-            frame_rate=frame_rate,
-            seed=seed,
-        )
-    except ValidationError as error:
-        raise UsageError("these settings make no sense", remedy=describe(error)) from error
+    pixels = {"width": int(match[1]), "height": int(match[2])}
+    settings = validated(
+        SynthSettings, {**settings.model_dump(), **pixels}, f"--size {size} is out of range"
+    )
     from vidkd.annotations import load_annotations
     from vidkd.synth import render_dataset
 
-    path = render_dataset(output, settings, workers)
+    path = render_dataset(output, settings, workers or cores())
     truth = load_annotations(path)
     counts = {
         label: sum(s.label == label for v in truth.videos.values() for s in v.segments)

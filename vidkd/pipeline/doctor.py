@@ -163,7 +163,7 @@ def _pose_detector() -> Check:
     from vidkd.recipe import pose_detector_cards
 
     if DEFAULT_DETECTOR not in pose_detector_cards():
-        return Check("pose detector", "optional", "none", "train one with vidkd train-pose")
+        return Check("pose detector", "optional", "none", "train one with vidkd pose train")
 
     def detect() -> str:
         detector = load_pose_detector(DEFAULT_DETECTOR, "cpu")

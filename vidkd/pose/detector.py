@@ -27,7 +27,7 @@ Array = np.ndarray
 
 DEFAULT_DETECTOR = "lcrnet-small"
 DETECTOR_FILE = "detector.safetensors"
-"""The weights in a run folder of ``vidkd train-pose``."""
+"""The weights in a run folder of ``vidkd pose train``."""
 NETWORK = "lcrnet"
 LEAST_PERSON_SCORE = 0.5
 """People are reported whose probability is at least this; see ``docs/pose.md`` for its choice."""
@@ -136,7 +136,7 @@ def load_pose_detector(
 
     Args:
         name_or_file: the name of one that travels with the package, a run folder of
-            ``vidkd train-pose``, or the weights file in it.
+            ``vidkd pose train``, or the weights file in it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
@@ -172,7 +172,7 @@ def detector_file(name_or_file: str | Path) -> Path:
     known = ", ".join(cards) or "none"
     raise UsageError(
         f"there is no pose detector {str(name_or_file)!r}",
-        remedy=f"give a run folder of `vidkd train-pose`, its file, or one of: {known}",
+        remedy=f"give a run folder of `vidkd pose train`, its file, or one of: {known}",
     )
 
 
@@ -256,7 +256,7 @@ def load_network(path: Path) -> tuple[LCRNet, dict[str, Any]]:
         WeightsError: the file is missing, damaged, or of another network.
     """
     state, header = load_weights(path)
-    remedy = "give a file that `vidkd train-pose` wrote"
+    remedy = "give a file that `vidkd pose train` wrote"
     if header["network"] != NETWORK:
         raise WeightsError(
             f"holds the network {header['network']!r}, no pose detector", path=path, remedy=remedy

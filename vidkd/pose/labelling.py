@@ -1,6 +1,6 @@
 """Training labels from real video: frames, and what a labeller says of them (``label-poses``).
 
-``OUTPUT/labels.json`` is the file of labels that ``vidkd train-pose`` reads; the pictures lie in
+``OUTPUT/labels.json`` is the file of labels that ``vidkd pose train`` reads; the pictures lie in
 ``OUTPUT/images/KEY/``. ``OUTPUT/videos/KEY.json`` holds the same for each finished video, with the
 frames in which nobody was found: an interrupted call goes on from there, and ``extract-pose`` takes
 that folder as ``--poses``.

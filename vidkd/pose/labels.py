@@ -1,4 +1,4 @@
-"""Labelled pictures of people, from which ``vidkd train-pose`` learns (formats: docs/pose.md).
+"""Labelled pictures of people, from which ``vidkd pose train`` learns (formats: docs/pose.md).
 
 Two sources give the same thing: a folder of ``vidkd synth`` (``videos/NAME.mp4`` with
 ``poses/NAME.h5``), and a ``labels.json``, which names pictures or moments of videos beside it.

@@ -12,6 +12,8 @@ from vidkd.recipe.settings import Option, Settings
 class FrameSettings(Settings):
     """How video becomes frames."""
 
+    model_config = ConfigDict(title="Frames")
+
     short_side: Annotated[int, Field(ge=32, le=2160), Option(unit="PIXELS", common=True)] = 256
     """Pixels of the shorter side after the resize, which happens before flow is computed."""
     frame_rate: Annotated[
@@ -62,6 +64,8 @@ class SnippetSettings(Settings):
 class FlowSettings(Settings):
     """TV-L1 optical flow; the defaults are those of OpenCV's DualTVL1."""
 
+    model_config = ConfigDict(title="Flow")
+
     backend: Annotated[Literal["auto", "numba", "opencv", "torch"], Option(common=True)] = "auto"
     """Implementation of TV-L1. ``auto`` is torch where flow is computed on a GPU, else numba."""
     bound: Annotated[float, Field(gt=0, le=200), Option(unit="PIXELS", common=True)] = 20.0
@@ -73,23 +77,27 @@ class FlowSettings(Settings):
 class TrackSettings(Settings):
     """Poses of single frames linked over time; times are in seconds, whatever the frame rate."""
 
+    model_config = ConfigDict(title="Tracks")
+
     max_people: Annotated[int, Field(ge=1, le=32), Option(common=True)] = 4
     """People kept per frame; the first is the main person."""
     max_gap: Annotated[float, Field(ge=0, le=10), Option(unit="SECONDS")] = 0.5
-    """A person missed for no longer is the same person, and the gap is filled."""
+    """Longest gap in a track, which is filled; after a longer one a new track begins."""
     min_length: Annotated[float, Field(ge=0, le=60), Option(unit="SECONDS")] = 0.5
     """Shorter tracks are dropped."""
     smoothing: Annotated[float, Field(ge=0, le=2), Option(unit="SECONDS")] = 0.0
-    """Standard deviation of the Gaussian over time; 0 for none."""
+    """Standard deviation of a Gaussian that smooths joints over time; 0 for none."""
 
 
 class PoseSettings(Settings):
     """People's poses in video (``vidkd extract-pose``)."""
 
+    model_config = ConfigDict(title="Poses")
+
     backend: Annotated[Literal["lcrnet", "files"], Option(common=True)] = "lcrnet"
-    """``files`` takes poses that another program has computed."""
-    every: Annotated[int, Field(ge=1, le=250), Option(unit="FRAMES", common=True)] = 1
-    """Frames from one look of the detector to the next; joints between are interpolated."""
+    """Pose detector; ``files`` takes poses that another program has computed."""
+    every: Annotated[int, Field(ge=1, le=250), Option(unit="N", common=True)] = 1
+    """Detect people in every N-th frame; joints between are interpolated."""
     min_score: Annotated[float, Field(ge=0, le=1)] | None = None
     """People with a lower score are ignored; by default 0.5 for a detector, 0 for files."""
     tracks: TrackSettings = TrackSettings()
@@ -98,11 +106,21 @@ class PoseSettings(Settings):
 class SynthSettings(Settings):
     """The rendered data set (``vidkd synth``)."""
 
-    videos: Annotated[int, Field(ge=1)] = 60
-    seconds: Annotated[float, Field(ge=4)] = 24.0
-    width: Annotated[int, Field(ge=64)] = 320
-    height: Annotated[int, Field(ge=64)] = 240
-    frame_rate: Annotated[float, Field(gt=0)] = 12.5
-    seed: int = 0
+    model_config = ConfigDict(title="Data set")
+
+    videos: Annotated[int, Field(ge=1), Option(unit="VIDEOS", common=True)] = 60
+    """Number of videos."""
+    seconds: Annotated[float, Field(ge=4), Option(unit="SECONDS", common=True)] = 24.0
+    """Length of each video."""
+    width: Annotated[int, Field(ge=64), Option(unit="PIXELS")] = 320
+    """Width of the frames."""
+    height: Annotated[int, Field(ge=64), Option(unit="PIXELS")] = 240
+    """Height of the frames."""
+    frame_rate: Annotated[float, Field(gt=0), Option(unit="FRAMES/S", common=True)] = 12.5
+    """Frames per second."""
+    seed: Annotated[int, Option(common=True)] = 0
+    """Seed of everything random; another seed gives another data set."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the videos that are for validation."""
     testing_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the videos that are for testing."""

@@ -257,7 +257,7 @@ class PoseEncoderJob(PoseEncoderSettings):
 
 
 class PoseTrainingJob(Settings):
-    """Everything that ``vidkd train-pose`` is told."""
+    """Everything that ``vidkd pose train`` is told."""
 
     model_config = ConfigDict(title="Optimiser")
 

@@ -1,6 +1,6 @@
 """Labels people with BlazePose (Bazarevsky et al. 2020), from the mediapipe wheel 0.10.14.
 
-Run by ``vidkd label-poses --labeller blazepose`` under an interpreter that has mediapipe. The wheel
+Run by ``vidkd pose label --labeller blazepose`` under an interpreter that has mediapipe. The wheel
 holds the two networks bare; the interface that finds several people in one picture wants them with
 their input ranges declared and in one archive, which is what ``bundle`` makes, in memory.
 """
