@@ -9,12 +9,17 @@ convolution ``U`` of a group ``G``
 - ``G.range`` () float32, in int8 groups only: the input at which 8 bits end. Inputs are outputs
   of ReLU and have 256 levels from 0 to the range. The video itself has 255 from minus the range.
 
+Processors without VNNI add two products of 8 bits in 16 bits, and what exceeds those is cut off
+without notice (the instruction VPMADDUBSW). So two neighbouring input channels of a kernel never
+add up to more than `PAIR`: 255 * 128 fits into 16 bits. Every processor then computes the same.
+
 The head stays float32. The network is built here from these tensors rather than converted, so
 that what is quantised, and where, is decided by :mod:`vidkd.networks.quantise` alone.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +58,8 @@ for _name in END_POINTS:
         GROUPS[f"{_name}.b2b"] = (f"{_name}.b2b",)
 
 FIRST = END_POINTS[0]
+PAIR = 128
+"""Two values that are added first must not exceed this together, nor its negative."""
 QUANTISE_AGAIN = "make it again with `vidkd models quantise`"
 LARGEST_NUMBER_OF_SHAPES = 4
 """Compiled networks that are kept, one for each size of the input."""
@@ -98,8 +105,61 @@ def shapes(in_channels: int) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def excess(kernel: Tensor) -> Tensor:
+    """Return by how much pairs of neighbouring input channels exceed `PAIR`, signed, or 0.
+
+    Args:
+        kernel: (O, I, k, k, k) of whole numbers; I is even.
+
+    Returns:
+        (O, I / 2, 1, k, k, k) float32.
+    """
+    pairs = kernel.float().unflatten(1, (-1, 2))
+    above = (pairs.clamp(min=0).sum(2, keepdim=True) - PAIR).clamp(min=0)
+    below = (pairs.clamp(max=0).sum(2, keepdim=True) + PAIR).clamp(max=0)
+    return above + below
+
+
+def needs_vnni(state: Mapping[str, Tensor]) -> bool:
+    """Say whether sums of a network could exceed 16 bits, as encoders made by vidkd 0.1 can."""
+    kernels = {key: value for key, value in state.items() if value.dtype == torch.int8}
+    first = kernels.pop(f"{FIRST}.weight", None)
+    # Of three colours, any two may be added.
+    if first is not None and first.short().abs().max() > PAIR // 2:
+        return True
+    return any(bool(excess(kernel).any()) for kernel in kernels.values())
+
+
+@functools.cache
+def sums_are_exact() -> bool:
+    """Say whether this processor adds two products of 8 bits without loss, by trying it.
+
+    Raises:
+        VidkdError: OpenVINO is not installed.
+    """
+    ov = load_openvino()
+    from openvino import opset13 as ops
+
+    def constant(value: float, shape: tuple[int, ...] = (1, 1, 1, 1, 1)) -> Any:
+        return ops.constant(np.full(shape, value, np.float32))
+
+    channels = 32
+    x = ops.parameter([1, channels, 2, 4, 4], np.float32)
+    levels = ops.fake_quantize(x, *[constant(0), constant(255)] * 2, 256)
+    kernel = ops.constant(np.full((channels, channels, 1, 1, 1), 127, np.int8))
+    scaled = ops.multiply(ops.convert(kernel, "f32"), constant(1, (channels, 1, 1, 1, 1)))
+    y = ops.convolution(levels, scaled, [1] * 3, [0] * 3, [0] * 3, [1] * 3)
+    model = ov.Model([ops.relu(ops.add(y, constant(0)))], [x], "pairs")
+    network = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = network([np.full((1, channels, 2, 4, 4), 255, np.float32)])[0]
+    return bool(np.allclose(found, channels * 255 * 127, rtol=1e-3))
+
+
 def check_tensors(state: Mapping[str, Tensor], in_channels: int, path: str | Path) -> None:
-    """Raise WeightsError unless these are the tensors of a quantised network, and no others."""
+    """Raise WeightsError unless these are the tensors of a quantised network, and no others.
+
+    Also where they are those of a network that this processor cannot compute.
+    """
     expected: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
     kernels = shapes(in_channels)
     floats = torch.float32
@@ -127,6 +187,13 @@ def check_tensors(state: Mapping[str, Tensor], in_channels: int, path: str | Pat
                 path=path,
                 remedy=QUANTISE_AGAIN,
             )
+    if needs_vnni(state) and not sums_are_exact():
+        raise WeightsError(
+            "was quantised by an older vidkd for processors with VNNI instructions, and this one"
+            " has none: its features would be wrong",
+            path=path,
+            remedy=QUANTISE_AGAIN,
+        )
 
 
 class Graph:
