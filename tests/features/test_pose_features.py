@@ -15,8 +15,9 @@ from vidkd.cache import CacheFile, cache_path, verify
 from vidkd.errors import CacheError, UsageError, VidkdError
 from vidkd.features import FeatureSettings, FeatureTask, feature_task, plan_jobs
 from vidkd.features.poses import pose_task
-from vidkd.finetuning.card import pose_card, save_encoder
-from vidkd.finetuning.pose_data import PoseData
+from vidkd.finetuning.poses import pose_card
+from vidkd.finetuning.snippets import LabelledData
+from vidkd.finetuning.training import save_encoder
 from vidkd.networks.agcn import TwoStreamAGCN, initialise
 from vidkd.pose.normalise import lift, normalise
 from vidkd.pose.poses import load_poses
@@ -64,7 +65,7 @@ def encoder(folder: Path, seed: int = 0) -> Path:
     )
     network = TwoStreamAGCN(job.network, 2)
     initialise(network, torch.Generator().manual_seed(seed))
-    data = PoseData(("a", "b"), [], [], FRAMES, {})
+    data = LabelledData(("a", "b"), [], [], FRAMES, {}, {})
     card = pose_card(job, data, network.feature_dim)
     save_encoder(job.output / "encoder.safetensors", network, card, data.classes, {})
     return job.output

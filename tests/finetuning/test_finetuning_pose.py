@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from vidkd.errors import CacheError, UsageError, VidkdError, WeightsError
 from vidkd.finetuning import train_encoder
-from vidkd.finetuning.pose_data import PoseData, PoseReader, resample
+from vidkd.finetuning.poses import PoseReader, load_snippets, resample
 from vidkd.finetuning.snippets import Clip
 from vidkd.finetuning.training import classifiers_loss
 from vidkd.networks import load_encoder
@@ -95,7 +95,7 @@ def test_the_loss_is_that_of_two_trainings() -> None:
 
 def test_unvaried_snippets_are_the_poses_of_the_cache(make_job: MakeJob) -> None:
     job = make_job(augmentation=STILL, inputs={"scale": "none", "view": False, "people": 1})
-    data = PoseData.load(job)
+    data = load_snippets(job)
     reader = PoseReader(data.training, data, job)
     clips = [Clip(1, 0), Clip(1, 40), Clip(1, FRAMES - 8)]
     inputs, targets = reader.batch(clips)
@@ -112,7 +112,7 @@ def test_unvaried_snippets_are_the_poses_of_the_cache(make_job: MakeJob) -> None
 
 def test_variation_follows_the_seed_and_keeps_the_shape_of_the_body(make_job: MakeJob) -> None:
     plain = make_job(augmentation=STILL, inputs={"view": False, "people": 1})
-    data = PoseData.load(plain)
+    data = load_snippets(plain)
     clips = [Clip(0, 20, flip=True), Clip(2, 30)]
     before, _ = PoseReader(data.training, data, plain).batch(clips)
     turned = make_job(
@@ -168,7 +168,7 @@ def test_what_cannot_be_trained_on_is_said_in_one_line(make_job: MakeJob, tmp_pa
     joints, _ = person(1)
     path = job.cache / "pose" / "v1.h5"
     path.unlink()
-    with pytest.raises(UsageError, match="pose file of video 'v1' was not found"):
+    with pytest.raises(UsageError, match="pose of video 'v1' was not found"):
         train_encoder(job)
     write_poses(path, np.full_like(joints, np.nan))
     path.write_bytes(path.read_bytes()[:2000])

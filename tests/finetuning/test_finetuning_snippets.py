@@ -10,17 +10,10 @@ import torch
 
 from vidkd.annotations import Segment, VideoAnnotation
 from vidkd.errors import AnnotationError, VidkdError
-from vidkd.finetuning.snippets import (
-    BalancedSampler,
-    Clip,
-    LabelledVideo,
-    SnippetReader,
-    VideoSource,
-    augment,
-    validation_clips,
-)
+from vidkd.finetuning.frames import SnippetReader, VideoSource, augment
+from vidkd.finetuning.snippets import BalancedSampler, Clip, LabelledVideo, validation_clips
 from vidkd.recipe import FrameSettings, SnippetSettings, model_cards
-from vidkd.streams import STREAMS
+from vidkd.streams import RGB, STREAMS
 from vidkd.video import VideoWriter, cut_snippets, read_frames
 
 RATE = 25
@@ -51,7 +44,7 @@ def test_classes_and_background_are_drawn_equally_often():
     videos = [labelled(1000, (0, 20, "rare")), labelled(400, (0, 350, "common"))]
     sampler = BalancedSampler(videos, ("rare", "common", "absent"), SNIPPET)
     clips = sampler.draw(300, np.random.default_rng(0))
-    reader = SnippetReader(videos, ("rare", "common", "absent"), SNIPPET, 8, True)
+    reader = SnippetReader(videos, ("rare", "common", "absent"), SNIPPET, 8, STREAMS["flow"])
     targets = np.stack([reader[clip][1] for clip in clips])
     assert targets.sum(axis=0).tolist() == [100, 100, 0]
     assert {clip.flip for clip in clips} == {True, False}
@@ -77,30 +70,28 @@ def test_a_flip_mirrors_the_picture_and_turns_horizontal_motion_round():
     rng = np.random.default_rng(0)
     flow = rng.integers(1, 256, (4, 6, 9, 2), dtype=np.uint8)
     flow[0, 0, 0] = 128
-    plain = augment(flow, Clip(0, 0, 0.5, 0.5), 6, True)
-    flipped = augment(flow, Clip(0, 0, 0.5, 0.5, True), 6, True)
+    plain = augment(flow, Clip(0, 0, 0.5, 0.5), 6, STREAMS["flow"])
+    flipped = augment(flow, Clip(0, 0, 0.5, 0.5, True), 6, STREAMS["flow"])
     prepare = STREAMS["flow"].prepare(CARD, torch.device("cpu"), {"flow": {"bound": 20.0}})
     one, other = (prepare(item[None])[0] for item in (plain, flipped))
     torch.testing.assert_close(other[0], -one[0].flip(-1), rtol=0, atol=0)
     torch.testing.assert_close(other[1], one[1].flip(-1), rtol=0, atol=0)
     rgb = rng.integers(0, 256, (4, 6, 9, 3), dtype=np.uint8)
-    mirrored = augment(rgb, Clip(0, 0, 0.5, 0.5, True), 6, False)
-    np.testing.assert_array_equal(
-        mirrored, augment(rgb, Clip(0, 0, 0.5, 0.5), 6, False)[:, :, ::-1]
-    )
+    mirrored = augment(rgb, Clip(0, 0, 0.5, 0.5, True), 6, RGB)
+    np.testing.assert_array_equal(mirrored, augment(rgb, Clip(0, 0, 0.5, 0.5), 6, RGB)[:, :, ::-1])
 
 
 def test_crops_reach_both_borders_and_small_pictures_are_refused():
     image = np.broadcast_to(np.arange(9, dtype=np.uint8)[None, None, :, None], (2, 6, 9, 3))
     lefts = {
-        int(augment(image, Clip(0, 0, x, 0.0), 4, False)[0, 0, 0, 0])
+        int(augment(image, Clip(0, 0, x, 0.0), 4, RGB)[0, 0, 0, 0])
         for x in np.linspace(0, 0.999, 50)
     }
     assert lefts == set(range(6))
-    assert augment(image, Clip(0, 0), 4, False)[0, 0, 0, 0] == 2
+    assert augment(image, Clip(0, 0), 4, RGB)[0, 0, 0, 0] == 2
     for clip in (Clip(0, 0), Clip(0, 0, 0.1, 0.1)):
         with pytest.raises(VidkdError, match="smaller than the crop"):
-            augment(image, clip, 7, False)
+            augment(image, clip, 7, RGB)
 
 
 @pytest.mark.parametrize("rate", [None, 10.0])

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from vidkd.errors import UsageError, VidkdError, WeightsError
 from vidkd.finetuning import train_encoder
-from vidkd.finetuning.kinds import FrameEncoder
+from vidkd.finetuning.frames import FrameEncoder
 from vidkd.finetuning.network import recalibrate
 from vidkd.finetuning.training import EncoderTraining, snippet_map
 from vidkd.networks import load_encoder, load_network, load_weights
@@ -161,9 +161,9 @@ def test_divergence_and_damage_are_reported(make_job):
 SCRIPT = """
 import sys, time, torch
 torch.set_num_threads(1)
-from vidkd.finetuning import kinds, train_encoder, training
+from vidkd.finetuning import frames, train_encoder, training
 from vidkd.recipe.jobs import FinetuneJob
-kinds._CALIBRATION_SNIPPETS = 16
+frames._CALIBRATION_SNIPPETS = 16
 validate = training.EncoderTraining.validate
 
 def validate_or_wait(run):
@@ -178,7 +178,7 @@ train_encoder(FinetuneJob.model_validate_json(sys.argv[1]))
 
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(make_job, monkeypatch):
-    monkeypatch.setattr("vidkd.finetuning.kinds._CALIBRATION_SNIPPETS", 16)
+    monkeypatch.setattr("vidkd.finetuning.frames._CALIBRATION_SNIPPETS", 16)
     fields = {"epochs": 3, "name": "same", "batch_norm": "recalibrate"}
     undisturbed = make_job("undisturbed", **fields)
     train_encoder(undisturbed)

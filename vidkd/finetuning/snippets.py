@@ -1,4 +1,4 @@
-"""Labelled snippets: where they lie, which ones an epoch takes, and how they are read.
+"""Labelled snippets, whatever they are made of: the videos they lie in, and which an epoch takes.
 
 Which snippets an epoch takes, and how they are cropped and flipped, is drawn beforehand from the
 seed and the number of the epoch, so that neither the number of processes nor that of reading
@@ -7,22 +7,26 @@ workers changes what is trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-from torch.utils.data import DataLoader
+import torch
+from torch import Tensor, nn
 
-from vidkd.annotations import VideoAnnotation, snippet_targets
-from vidkd.cache import CacheFile
-from vidkd.errors import AnnotationError, VideoError
-from vidkd.recipe import FrameSettings, SnippetSettings
-from vidkd.streams.encode import centre_crop
-from vidkd.video import clip_frames, probe, read_frames, snippet_pts
-
-_TIME_HAIR = 1e-4
+from vidkd.annotations import VideoAnnotation, load_annotations, snippet_targets
+from vidkd.cache import CacheFile, Provenance, cache_files
+from vidkd.errors import AnnotationError, CacheError
+from vidkd.files import sha256
+from vidkd.recipe import FrameSettings, ModelCard, SnippetSettings
+from vidkd.recipe.choices import TrainingPrecision
+from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
+from vidkd.streams import Stream
+from vidkd.video import snippet_pts
 
 
 class Clip(NamedTuple):
@@ -51,104 +55,7 @@ class Source(Protocol):
         """(N, 2) start and end second of every frame, as far as known without decoding."""
 
     def read(self, frame: int, snippet: SnippetSettings) -> tuple[np.ndarray, tuple[float, float]]:
-        """Return the clip (length, H, W, C) uint8 of the row that begins at a frame, and the
-        true start and end second of the row."""
-
-
-@dataclass(frozen=True)
-class FlowSource:
-    """Flow in a cache file; it is opened for every read, as workers cannot share open files."""
-
-    path: Path
-    pts: np.ndarray
-
-    def read(self, frame: int, snippet: SnippetSettings) -> tuple[np.ndarray, tuple[float, float]]:
-        """Return the clip (length, H, W, 2) uint8, and the start and end second of its row.
-
-        Raises:
-            CacheError: the file is damaged.
-        """
-        numbers = clip_frames(frame, snippet).clip(0, len(self.pts) - 1)
-        with CacheFile(self.path) as file:
-            rows = file.rows(int(numbers[0]), int(numbers[-1]) + 1)
-        last = min(frame + snippet.row_length, len(self.pts)) - 1
-        times = float(self.pts[frame, 0]), float(self.pts[last, 1])
-        return rows[numbers - numbers[0]], times
-
-
-@dataclass(frozen=True)
-class VideoSource:
-    """RGB frames of a video, decoded from any second.
-
-    ``pts`` follow from the frame rate, and only choose where to read; the times that labels are
-    looked up with are those of the frames that were decoded.
-    """
-
-    path: Path
-    frames: FrameSettings
-    pts: np.ndarray
-
-    @staticmethod
-    def open(path: Path, frames: FrameSettings, duration: float | None) -> VideoSource:
-        """Describe a video.
-
-        Args:
-            path: the video.
-            frames: resize and sampling.
-            duration: seconds according to the annotations, for containers that do not say.
-
-        Raises:
-            VideoError: it cannot be opened, or nobody knows how long it is.
-        """
-        info = probe(path)
-        rate = frames.frame_rate or float(info.frame_rate)
-        seconds = info.duration or duration
-        if seconds is None and info.frame_count:
-            seconds = info.frame_count / float(info.frame_rate)
-        if not seconds:
-            raise VideoError(
-                "does not say how long it is",
-                path=path,
-                remedy="give durations in the annotations, or remux the file",
-            )
-        starts = np.arange(max(1, int(seconds * rate))) / rate
-        return VideoSource(path, frames, np.stack([starts, starts + 1 / rate], axis=1))
-
-    def read(self, frame: int, snippet: SnippetSettings) -> tuple[np.ndarray, tuple[float, float]]:
-        """Return the clip (length, H, W, 3) uint8, and the start and end second of its row.
-
-        Raises:
-            VideoError: it cannot be decoded there.
-        """
-        numbers = clip_frames(frame, snippet)
-        first = max(0, min(frame, int(numbers[0])))
-        count = max(frame + snippet.row_length, int(numbers[-1]) + 1) - first
-        if self.frames.frame_rate is None:
-            # The middle of the frame, so that rounding never takes in the frame before.
-            begin = float(self.pts[first].mean())
-        else:
-            begin = max(0.0, float(self.pts[first, 0]) - _TIME_HAIR)
-        images: list[np.ndarray] = []
-        times: list[tuple[float, float]] = []
-        reader = read_frames(
-            self.path,
-            short_side=self.frames.short_side,
-            frame_rate=self.frames.frame_rate,
-            start=begin,
-        )
-        for item in reader:
-            images.append(item.image)
-            times.append((item.start, item.end))
-            if len(images) == count:
-                break
-        if len(images) <= frame - first:
-            if frame == 0:
-                raise VideoError("has no frames", path=self.path, remedy="check the file")
-            # The container promised more than there is: the row before is nearest.
-            return self.read(max(0, frame - snippet.row_length), snippet)
-        clip = np.stack([images[i] for i in (numbers - first).clip(0, len(images) - 1)])
-        last = min(frame - first + snippet.row_length, len(images)) - 1
-        return clip, (times[frame - first][0], times[last][1])
+        """Return the clip of the row that begins at a frame, and the row's start and end second."""
 
 
 @dataclass(frozen=True)
@@ -159,60 +66,98 @@ class LabelledVideo:
     annotation: VideoAnnotation
 
 
-class SnippetReader:
-    """Reads clips of videos; picklable, so that worker processes can do it.
+@dataclass(frozen=True)
+class LabelledData:
+    """The videos of both subsets.
 
-    Args:
-        videos: what :attr:`Clip.video` counts.
+    Attributes:
         classes: names of the K classes.
-        snippet: rows and their clips.
-        crop: side of the square in pixels.
-        flow: whether the frames are quantised flow, whose horizontal part changes sign when
-            mirrored.
+        training: videos to train on.
+        validation: videos to validate on.
+        frames: how the frames were made; of what is cached, as the cache says.
+        made: settings of the provenance of what is cached; empty for videos.
+        identity: hashes of what is trained on, as JSON values.
     """
 
-    def __init__(
-        self,
-        videos: Sequence[LabelledVideo],
-        classes: Sequence[str],
-        snippet: SnippetSettings,
-        crop: int,
-        flow: bool,
-    ) -> None:
-        self._videos = tuple(videos)
-        self._classes = tuple(classes)
-        self._snippet = snippet
-        self._crop = crop
-        self._flow = flow
-
-    def __getitem__(self, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-        """Return (length, crop, crop, C) uint8 and the labels (K,) float32."""
-        video = self._videos[clip.video]
-        images, times = video.source.read(clip.frame, self._snippet)
-        targets = snippet_targets(video.annotation, self._classes, np.array([times]))[0]
-        return augment(images, clip, self._crop, self._flow), targets
+    classes: tuple[str, ...]
+    training: list[LabelledVideo]
+    validation: list[LabelledVideo]
+    frames: FrameSettings
+    made: dict[str, Any]
+    identity: dict[str, Any]
 
 
-def augment(images: np.ndarray, clip: Clip, crop: int, flow: bool) -> np.ndarray:
-    """Crop and flip (T, H, W, C) uint8 as the clip says; (T, crop, crop, C).
+Job = FinetuneJob | PoseEncoderJob
+
+
+def labelled_videos(
+    job: Job, find: Callable[[VideoAnnotation], Source]
+) -> tuple[tuple[str, ...], list[LabelledVideo], list[LabelledVideo]]:
+    """Return the classes, and the videos to train and to validate on.
 
     Raises:
-        VidkdError: the images are smaller than the crop.
+        AnnotationError: the annotations cannot be read, or lack a subset.
     """
-    if clip.across is None or clip.down is None:
-        images = np.stack([centre_crop(image, crop) for image in images])
-    else:
-        height, width = images.shape[1:3]
-        centre_crop(images[0], crop)  # refuses what is too small
-        top = min(int(clip.down * (height - crop + 1)), height - crop)
-        left = min(int(clip.across * (width - crop + 1)), width - crop)
-        images = images[:, top : top + crop, left : left + crop]
-    if clip.flip:
-        images = images[:, :, ::-1].copy()
-        if flow:
-            # 128 is zero motion and 1..255 lie around it: 256 - q is the opposite motion.
-            images[..., 0] = 256 - images[..., 0].astype(np.int16)
-    return np.ascontiguousarray(images)
+    annotations = load_annotations(job.annotations, job.annotation_format).actions()
+    names = (job.subsets.training, job.subsets.validation)
+    training, validation = (
+        [LabelledVideo(find(video), video) for video in subset.videos.values()]
+        for subset in [annotations.subset(name) for name in names]
+    )
+    return annotations.classes, training, validation
+
+
+def load_cached(
+    job: Job,
+    stream: Stream,
+    settings_of: Callable[[Provenance], dict[str, Any]],
+    source: Callable[[CacheFile], Source],
+) -> LabelledData:
+    """Find what is cached of the annotated videos.
+
+    Args:
+        job: names annotations and cache.
+        stream: whose artefact is read.
+        settings_of: those that must be alike in all files.
+        source: reads one file.
+
+    Raises:
+        AnnotationError: the annotations cannot be read, or lack a subset.
+        UsageError: a video has no file.
+        CacheError: a file is damaged, or was not made like the others.
+    """
+    assert job.cache is not None
+    assert stream.artefact is not None
+    files = cache_files(job.cache, stream.artefact)
+    command = f"vidkd {stream.command}"
+    made: dict[str, Any] = {}
+    hashes: dict[str, str] = {}
+    paths: list[Path] = []
+
+    def find(video: VideoAnnotation) -> Source:
+        path = files.require(
+            video.id, str(stream.artefact), f"compute it with `{command} ... --cache {job.cache}`"
+        )
+        with CacheFile(path) as file:
+            settings, hashes[video.id] = settings_of(file.provenance), file.sha256
+            paths.append(path)
+            made.update(made or settings)
+            if settings != made:
+                raise CacheError(
+                    f"this {stream.artefact} was computed with other settings than {paths[0]}",
+                    path=path,
+                    remedy=f"run `{command}` with --overwrite on all videos",
+                )
+            return source(file)
+
+    classes, training, validation = labelled_videos(job, find)
+    frames = FrameSettings.model_validate(made["frames"])
+    identity = {
+        f"{stream.artefact}_settings": made,
+        f"{stream.artefact}_sha256": hashes,
+        "annotations_sha256": sha256(job.annotations),
+    }
+    return LabelledData(classes, training, validation, frames, made, identity)
 
 
 class BalancedSampler:
@@ -277,47 +222,53 @@ def validation_clips(
     return clips
 
 
-class Loader:
-    """Reads lists of clips, in the background when there are workers.
+def divided(clips: list[Clip], size: int) -> list[list[Clip]]:
+    """Cut a list into parts of ``size``; the last may be shorter."""
+    return [clips[first : first + size] for first in range(0, len(clips), size)]
 
-    Args:
-        reader: reads one clip.
-        workers: processes; 0 reads in this one.
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+"""Inputs, and labels (B, K) in {0, 1}, on the device."""
+
+
+class EncoderInTraining(ABC):
+    """An encoder, and the snippets it is trained on.
+
+    Attributes:
+        data: the labelled videos.
+        recipe: all that decides the result, as JSON values.
+        about: what the header of the weights says of the training.
+        card: of the trained encoder; this and what follows is there after `start`.
+        network: what is saved.
+        groups: the parameters that learn, each group with the rate it starts from.
+        model: what is trained: maps inputs to logits (B, S, K) of S classifiers side by side.
     """
 
-    def __init__(self, reader: SnippetReader, workers: int) -> None:
-        self._batches = _Batches()
-        # Clips are the indices of the reader, which is all that a data set needs to be.
-        self._loader: DataLoader[Any] = DataLoader(
-            cast("Any", reader),
-            batch_sampler=cast("Any", self._batches),
-            num_workers=workers,
-            collate_fn=collate,
-            persistent_workers=workers > 0,
-            # Video libraries start threads, which a fork would not take along.
-            multiprocessing_context="spawn" if workers else None,
-        )
+    data: LabelledData
+    recipe: dict[str, Any]
+    about: dict[str, Any]
+    card: ModelCard
+    network: nn.Module
+    groups: list[dict[str, Any]]
+    model: nn.Module
+    accumulate: int = 1
+    """Parts in which a process computes its share of a batch."""
+    precision: TrainingPrecision = "float32"
+    most_validated: int = sys.maxsize
+    """Largest number of snippets to validate on."""
+    seed_stride: ClassVar[int] = 1
+    """Seeds from one epoch to the next; each process takes its own of them."""
 
-    def __call__(self, lists: list[list[Clip]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (B, T, S, S, C) uint8 and (B, K) for each list."""
-        self._batches.lists = lists
-        return iter(self._loader)
+    @abstractmethod
+    def start(self, device: torch.device) -> None:
+        """Make the network, as it is before the first step."""
 
+    def prepare(self, draw: Callable[[int, np.random.Generator], list[Clip]]) -> None:  # noqa: B027
+        """Look at training snippets, which ``draw`` draws, before the first step."""
 
-class _Batches:
-    """Lists of clips that can be set before every pass, while the reading workers stay alive."""
+    @abstractmethod
+    def batches(self, parts: list[list[Clip]], rng: np.random.Generator | None) -> Batches:
+        """Read a batch for each part: of training videos with ``rng``, else of validation videos.
 
-    def __init__(self) -> None:
-        self.lists: list[list[Clip]] = []
-
-    def __iter__(self) -> Iterator[list[Clip]]:
-        return iter(self.lists)
-
-    def __len__(self) -> int:
-        return len(self.lists)
-
-
-def collate(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Stack snippets to (B, T, S, S, C) and labels to (B, K)."""
-    images, targets = zip(*items, strict=True)
-    return np.stack(images), np.stack(targets)
+        ``rng`` may vary what is read beyond what the clips say.
+        """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidkd.errors import UsageError
 from vidkd.evaluation.average_precision import non_interpolated
-from vidkd.finetuning.card import save_encoder
-from vidkd.finetuning.kinds import Batches, EncoderInTraining, FrameEncoder, PoseEncoder, divided
-from vidkd.finetuning.snippets import BalancedSampler, validation_clips
-from vidkd.networks.zoo import TRAINED_ENCODER, zoo_card
+from vidkd.finetuning.frames import FrameEncoder
+from vidkd.finetuning.poses import PoseEncoder
+from vidkd.finetuning.snippets import (
+    BalancedSampler,
+    Batches,
+    EncoderInTraining,
+    divided,
+    validation_clips,
+)
+from vidkd.networks import zoo
+from vidkd.recipe import ModelCard
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
 from vidkd.training.loop import Training, train_in
 from vidkd.training.optimisation import go_on, half_cosine, working_type
@@ -70,7 +78,7 @@ def train_encoder(job: FinetuneJob | PoseEncoderJob) -> FinetuneResult:
         WeightsError: the weights to start from are missing or damaged.
         VidkdError: the training diverged, or the run folder cannot be written.
     """
-    if zoo_card(job.card_name) is not None:
+    if zoo.zoo_card(job.card_name) is not None:
         raise UsageError(
             f"{job.card_name} is a model that comes with vidkd", remedy="give another --name"
         )
@@ -80,7 +88,7 @@ def train_encoder(job: FinetuneJob | PoseEncoderJob) -> FinetuneResult:
                 "an encoder of poses is trained by one process", remedy="leave out torchrun"
             )
         encoder = PoseEncoder(job) if isinstance(job, PoseEncoderJob) else FrameEncoder(job)
-        folder = RunFolder(job.output, TRAINED_ENCODER)
+        folder = RunFolder(job.output, zoo.TRAINED_ENCODER)
         return train_in(
             folder,
             {**encoder.recipe, "data": encoder.data.identity},
@@ -227,6 +235,29 @@ class EncoderTraining(Training[FinetuneResult]):
             validation_videos=len(data.validation),
             seconds=round(self.seconds, 2),
         )
+
+
+def save_encoder(
+    path: Path,
+    network: nn.Module,
+    card: ModelCard,
+    classes: tuple[str, ...],
+    training_data: dict[str, Any],
+) -> str:
+    """Write weights and card into one file, and the card beside it for people to read.
+
+    Returns:
+        the hash of the weights, as the provenance of features will have it.
+    """
+    state = {
+        name: value.detach().cpu().float()
+        for name, value in network.state_dict().items()
+        if not name.endswith("batches_tracked")
+    }
+    beside = path.with_name("card.yaml")
+    return zoo.save_encoder(
+        path, state, card, beside, classes=list(classes), training_data=training_data
+    )
 
 
 def classifiers_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -310,6 +310,10 @@ class Stream:
         crop = settings.crop if self.crops else None
         return snippet_batches(self.frames(job), settings.snippet, crop, size)
 
+    def mirrored(self, images: np.ndarray) -> np.ndarray:
+        """Return pictures (..., W, C) with left and right exchanged."""
+        return images[..., ::-1, :]
+
     def prepare(
         self, card: ModelCard, device: torch.device, made: Mapping[str, Any]
     ) -> Callable[[np.ndarray | torch.Tensor], torch.Tensor]:

@@ -139,6 +139,13 @@ class Flow(Stream):
         assert self.settings is not None
         return flow_rows(job.decoded(), self.settings, job.threads, job.device)
 
+    def mirrored(self, images: np.ndarray) -> np.ndarray:
+        """Return quantised flow (..., W, 2) mirrored, its horizontal part with the other sign."""
+        images = super().mirrored(images).copy()
+        # 128 is zero motion and 1..255 lie around it: 256 - q is the opposite motion.
+        images[..., 0] = 256 - images[..., 0].astype("int16")
+        return images
+
     def prepare(
         self, card: ModelCard, device: torch.device, made: Mapping[str, Any]
     ) -> Callable[[np.ndarray | torch.Tensor], torch.Tensor]:

@@ -1,4 +1,4 @@
-"""From annotations and a pose cache to labelled, varied snippets of poses.
+"""2s-AGCN, trained from nothing on labelled, varied snippets of poses.
 
 The poses of all videos are kept in memory, some 300 bytes for each frame and person.
 """
@@ -7,21 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from vidkd.annotations import load_annotations, snippet_targets
-from vidkd.cache import CacheFile, cache_files
-from vidkd.errors import CacheError, UsageError
-from vidkd.files import sha256
-from vidkd.finetuning.snippets import Clip, LabelledVideo
+from vidkd.annotations import snippet_targets
+from vidkd.cache import CacheFile
+from vidkd.finetuning.snippets import (
+    Batches,
+    Clip,
+    EncoderInTraining,
+    LabelledData,
+    LabelledVideo,
+    load_cached,
+)
+from vidkd.networks.agcn import TwoStreamAGCN, initialise
+from vidkd.networks.agcn_weights import NETWORK
 from vidkd.pose.normalise import lift, mirror, normalise, rotate
 from vidkd.pose.poses import load_poses
-from vidkd.recipe import FrameSettings, PoseAugmentation, SnippetSettings
+from vidkd.recipe import ModelCard, PoseAugmentation, SnippetSettings
 from vidkd.recipe.jobs import PoseEncoderJob
 from vidkd.skeletons import find_skeleton
+from vidkd.streams import STREAMS
 from vidkd.streams.pose import cut, pose_settings
 
 Array = np.ndarray
@@ -50,76 +58,21 @@ class PoseSource:
         return cut(self.joints, self.tracks, frame, length), times
 
 
-@dataclass(frozen=True)
-class PoseData:
-    """The videos of both subsets.
+def load_snippets(job: PoseEncoderJob) -> LabelledData:
+    """Find and read the poses of the annotated videos.
 
-    Attributes:
-        classes: names of the K classes.
-        training: videos to train on.
-        validation: videos to validate on.
-        frames: how the frames were made that the poses were found in.
-        identity: hashes of what is trained on, as JSON values.
+    Raises:
+        AnnotationError: the annotations cannot be read, or lack a subset.
+        UsageError: the poses of a video are missing, or have not the dimensions asked for.
+        CacheError: poses are damaged, or were not computed alike for all videos.
     """
 
-    classes: tuple[str, ...]
-    training: list[LabelledVideo]
-    validation: list[LabelledVideo]
-    frames: FrameSettings
-    identity: dict[str, Any]
+    def source(file: CacheFile) -> PoseSource:
+        poses = load_poses(file.path)
+        joints = lift(poses, job.inputs)
+        return PoseSource(joints, poses.tracks[:, : joints.shape[1]], poses.pts)
 
-    @staticmethod
-    def load(job: PoseEncoderJob) -> PoseData:
-        """Find and read the poses of the annotated videos.
-
-        Raises:
-            AnnotationError: the annotations cannot be read, or lack a subset.
-            UsageError: the poses of a video are missing, or have not the dimensions asked for.
-            CacheError: poses are damaged, or were not computed alike for all videos.
-        """
-        annotations = load_annotations(job.annotations, job.annotation_format).actions()
-        files = cache_files(job.cache, "pose")
-        if not files.items:
-            raise UsageError(
-                "holds no poses",
-                path=job.cache,
-                remedy=f"run `vidkd extract-pose VIDEOS --cache {job.cache}` first",
-            )
-        remedy = f"compute them with `vidkd extract-pose VIDEOS --cache {job.cache}`"
-        settings: dict[str, Any] | None = None
-        first: Path | None = None
-        hashes: dict[str, str] = {}
-        parts: list[list[LabelledVideo]] = []
-        for subset in (job.subsets.training, job.subsets.validation):
-            parts.append([])
-            for name, video in annotations.subset(subset).videos.items():
-                path = files.require(name, "pose file", remedy)
-                with CacheFile(path) as file:
-                    found, hashes[name] = pose_settings(file.provenance), file.sha256
-                if settings is None:
-                    settings, first = found, path
-                elif found != settings:
-                    raise CacheError(
-                        f"these poses were computed with other settings than {first}",
-                        path=path,
-                        remedy="run `vidkd extract-pose` with --overwrite on all videos",
-                    )
-                poses = load_poses(path)
-                joints = lift(poses, job.inputs)
-                source = PoseSource(joints, poses.tracks[:, : joints.shape[1]], poses.pts)
-                parts[-1].append(LabelledVideo(source, video))
-        assert settings is not None
-        return PoseData(
-            annotations.classes,
-            parts[0],
-            parts[1],
-            FrameSettings.model_validate(settings["frames"]),
-            {
-                "pose_settings": settings,
-                "pose_sha256": hashes,
-                "annotations_sha256": sha256(job.annotations),
-            },
-        )
+    return load_cached(job, STREAMS[job.modality], pose_settings, source)
 
 
 class PoseReader:
@@ -132,7 +85,7 @@ class PoseReader:
     """
 
     def __init__(
-        self, videos: Sequence[LabelledVideo], data: PoseData, job: PoseEncoderJob
+        self, videos: Sequence[LabelledVideo], data: LabelledData, job: PoseEncoderJob
     ) -> None:
         self._videos = videos
         self._classes = data.classes
@@ -204,3 +157,74 @@ def resample(window: Array, length: int) -> Array:
     # Not by weights of 0 and 1: 0 times NaN is NaN.
     mixed = window[:, before] * (1 - share) + window[:, after] * share
     return np.where(share == 0, window[:, before], mixed)
+
+
+class PoseEncoder(EncoderInTraining):
+    """2s-AGCN, trained from nothing.
+
+    Its two streams are trained side by side: the loss is the sum of theirs, and neither sees the
+    other, so that the result is that of two trainings.
+
+    Raises:
+        AnnotationError, CacheError, UsageError: see ``train_encoder``.
+    """
+
+    def __init__(self, job: PoseEncoderJob) -> None:
+        self.job = job
+        self.data = load_snippets(job)
+        self.recipe = job.recipe()
+        self.about = {"made_of": job.made_of(self.data.identity["annotations_sha256"])}
+        self._training = PoseReader(self.data.training, self.data, job)
+        self._validation = PoseReader(self.data.validation, self.data, job)
+
+    def start(self, device: torch.device) -> None:
+        """Draw the weights from the seed."""
+        job, self._device = self.job, device
+        network = TwoStreamAGCN(job.network, len(self.data.classes), job.dropout)
+        initialise(network, torch.Generator().manual_seed(job.seed))
+        self.network = network.to(device)
+        self.model = _Streams(network)
+        self.groups = [{"params": list(network.parameters()), "lr": job.learning_rate}]
+        self.card = pose_card(job, self.data, network.feature_dim)
+
+    def batches(self, parts: list[list[Clip]], rng: np.random.Generator | None) -> Batches:
+        """Read from memory, and vary what is trained on."""
+        reader = self._validation if rng is None else self._training
+        for clips in parts:
+            inputs, targets = reader.batch(clips, rng)
+            yield (
+                torch.from_numpy(inputs).to(self._device),
+                torch.from_numpy(targets).to(self._device),
+            )
+
+
+class _Streams(nn.Module):
+    """2s-AGCN to the logits of its two streams."""
+
+    def __init__(self, network: TwoStreamAGCN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x).streams
+        return logits
+
+
+def pose_card(job: PoseEncoderJob, data: LabelledData, feature_dim: int) -> ModelCard:
+    """Return the model card of the encoder that a run trains."""
+    return ModelCard(
+        name=job.card_name,
+        network=NETWORK,
+        modality="pose",
+        description=f"2s-AGCN, trained by vidkd on {len(data.training)} videos of "
+        f"{len(data.classes)} classes",
+        feature_dim=feature_dim,
+        in_channels=3,
+        frames=data.frames,
+        snippet=job.snippet,
+        pose_network=job.network,
+        pose_inputs=job.inputs,
+        weights=(),
+        licence="the terms of the training videos",
+        source="vidkd train-encoder --modality pose",
+    )
