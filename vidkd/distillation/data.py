@@ -27,8 +27,8 @@ _SAME_TIME = 1e-6
 
 
 @dataclass(frozen=True)
-class Stream:
-    """One kind of features in a cache: what all its files must agree in.
+class CachedFeatures:
+    """The features that one encoder made of one stream: what all their files must agree in.
 
     Attributes:
         cache: the cache folder.
@@ -90,7 +90,7 @@ class VideoFeatures:
         return len(self.pts)
 
 
-def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> Stream:
+def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> CachedFeatures:
     """Return the stream of a modality in a cache.
 
     Args:
@@ -140,7 +140,7 @@ def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> 
     )
 
 
-def _describe(cache: Path, folder: str) -> Stream | None:
+def _describe(cache: Path, folder: str) -> CachedFeatures | None:
     files = cache_files(cache, "features", folder).items
     if not files:
         return None
@@ -148,13 +148,13 @@ def _describe(cache: Path, folder: str) -> Stream | None:
         return _stream_of(cache, folder, file)
 
 
-def _stream_of(cache: Path, folder: str, file: CacheFile) -> Stream:
+def _stream_of(cache: Path, folder: str, file: CacheFile) -> CachedFeatures:
     if file.provenance.artefact != "features" or file.data.ndim != 2:
         raise CacheError("does not hold features", path=file.path, remedy="recompute it")
     settings = dict(file.provenance.settings)
     settings.pop("inputs", None)  # which files these features were made of: another for each video
     modality = settings.get("modality", RGB.name)
-    return Stream(
+    return CachedFeatures(
         cache=cache,
         # Features of a stream whose package is gone are no reason to refuse the others.
         encoder=STREAMS[modality].encoder(folder) if modality in STREAMS else folder,
@@ -167,7 +167,7 @@ def _stream_of(cache: Path, folder: str, file: CacheFile) -> Stream:
 
 
 def load_sequences(
-    streams: Sequence[Stream], annotations: Annotations, *, skip_missing: bool = False
+    streams: Sequence[CachedFeatures], annotations: Annotations, *, skip_missing: bool = False
 ) -> list[VideoFeatures]:
     """Align the cached features of all streams with the annotated videos; no features are read.
 
@@ -204,7 +204,9 @@ def load_sequences(
     return sequences
 
 
-def load_unlabelled(streams: Sequence[Stream], annotations: Annotations) -> list[VideoFeatures]:
+def load_unlabelled(
+    streams: Sequence[CachedFeatures], annotations: Annotations
+) -> list[VideoFeatures]:
     """Return the cached videos that the annotation file does not name, as sequences without labels.
 
     Videos of every subset are left out, so that nothing is trained on a test video.
@@ -237,7 +239,7 @@ def _report_missing(cache: Path, missing: list[tuple[str, list[str]]], skip: boo
 
 
 def _aligned(
-    streams: Sequence[Stream], paths: Sequence[Path]
+    streams: Sequence[CachedFeatures], paths: Sequence[Path]
 ) -> tuple[np.ndarray, tuple[str, ...], bool]:
     """Check one video's files against their streams and each other.
 
@@ -278,19 +280,16 @@ def _aligned(
     return first, tuple(hashes), half
 
 
-def _difference(found: Stream, expected: Stream) -> str:
-    names = ("modality", "weights_sha256", "width", "settings")
-    for name in names[:-1]:
-        if getattr(found, name) != getattr(expected, name):
-            return f"{name}: {getattr(found, name)} instead of {getattr(expected, name)}"
-    keys = [
-        key
-        for key in found.settings.keys() | expected.settings.keys()
-        if found.settings.get(key) != expected.settings.get(key)
-    ]
+def _difference(found: CachedFeatures, expected: CachedFeatures) -> str:
+    one, other = (
+        {"modality": item.modality, "weights_sha256": item.weights_sha256, "width": item.width}
+        | item.settings
+        for item in (found, expected)
+    )
     return ", ".join(
-        f"{key}: {found.settings.get(key)} instead of {expected.settings.get(key)}"
-        for key in sorted(keys)
+        f"{key}: {one.get(key)} instead of {other.get(key)}"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
     )
 
 
@@ -338,7 +337,7 @@ class Teacher:
     """A trained filter that is not trained any more.
 
     Attributes:
-        label: name of its terms in the metrics: the modality, numbered when it comes twice.
+        label: name of its losses in the metrics: the modality, numbered when it comes twice.
         path: the run folder.
         module: in evaluation mode, without gradients.
         header: what its weights belong to.
@@ -350,7 +349,7 @@ class Teacher:
     path: Path
     module: TemporalFilter
     header: FilterHeader
-    stream: Stream
+    stream: CachedFeatures
     sha256: str
 
     @property
@@ -433,7 +432,7 @@ class TrainingData:
     device: torch.device
     annotations_sha256: str
     annotations: Annotations
-    stream: Stream
+    stream: CachedFeatures
     teachers: list[Teacher]
     training: list[VideoFeatures]
     validation: list[VideoFeatures]
@@ -450,23 +449,11 @@ class TrainingData:
             job.teachers, job.cache, annotations.classes, job.filter.channels, device
         )
         streams = [stream, *(teacher.stream for teacher in teachers)]
-        subsets = {}
-        for name in (job.subsets.training, job.subsets.validation):
-            subset = annotations.subset(name)
-            # Only training looks at the teachers.
-            wanted = streams if name == job.subsets.training else streams[:1]
-            subsets[name] = load_sequences(wanted, subset, skip_missing=job.skip_missing)
-            if not subsets[name]:
-                known = sorted({video.subset for video in annotations.videos.values()})
-                raise UsageError(
-                    f"subset {name!r} has no videos to train or validate on",
-                    path=job.annotations,
-                    remedy=f"name another subset; the file has {', '.join(known) or 'none'}",
-                )
-        training = subsets[job.subsets.training]
+        # Only training looks at the teachers.
+        training = _subset(job, annotations, job.subsets.training, streams)
         if job.unlabelled:
-            training = training + load_unlabelled(streams, annotations)
-        validation = subsets[job.subsets.validation]
+            training += load_unlabelled(streams, annotations)
+        validation = _subset(job, annotations, job.subsets.validation, streams[:1])
         return cls(
             device,
             sha256(job.annotations),
@@ -478,6 +465,20 @@ class TrainingData:
             fingerprint(training),
             fingerprint(validation),
         )
+
+
+def _subset(
+    job: TrainingJob, annotations: Annotations, name: str, streams: Sequence[CachedFeatures]
+) -> list[VideoFeatures]:
+    videos = load_sequences(streams, annotations.subset(name), skip_missing=job.skip_missing)
+    if not videos:
+        known = sorted({video.subset for video in annotations.videos.values()})
+        raise UsageError(
+            f"subset {name!r} has no videos to train or validate on",
+            path=job.annotations,
+            remedy=f"name another subset; the file has {', '.join(known) or 'none'}",
+        )
+    return videos
 
 
 def recipe_as_run(job: TrainingJob, data: TrainingData) -> dict[str, Any]:

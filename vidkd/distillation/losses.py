@@ -14,7 +14,7 @@ negatives (B, N, T, C). What all losses here keep to:
 
 Reductions, which decide what the weights of Eq. 7 mean, are averages throughout: over valid
 snippets (atomic), over valid steps and channels (boundary), over the C(C+1)/2 entries of the
-triangle and over videos (global), over valid snippets and classes (classification). No term then
+triangle and over videos (global), over valid snippets and classes (classification). No loss then
 grows with C, K or the length of the video, so that weights found on one data set mean something
 on another; summed over C = 256 channels, the squared error of the covariances would be 32896
 times as large. ``vidkd.recipe.DistillationSettings`` says which weights belong to the averages.
