@@ -23,9 +23,17 @@ def bench(
     encoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="As in extract-features.")
     ] = None,
-    short_side: Annotated[int, typer.Option(help="Pixels of the shorter side.")] = 256,
-    crop: Annotated[int, typer.Option(help="Side of the square the encoder sees.")] = 224,
-    stride: Annotated[int, typer.Option(help="Frames from one snippet to the next.")] = 16,
+    short_side: Annotated[
+        int | None, typer.Option(help="Pixels of the shorter side. Default: that of the card, 256.")
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(help="Side of the square the encoder sees. Default: that of the card."),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Frames from one snippet to the next. Default: that of the card."),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
     ] = None,
@@ -41,9 +49,16 @@ def bench(
     Nothing is kept. Prints the median of the rounds, what limits the whole, and how far from that
     limit it is (see docs/performance.md).
     """
-    from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings, checked_settings
+    from vidkd.recipe import (
+        FlowSettings,
+        FrameSettings,
+        SnippetSettings,
+        checked_settings,
+        given_or,
+    )
 
-    frames = checked_settings(FrameSettings, short_side=short_side)
+    size_given = {} if short_side is None else {"short_side": short_side}
+    frames = checked_settings(FrameSettings, **size_given)
     if modality == "flow":
         from vidkd.pipeline.speed import flow_speed
 
@@ -53,11 +68,16 @@ def bench(
         from vidkd.pipeline.speed import rgb_speed
         from vidkd.streams import RGB
 
-        snippet = checked_settings(SnippetSettings, stride=stride)
+        snippet = checked_settings(
+            SnippetSettings, **({} if stride is None else {"stride": stride})
+        )
         name = encoder or DEFAULT_ENCODER
         ensure_weights(name)
         network = load_encoder(name, select_device(device))
-        RGB.check(network.card, frames, crop, snippet)
+        card = network.card
+        frames, snippet = given_or(frames, card.frames), given_or(snippet, card.snippet)
+        crop = crop or card.crop
+        RGB.check(card, frames, crop, snippet)
         size = batch_size or network.batch_size
         speed = rgb_speed(
             video, network, frames, snippet, crop, size, seconds=seconds, rounds=rounds

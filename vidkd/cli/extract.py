@@ -33,6 +33,7 @@ Root = Annotated[
     ),
 ]
 Frames = Annotated[FrameSettings, Fields(without=("resize",))]
+_CARD = Fields(without=("resize",), decided_by="that of the encoder's card")
 Flow = Annotated[FlowSettings, Fields(without=("codec",))]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Compute again what is stale or damaged.")
@@ -103,8 +104,8 @@ def extract_features(
             autocompletion=_streams,
         ),
     ],
-    frames: Frames,
-    snippet: Annotated[SnippetSettings, Fields(without=("length",))],
+    frames: Annotated[FrameSettings, _CARD],
+    snippet: Annotated[SnippetSettings, _CARD],
     flow: Flow,
     encoder: Annotated[
         str | None,
@@ -116,7 +117,12 @@ def extract_features(
         ),
     ] = None,
     root: Root = None,
-    crop: Annotated[int, typer.Option(help="Side of the square the encoder sees.")] = 224,
+    crop: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the square the encoder sees. Default: that of the encoder's card."
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
     ] = None,
@@ -143,9 +149,9 @@ def extract_features(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Encode snippets of 16 frames into the cache: features (T, D) and their times.
+    """Encode the snippets of videos into the cache: features (T, D) and their times.
 
-    D is 1024 for I3D; for pose, which needs neither --short-side nor --crop, 512.
+    The encoder's card says what a snippet is, and D: 16 frames and 1024 for I3D (docs/models.md).
     Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
     from vidkd.features import FeatureSettings, feature_task

@@ -42,11 +42,13 @@ class Fields:
         without: fields that are no options.
         defaults: of this command, where they are not those of the class.
         required: fields that have to be given although the class has a default.
+        decided_by: what sets the fields that are not given, for the help; "" for the class.
     """
 
     without: tuple[str, ...] = ()
     defaults: Mapping[str, Any] | None = None
     required: tuple[str, ...] = ()
+    decided_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Setting:
         name: of the option, such as ``--filter`` or ``--view/--no-view``.
         panel: heading under which help shows it.
         default: what it is when it is not given; ``...`` if it has to be.
+        decided_by: see `Fields`.
     """
 
     path: tuple[str, ...]
@@ -68,6 +71,7 @@ class Setting:
     name: str
     panel: str
     default: Any
+    decided_by: str = ""
 
     @functools.cached_property
     def type(self) -> Any:
@@ -114,7 +118,7 @@ class Setting:
             others: the same option in other settings of the command, by what those are called.
         """
         text = " ".join((self.info.description or "").split("\n\n")[0].replace("``", "").split())
-        own = _shown(self.default)
+        own = self.decided_by or _shown(self.default)
         facts = [
             _bounds(self.info),
             "one of " + ", ".join(names) if names else "",
@@ -327,6 +331,7 @@ def settings_of(
             called,
             option.panel or model.model_config.get("title") or "Options",
             ... if info.is_required() or name in fields.required else default,
+            fields.decided_by,
         )
 
 

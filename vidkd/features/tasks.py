@@ -395,6 +395,8 @@ def feature_task(
     else:
         settings = replace(settings, stream=stream.on("cpu"))
         found = load(name, "cpu")
+    settings = settings.completed(found.card)
+    assert settings.crop is not None
     stream.check(found.card, settings.frames, settings.crop, settings.snippet)
     more = {"precision": "float16"} if half else {}
     more |= stream.encoder_settings(found)

@@ -19,6 +19,7 @@ from vidkd.files import sha256
 from vidkd.networks.converters import from_flax_pickle, inflate_input, read_pytorch
 from vidkd.networks.weights import load_weights
 from vidkd.networks.zoo import (
+    DEFAULT_ENCODER,
     ENCODERS,
     find_card,
     load_network,
@@ -101,8 +102,8 @@ def adopt(source: str, name: str | None = None) -> Path:
     if found is None:
         raise UsageError(
             f"there is no model {source!r}",
-            remedy="give a name of `vidkd models list`, a model of the hub (OWNER/NAME), or the"
-            " folder of one",
+            remedy=f"give a name of `vidkd models list`, such as {DEFAULT_ENCODER}, a model of the"
+            " hub (OWNER/NAME), or the folder of one",
         )
     card, state = found
     path = weights_path(card)

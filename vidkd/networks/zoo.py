@@ -101,7 +101,8 @@ def find_card(name: str) -> ModelCard:
     if card is None:
         raise UsageError(
             f"there is no model {name!r}",
-            remedy="give a name of `vidkd models list`, or a run folder of `vidkd train-encoder`",
+            remedy=f"give a name of `vidkd models list`, such as {DEFAULT_ENCODER}, or a run folder"
+            " of `vidkd train-encoder`",
         )
     return card
 

@@ -12,7 +12,7 @@ from vidkd.errors import UsageError, VidkdError
 from vidkd.evaluation import PROTOCOLS
 from vidkd.networks import find_card
 from vidkd.networks.temporal import FILTERS
-from vidkd.recipe import DistillationSettings, Modality, Pipeline
+from vidkd.recipe import DistillationSettings, Modality, Pipeline, given_or
 from vidkd.streams import STREAMS
 
 
@@ -65,7 +65,9 @@ def _encoder(recipe: Pipeline, modality: Modality, cache: Path) -> None:
     stream, encoder = STREAMS[modality], recipe.encoders[modality]
     imported = cache / "features" / stream.folder(encoder.name)
     if not stream.trained_by_recipe and not imported.is_dir():
-        stream.check(find_card(encoder.name), recipe.frames, encoder.crop, recipe.snippet)
+        card = find_card(encoder.name)
+        crop = encoder.given_crop or card.crop
+        stream.check(card, recipe.frames, crop, given_or(recipe.snippet, card.snippet))
 
 
 def _protocol(name: str, kind: str) -> None:

@@ -137,7 +137,7 @@ def quantise(split: Split, modality: Modality, how: Execution) -> None:
         split.quantised_file(modality),
         called=split.encoder_name(modality),
         frames=split.recipe.frames,
-        crop=encoder.crop,
+        crop=encoder.given_crop,
         # A stage that runs again was killed, or its settings have changed.
         overwrite=True,
     )
@@ -166,9 +166,9 @@ def feature_settings(split: Split, modality: Modality) -> FeatureSettings:
     return FeatureSettings(
         stream.configured(recipe.flow),
         name,
-        recipe.frames,
+        recipe.sampling,
         recipe.snippet,
-        encoder.crop,
+        encoder.given_crop,
         precision=precision,
     )
 

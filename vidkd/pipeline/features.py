@@ -5,6 +5,7 @@ Both are found out without any video.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vidkd.cache import CacheFile, cache_files
-from vidkd.pipeline.data import Execution, pose_encoder_job
+from vidkd.errors import UsageError, WeightsError
+from vidkd.networks import find_card
+from vidkd.pipeline.data import Execution, feature_settings, pose_encoder_job
 from vidkd.pipeline.layout import file_name
 from vidkd.pipeline.split import Split
 from vidkd.pipeline.tables import Run
@@ -106,8 +109,14 @@ class Features:
     def _wanted(self) -> dict[str, Any]:
         """Return what they should have been made with, under the names that people are told."""
         recipe, stream = self.split.recipe, STREAMS[self.modality]
-        wanted: dict[str, Any] = {"frames": recipe.frames, "snippet": recipe.snippet}
+        settings = feature_settings(self.split, self.modality)
+        # Imported features may be of an encoder that vidkd does not know.
+        with contextlib.suppress(UsageError, WeightsError):
+            settings = settings.completed(find_card(settings.encoder))
+        wanted: dict[str, Any] = {"frames": recipe.frames, "snippet": settings.snippet}
         wanted |= stream.asked(recipe)
+        if "crop" in wanted and settings.crop is not None:
+            wanted["crop"] = settings.crop
         if stream.trained_by_recipe:
             # The labels among them: an encoder of another split has seen this one's test videos.
             job = pose_encoder_job(self.split, Execution())

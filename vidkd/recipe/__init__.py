@@ -26,6 +26,7 @@ from vidkd.recipe.inputs import (
     SnippetSettings,
     SynthSettings,
     TrackSettings,
+    given_or,
 )
 from vidkd.recipe.models import (
     ModelCard,
@@ -99,6 +100,7 @@ __all__ = [
     "WeightsSource",
     "checked_settings",
     "describe",
+    "given_or",
     "load_yaml",
     "model_cards",
     "pipeline_path",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from vidkd.recipe.settings import Option, Settings
+
+Given = TypeVar("Given", bound=Settings)
+
+
+def given_or(given: Given, default: Given) -> Given:
+    """Return ``default`` with the fields that ``given`` was made with."""
+    return default.model_copy(update={n: getattr(given, n) for n in given.model_fields_set})
 
 
 class FrameSettings(Settings):

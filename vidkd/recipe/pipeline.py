@@ -38,6 +38,11 @@ class EncoderSettings(Settings):
     precision: Precision = "auto"
     """``int8``: the recipe quantises the encoder on its own training videos first."""
 
+    @property
+    def given_crop(self) -> int | None:
+        """The crop, or None when the recipe leaves it to the encoder's card."""
+        return self.crop if "crop" in self.model_fields_set else None
+
 
 class PoseExtraction(PoseSettings):
     """The poses of a recipe: where they come from, at the recipe's frames."""
@@ -86,6 +91,11 @@ class Pipeline(Settings):
     dataset: PaperSet | None = None
     """The data set of the paper that this is, so that its numbers can be printed beside ours."""
     benchmark: BenchmarkSettings = BenchmarkSettings()
+
+    @property
+    def sampling(self) -> FrameSettings:
+        """The frames, the same for all streams: their encoders' cards do not count."""
+        return FrameSettings.model_validate(self.frames.model_dump())
 
     @model_validator(mode="after")
     def _complete(self) -> Pipeline:

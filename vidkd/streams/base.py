@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from vidkd.recipe import (
     Pipeline,
     Precision,
     SnippetSettings,
+    given_or,
 )
 from vidkd.video import Frame, VideoFile, read_frames
 from vidkd.workers import Report
@@ -41,7 +42,9 @@ class FeatureSettings:
         encoder: a name of ``vidkd models list``, or the path of a trained one.
         frames: resize and sampling; for cached flow and poses, those they were made with.
         snippet: length and stride in frames.
-        crop: side in pixels of the square cut from the middle of every picture.
+        crop: side in pixels of the square cut from the middle of every picture; None for that of
+            the encoder's card, and so it is with fields of ``frames`` and ``snippet`` that were
+            not given.
         batch_size: snippets encoded at once; None for what suits stream and device.
         dtype: type of the features on disk.
         precision: of the encoder's arithmetic.
@@ -52,11 +55,20 @@ class FeatureSettings:
     encoder: str
     frames: FrameSettings = field(default_factory=FrameSettings)
     snippet: SnippetSettings = field(default_factory=SnippetSettings)
-    crop: int = 224
+    crop: int | None = None
     batch_size: int | None = None
     dtype: FeatureType = "float16"
     precision: Precision = "auto"
     device: str = "auto"
+
+    def completed(self, card: ModelCard) -> FeatureSettings:
+        """Return the settings with all that was not given, from the card of the encoder."""
+        return replace(
+            self,
+            frames=given_or(self.frames, card.frames),
+            snippet=given_or(self.snippet, card.snippet),
+            crop=self.crop or card.crop,
+        )
 
 
 def ignore(amount: float) -> None:
