@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from vidkd.errors import VidkdError
-from vidkd.pose.labeller import Labeller
-from vidkd.pose.labelling import label_videos
+from vidkd.pose.labelling import Labeller, label_videos
 from vidkd.pose.labels import read_labels
 from vidkd.video import VideoFile, VideoWriter
 

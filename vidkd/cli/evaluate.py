@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidkd.cli.export import AnnotationRate, Format
 from vidkd.cli.options import Json
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
@@ -62,21 +63,8 @@ def evaluate(
             "not say, the rows of the predictions.",
         ),
     ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            help="Format of the annotations: auto, activitynet, charades, multithumos, tsu, "
-            "tsu-cross-subject, tsu-cross-view, charades-csv, csv, pku-mmd, pku-mmd-cross-subject, "
-            "pku-mmd-cross-view, thumos14."
-        ),
-    ] = "auto",
-    annotation_rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001,
-            help="Frames per second of annotations that count in frames (tsu: 25, pku-mmd: 30).",
-        ),
-    ] = None,
+    format: Format = "auto",
+    annotation_rate: AnnotationRate = None,
     scores_out: Annotated[
         Path | None, typer.Option(metavar="FILE.h5", help="Keep the dense scores of the runs.")
     ] = None,

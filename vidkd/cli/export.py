@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 
 Format = Annotated[
-    str, typer.Option("--format", help="Format of the annotations, see docs/data.md.")
+    str,
+    typer.Option("--format", help="Format of the annotations; `vidkd data formats` lists them."),
 ]
 AnnotationRate = Annotated[
     float | None,
-    typer.Option(min=0.001, help="Frames per second of annotations that count in frames."),
+    typer.Option(
+        min=0.001,
+        help="Frames per second of annotations that count in frames. Default: the data set's.",
+    ),
 ]
 
 
@@ -42,7 +46,7 @@ def export(
         typer.Option(metavar="FILE", help="Which videos to export, and durations for Charades."),
     ] = None,
     annotation_format: Annotated[
-        str, typer.Option(help="Format of the annotations, see docs/data.md.")
+        str, typer.Option(help="Their format; `vidkd data formats` lists them.")
     ] = "auto",
     annotation_rate: AnnotationRate = None,
     subset: Annotated[
