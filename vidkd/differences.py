@@ -7,21 +7,28 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Name the keys in which two settings differ: ``flow.bound: 10 instead of 20``.
+def differences(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], *, none_is_absent: bool = False
+) -> list[str]:
+    """Name the settings in which two differ, such as ``flow.bound is 10 (asked for: 20)``.
 
     Args:
         found: what something was made with, as JSON values.
         wanted: what it should have been made with.
+        none_is_absent: take None for the same as no entry, where settings have been added since.
     """
-    parts: list[str] = []
-    for key in dict.fromkeys([*found, *wanted]):
-        one, other = found.get(key), wanted.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            parts += [f"{key}.{part}" for part in differences(one, other)]
-        elif one != other:
-            parts.append(f"{key}: {_short(one)} instead of {_short(other)}")
-    return parts
+    have, want = _flat(found), _flat(wanted)
+    if none_is_absent:
+        have, want = ({k: v for k, v in flat.items() if v != "null"} for flat in (have, want))
+    phrases = []
+    for name in sorted(have.keys() | want.keys()):
+        if name not in have:
+            phrases.append(f"{name} is not recorded (asked for: {_short(want[name])})")
+        elif name not in want:
+            phrases.append(f"{name} is {_short(have[name])} (not asked for)")
+        elif have[name] != want[name]:
+            phrases.append(f"{name} is {_short(have[name])} (asked for: {_short(want[name])})")
+    return phrases
 
 
 def listed(parts: list[str], limit: int = 3) -> str:
@@ -30,6 +37,16 @@ def listed(parts: list[str], limit: int = 3) -> str:
     return ", ".join(parts[:limit]) + more
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as ``{"outer.inner": JSON text}``."""
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = json.dumps(value)
+    return flat
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 48 else text[:45] + "..."

@@ -298,10 +298,10 @@ def test_features_that_do_not_fit_the_run_are_refused(tmp_path: Path, features: 
         predict(rgb)
     assert set(predict(rgb, skip_missing=True).videos) == {"v1"}
     features("i3d-rgb", "v2", sha="f" * 64)
-    with pytest.raises(CacheError, match=r"v2.h5.*weights of the encoder f+ instead of 0+"):
+    with pytest.raises(CacheError, match=r"v2.h5.*weights of the encoder is .f+"):
         predict(rgb)
     features("i3d-rgb", "v2", short_side=256)
-    with pytest.raises(CacheError, match=r"frames .*256.* instead of .*128"):
+    with pytest.raises(CacheError, match=r"frames.short_side is 256 \(asked for: 128\)"):
         predict(rgb)
     features("i3d-rgb", "v2")
     features("i3d-flow", "v1")

@@ -77,7 +77,7 @@ def test_other_settings_are_refused_until_overwritten(run):
     code, out, err = run("train-baseline", "run", "--seed", "5")
     assert code == 2
     assert out == ""
-    assert "optimiser.seed: 0, asked for 5" in err
+    assert "optimiser.seed is 0 (asked for: 5)" in err
     assert "--overwrite" in err
     assert run("train-baseline", "run", "--seed", "5", "--overwrite")[0] == 0
 

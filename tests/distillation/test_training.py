@@ -109,7 +109,7 @@ def test_a_finished_run_is_left_alone(job, capsys):
 
 def test_other_settings_are_refused_by_name(job):
     run = train(job()).output
-    with pytest.raises(UsageError, match=r"optimiser\.learning_rate: 0\.001, asked for 0\.1"):
+    with pytest.raises(UsageError, match=r"optimiser\.learning_rate is 0\.001 \(asked for: 0\.1\)"):
         train(job(optimiser={"learning_rate": 0.1}))
     result = train(job(optimiser={"learning_rate": 0.1}, overwrite=True))
     assert not result.skipped

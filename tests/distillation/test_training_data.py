@@ -140,7 +140,7 @@ def test_streams_that_do_not_match_are_refused(own_data, edit, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"crop": 32}, "crop: 32 instead of 64"),
+        ({"crop": 32}, r"crop is 32 \(asked for: 64\)"),
         ({"weights": "2"}, "weights_sha256"),
     ],
 )

@@ -125,7 +125,7 @@ def test_it_learns_and_the_result_works_as_an_encoder(make_job):
 def test_other_settings_data_or_names_are_refused(make_job, own_flow_data):
     job = make_job(epochs=1, folder=own_flow_data)
     train_encoder(job)
-    with pytest.raises(UsageError, match=r"learning_rate: 0\.0001, asked for 0\.1"):
+    with pytest.raises(UsageError, match=r"learning_rate is 0\.0001 \(asked for: 0\.1\)"):
         train_encoder(job.model_copy(update={"learning_rate": 0.1}))
     path = own_flow_data / "annotations.json"
     path.write_text(path.read_text().replace('"up"', '"rise"'))

@@ -45,7 +45,7 @@ def test_other_settings_are_refused_by_name_unless_overwritten(tmp_path: Path) -
     calls: list[str] = []
     run_stages([stage(tmp_path, calls, "first", crop=112)], tmp_path)
     changed = [stage(tmp_path, calls, "first", crop=224)]
-    with pytest.raises(UsageError, match="crop: 112 instead of 224"):
+    with pytest.raises(UsageError, match=r"crop is 112 \(asked for: 224\)"):
         run_stages(changed, tmp_path)
     assert calls == ["first"]
     assert run_stages(changed, tmp_path, overwrite=True).ran == ["first"]

@@ -248,7 +248,7 @@ def test_run_folder(labels: Path, run: Path) -> None:
     assert len((run / "metrics.csv").read_text().splitlines()) == 4
     again = train_pose(PoseTrainingJob(data=(labels,), output=run, **OPTIONS))
     assert again.skipped
-    with pytest.raises(UsageError, match="seed: 0, asked for 1"):
+    with pytest.raises(UsageError, match=r"seed is 0 \(asked for: 1\)"):
         train_pose(PoseTrainingJob(data=(labels,), output=run, seed=1, **OPTIONS))
 
 

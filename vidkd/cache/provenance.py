@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from vidkd.differences import differences as settings_differences
 from vidkd.errors import VideoError
 from vidkd.files import sha256
 
@@ -108,14 +109,7 @@ def differences(found: Provenance, expected: Provenance) -> list[str]:
         phrases.append(f"holds {found.artefact}, not {expected.artefact}")
     if (found.source.size, found.source.sha256) != (expected.source.size, expected.source.sha256):
         phrases.append("the video's content has changed")
-    have, want = flatten(found.settings), flatten(expected.settings)
-    for name in sorted(have.keys() | want.keys()):
-        if name not in have:
-            phrases.append(f"{name} is not recorded (asked for: {want[name]})")
-        elif name not in want:
-            phrases.append(f"{name} is {have[name]} (not asked for)")
-        elif have[name] != want[name]:
-            phrases.append(f"{name} is {have[name]} (asked for: {want[name]})")
+    phrases += settings_differences(found.settings, expected.settings)
     if found.encoder != expected.encoder:
         phrases.append(f"encoder is {found.encoder} (asked for: {expected.encoder})")
     elif found.weights_sha256 != expected.weights_sha256:
@@ -127,17 +121,6 @@ def normalise(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings as they read back from JSON, so that tuples and lists compare equal."""
     result: dict[str, Any] = json.loads(json.dumps(settings, sort_keys=True, allow_nan=False))
     return result
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings as ``{"outer.inner": JSON text}``."""
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = json.dumps(value)
-    return flat
 
 
 def library_versions(*packages: str) -> dict[str, str]:

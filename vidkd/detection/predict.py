@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vidkd.cache import CacheFile
+from vidkd.differences import differences
 from vidkd.errors import CacheError, UsageError
 from vidkd.evaluation import DenseScores
 from vidkd.networks import select_device
@@ -137,26 +138,25 @@ def _check(file: CacheFile, header: FilterHeader) -> None:
     settings = found.settings
     if found.artefact != "features" or file.data.ndim != 2:
         raise CacheError("does not hold features", path=file.path, remedy="recompute it")
-    pairs = {
-        "encoder": (found.encoder, header.encoder),
-        "weights of the encoder": (found.weights_sha256, header.encoder_sha256),
-        "modality": (settings.get("modality"), header.modality),
-        "width": (int(file.data.shape[1]), header.in_features),
-        "crop": (settings.get("crop", header.crop), header.crop),
-        "frames": (
-            _plain(settings.get("frames"), FrameSettings()),
-            header.frames.model_dump(mode="json"),
-        ),
-        "snippets": (
-            _plain(settings.get("snippet"), SnippetSettings()),
-            header.snippet.model_dump(mode="json"),
-        ),
+    have = {
+        "encoder": found.encoder,
+        "weights of the encoder": found.weights_sha256,
+        "modality": settings.get("modality"),
+        "width": int(file.data.shape[1]),
+        "crop": settings.get("crop", header.crop),
+        "frames": _plain(settings.get("frames"), FrameSettings()),
+        "snippets": _plain(settings.get("snippet"), SnippetSettings()),
     }
-    different = [
-        f"{name} {_short(have)} instead of {_short(want)}"
-        for name, (have, want) in pairs.items()
-        if have != want
-    ]
+    want = {
+        "encoder": header.encoder,
+        "weights of the encoder": header.encoder_sha256,
+        "modality": header.modality,
+        "width": header.in_features,
+        "crop": header.crop,
+        "frames": header.frames.model_dump(mode="json"),
+        "snippets": header.snippet.model_dump(mode="json"),
+    }
+    different = differences(have, want)
     if different:
         raise CacheError(
             f"was not made as the run needs it: {', '.join(different)}",
@@ -168,8 +168,3 @@ def _check(file: CacheFile, header: FilterHeader) -> None:
 def _plain(value: object, default: FrameSettings | SnippetSettings) -> dict[str, object]:
     given = value if isinstance(value, dict) else {}
     return {**default.model_dump(mode="json"), **given}
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text[:12] if len(text) == 64 and text.isalnum() else text

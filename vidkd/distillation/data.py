@@ -15,6 +15,7 @@ from torch import Tensor
 from vidkd.annotations import Annotations, load_annotations, snippet_targets
 from vidkd.cache import CacheFile, cache_files
 from vidkd.console import log
+from vidkd.differences import differences
 from vidkd.errors import CacheError, UsageError
 from vidkd.files import sha256
 from vidkd.networks import FilterHeader, TemporalFilter, load_temporal_filter, select_device
@@ -255,7 +256,7 @@ def _aligned(
             if found != stream:
                 raise CacheError(
                     f"was made with other settings than the rest of {stream.encoder}"
-                    f" ({_difference(found, stream)})",
+                    f" ({', '.join(differences(_settings_of(found), _settings_of(stream)))})",
                     path=path,
                     remedy="compute the features again with --overwrite, all with one setting",
                 )
@@ -280,17 +281,9 @@ def _aligned(
     return first, tuple(hashes), half
 
 
-def _difference(found: CachedFeatures, expected: CachedFeatures) -> str:
-    one, other = (
-        {"modality": item.modality, "weights_sha256": item.weights_sha256, "width": item.width}
-        | item.settings
-        for item in (found, expected)
-    )
-    return ", ".join(
-        f"{key}: {one.get(key)} instead of {other.get(key)}"
-        for key in sorted(one.keys() | other.keys())
-        if one.get(key) != other.get(key)
-    )
+def _settings_of(item: CachedFeatures) -> dict[str, Any]:
+    names = ("modality", "weights_sha256", "width")
+    return {**{name: getattr(item, name) for name in names}, **item.settings}
 
 
 def fingerprint(sequences: Iterable[VideoFeatures]) -> str:

@@ -26,6 +26,7 @@ import torch
 import yaml
 
 from vidkd.cache import library_versions
+from vidkd.differences import differences, listed
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import atomic_path, write_json, write_text
 
@@ -131,12 +132,13 @@ class RunFolder:
         """
         recipe = json.loads(json.dumps(recipe))
         if self._recipe.exists():
-            different = differences(self._read_recipe(), recipe)
+            known, apart = self._read_recipe(), dict.fromkeys(_NOT_COMPARED)
+            different = differences({**known, **apart}, {**recipe, **apart}, none_is_absent=True)
             if not different:
                 return self._result.exists() and self.weights.exists()
             if not overwrite:
                 raise UsageError(
-                    f"holds a run with other settings ({different})",
+                    f"holds a run with other settings ({listed(different)})",
                     path=self.path,
                     remedy="choose another --output, or pass --overwrite to train again",
                 )
@@ -244,24 +246,3 @@ class RunFolder:
                 "is missing or damaged", path=self._result, remedy="delete it and train again"
             ) from error
         return kind(**{**fields, "output": self.path, "skipped": True})
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> str:
-    """Name the keys in which two recipes differ, with both values; empty when in none."""
-    parts = []
-    for key in dict.fromkeys([*old, *new]):
-        if not where and key in _NOT_COMPARED:
-            continue
-        name = f"{where}{key}"
-        one, other = old.get(key), new.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            deeper = differences(one, other, f"{name}.")
-            parts += [deeper] if deeper else []
-        elif one != other:
-            parts.append(f"{name}: {_short(one)}, asked for {_short(other)}")
-    return ", ".join(parts)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 48 else text[:45] + "..."
