@@ -20,7 +20,7 @@ from vidkd.pipeline.layout import file_name
 from vidkd.pipeline.split import Split
 from vidkd.pipeline.tables import Run
 from vidkd.recipe import FrameSettings, Modality, SnippetSettings
-from vidkd.streams import STREAMS
+from vidkd.streams import RGB, STREAMS
 
 _REMEDY = "run `vidkd extract-features` first"
 
@@ -175,7 +175,7 @@ def needed_features(runs: Sequence[Run], splits: Mapping[str, Split]) -> Needed:
         runs: all of them.
         splits: by name, the recipe's own among them.
     """
-    modalities = dict.fromkeys(("rgb", *(m for run in runs for m in run.modalities)))
+    modalities = dict.fromkeys((RGB.name, *(m for run in runs for m in run.modalities)))
     pairs: list[tuple[Modality, str]] = [(modality, "") for modality in modalities]
     pairs += [(modality, run.split) for run in runs for modality in run.modalities]
     everything = [name for split in splits.values() for name in split.annotations.videos]

@@ -24,7 +24,7 @@ from vidkd.recipe import (
     Modality,
     Pipeline,
 )
-from vidkd.streams import STREAMS
+from vidkd.streams import RGB, STREAMS
 
 LOSSES = tuple(loss_weights(DistillationSettings()))
 """The paper's losses: those that are on unless a recipe says otherwise."""
@@ -163,7 +163,7 @@ class _Builder:
 
     def single(self, modality: Modality, kind: FilterKind | None = None) -> Run:
         """Return vanilla RGB, or the teacher of another modality."""
-        name = "vanilla-rgb" if modality == "rgb" else f"teacher-{modality}"
+        name = "vanilla-rgb" if modality == RGB.name else f"teacher-{modality}"
         return self._made(name + self._suffix(kind), modality=modality, filter=self.filter(kind))
 
     def untrained(self, modality: Modality) -> Run:
@@ -193,7 +193,7 @@ class _Builder:
                 return known
         return self._made(
             name,
-            modality="rgb",
+            modality=RGB.name,
             filter=self.filter(kind),
             teachers=tuple(teachers),
             distillation=settings,
@@ -234,7 +234,7 @@ def models_table(recipe: Pipeline) -> Table[TableRow]:
         raise UsageError("the recipe has no teacher", remedy="name one under `teachers`")
     known = "+".join(sorted(recipe.teachers, reverse=True))
     teachers = tuple(builder.single(item) for item in recipe.teachers)
-    vanilla = builder.single("rgb")
+    vanilla = builder.single(RGB.name)
     student = builder.student(teachers, recipe.distillation, name="augmented-rgb")
     fused = "two-stream" if len(teachers) == 1 else "late fusion"
     rows = [
@@ -289,7 +289,7 @@ def all_runs(tables: Sequence[Table[TableRow]]) -> list[Run]:
 def _losses(builder: _Builder) -> Table[TableRow]:
     on = loss_weights(builder.recipe.distillation)
     names = (*LOSSES, *(name for name in on if name not in (*LOSSES, *BASELINES)))
-    rows = [TableRow(("",) * len(names), (builder.single("rgb"),), "vanilla")]
+    rows = [TableRow(("",) * len(names), (builder.single(RGB.name),), "vanilla")]
     for count in range(1, len(names) + 1):
         for chosen in combinations(names, count):
             if all(name in on for name in chosen):
@@ -321,7 +321,7 @@ def _streams(builder: _Builder) -> Table[TableRow]:
         part = _Builder(recipe, split, builder.known)
         name = split or recipe.benchmark.split or recipe.dataset or recipe.name
         (modality,) = part.teachers
-        teacher, vanilla = part.single(modality), part.single("rgb")
+        teacher, vanilla = part.single(modality), part.single(RGB.name)
         rows += [
             TableRow(
                 (name, f"{STREAMS[modality].label} teacher"),
@@ -352,7 +352,7 @@ def _teachers(builder: _Builder) -> Table[TableRow]:
     recipe = builder.recipe
     choices: list[tuple[Modality, ...]] = [("flow",), ("pose",), ("pose", "flow")]
     choices += [(item,) for item in recipe.encoders if item not in {"rgb", "flow", "pose"}]
-    vanilla = builder.single("rgb")
+    vanilla = builder.single(RGB.name)
     rows: list[TableRow] = []
     left_out: list[str] = []
     for modalities in choices:
@@ -385,7 +385,7 @@ def _own_rows(builder: _Builder) -> Table[TableRow]:
                 f"untrained {STREAMS[modality].label} teacher",
             )
         else:
-            teacher, name = builder.single("rgb"), "RGB teacher (vanilla)"
+            teacher, name = builder.single(RGB.name), "RGB teacher (vanilla)"
         run = builder.student([teacher], recipe.distillation)
         rows.append(TableRow((f"control: student of an {name}",), (run,)))
     for method in recipe.benchmark.methods:
