@@ -9,8 +9,7 @@ from vidkd.annotations.model import (
     clipped,
     snippet_targets,
 )
-from vidkd.annotations.parse import Source
-from vidkd.annotations.reader import Reader
+from vidkd.annotations.parse import Reader, Source
 from vidkd.annotations.readers import READERS, load_annotations
 
 __all__ = [

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vidkd.annotations.model import Annotations, VideoAnnotation
-from vidkd.annotations.parse import Context, Source, short
-from vidkd.annotations.reader import Reader
+from vidkd.annotations.parse import Context, Reader, Source, short
 from vidkd.files import write_json
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
 from vidkd.annotations.numbered import add_lenient, is_numbered, read_numbered
-from vidkd.annotations.parse import Context, Source, short
-from vidkd.annotations.reader import Reader
+from vidkd.annotations.parse import Context, Reader, Source, short
 
 CHARADES_CLASSES = tuple(f"c{number:03d}" for number in range(157))
 _COLUMNS = ("id", "actions", "length")

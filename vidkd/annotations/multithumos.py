@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidkd.annotations.numbered import is_numbered, read_numbered
-from vidkd.annotations.reader import Reader
+from vidkd.annotations.parse import Reader
 
 _CLASSES = tuple(str(number) for number in range(1, 66))
 

@@ -1,4 +1,5 @@
-"""Annotation files as JSON, CSV and numbers, with errors that name file, video and remedy."""
+"""Readers of annotations, and what they read: JSON, CSV and numbers, with errors that name file,
+video and remedy."""
 
 from __future__ import annotations
 
@@ -7,12 +8,12 @@ import functools
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidkd.annotations.model import Segment
+from vidkd.annotations.model import Annotations, Segment
 from vidkd.errors import AnnotationError
 
 _LARGEST = 1 << 30
@@ -182,6 +183,21 @@ class Source:
                 f"the columns {', '.join(lacking)} are missing", "name the right --format"
             )
         return [dict(zip(header, row, strict=True)) for _, row in rows[1:]]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one format is read."""
+
+    help: str
+    """One line: whose format, how it counts."""
+    read: Callable[[Source, float | None], Annotations]
+    """Annotations of a source; the number is ``frame_rate``, or what the user gave for it."""
+    recognises: Callable[[Source], bool] = lambda source: False
+    """Whether a source is of this format, for ``auto``. When several formats recognise it, the
+    user has to name one."""
+    frame_rate: float | None = None
+    """Frames per second of a format that counts in frames; None for seconds."""
 
 
 def short(value: object) -> str:

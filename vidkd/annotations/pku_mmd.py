@@ -13,8 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
-from vidkd.annotations.parse import Context, Source, lines, short
-from vidkd.annotations.reader import Reader
+from vidkd.annotations.parse import Context, Reader, Source, lines, short
 
 PKU_MMD_FRAME_RATE = 30.0
 """Frames per second of PKU-MMD, whose labels count in frames."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
-from vidkd.annotations.parse import Context, Source, short
-from vidkd.annotations.reader import Reader
+from vidkd.annotations.parse import Context, Reader, Source, short
 
 _COLUMNS = ("video", "start", "end", "label")
 

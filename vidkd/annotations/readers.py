@@ -8,10 +8,9 @@ from vidkd.annotations.activitynet import ACTIVITYNET
 from vidkd.annotations.charades import CHARADES, CHARADES_CSV
 from vidkd.annotations.model import Annotations
 from vidkd.annotations.multithumos import MULTITHUMOS
-from vidkd.annotations.parse import Context, Source
+from vidkd.annotations.parse import Context, Reader, Source
 from vidkd.annotations.pku_mmd import PKU_MMD, PKU_MMD_CROSS_SUBJECT, PKU_MMD_CROSS_VIEW
 from vidkd.annotations.plain_csv import PLAIN_CSV
-from vidkd.annotations.reader import Reader
 from vidkd.annotations.thumos14 import THUMOS14
 from vidkd.annotations.tsu import TSU, TSU_CROSS_SUBJECT, TSU_CROSS_VIEW
 from vidkd.errors import UsageError

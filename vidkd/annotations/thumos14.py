@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 
 from vidkd.annotations.model import AMBIGUOUS, Annotations, Segment, VideoAnnotation
-from vidkd.annotations.parse import Context, Source, lines, short
-from vidkd.annotations.reader import Reader
+from vidkd.annotations.parse import Context, Reader, Source, lines, short
 
 THUMOS14_CLASSES = {
     **{"BaseballPitch": 7, "BasketballDunk": 9, "Billiards": 12, "CleanAndJerk": 21},

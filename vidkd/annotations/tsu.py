@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from vidkd.annotations.model import Annotations
 from vidkd.annotations.numbered import is_numbered, read_numbered
-from vidkd.annotations.parse import Context, Source, short
-from vidkd.annotations.reader import Reader
+from vidkd.annotations.parse import Context, Reader, Source, short
 
 _FRAME_RATE = 25.0
 _CLASSES = tuple(str(number) for number in range(51))
