@@ -1,4 +1,4 @@
-"""The stage times of ``vidkd bench``: what follows from them, and the command itself."""
+"""The stage times of ``vidkd speed``: what follows from them, and the command itself."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def video(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_command_times_flow(video: Path) -> None:
     options = ("--modality", "flow", "--short-side", 32, "--rounds", 2)
-    command = [sys.executable, "-m", "vidkd", "bench", video, *options, "--seconds", 0.6, "--json"]
+    command = [sys.executable, "-m", "vidkd", "speed", video, *options, "--seconds", 0.6, "--json"]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
@@ -109,7 +109,7 @@ def test_rgb_stages_and_the_share_of_a_matrix_product(video: Path) -> None:
 def test_every_library_computes_the_same_matrix_product() -> None:
     import torch
 
-    from vidkd.pipeline.matrix_product import fastest, float32_products, operations
+    from vidkd.pipeline.speed import fastest, float32_products, operations
 
     size = (128, 48, 32)
     products = float32_products(size, torch.device("cpu"))

@@ -12,8 +12,7 @@ from vidkd.errors import UsageError, VidkdError
 from vidkd.evaluation import Detection
 from vidkd.report.curves import draw_curves, read_metrics
 from vidkd.report.overlay import Overlay, render_overlay
-from vidkd.report.rows import PALETTE, choose_labels, rgb
-from vidkd.report.tables import clock, segment_rows
+from vidkd.report.segments import PALETTE, choose_labels, clock, rgb, segment_rows
 from vidkd.report.timeline import Timeline, _figure, draw_timeline
 from vidkd.video import VideoWriter, probe, read_frames
 

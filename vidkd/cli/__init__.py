@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from vidkd.cli import (
-    bench,
     benchmark,
     cache,
     data,
@@ -24,6 +23,7 @@ from vidkd.cli import (
     plot,
     pose,
     run,
+    speed,
     synth,
     train,
 )
@@ -69,9 +69,9 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Evaluate": (evaluate.evaluate, benchmark.benchmark, plot.plot),
 }
 _GROUPS = {"pose": pose.app, "models": models.app, "data": data.app, "cache": cache.app}
-_TOOLS: dict[str, Callable[..., None]] = {"speed": bench.bench, "synth": synth.synth}
+_TOOLS: dict[str, Callable[..., None]] = {"speed": speed.speed, "synth": synth.synth}
 _OTHER_NAMES: dict[str, Callable[..., None]] = {
-    "bench": bench.bench,
+    "bench": speed.speed,
     "convert-pose": pose.convert,
     "evaluate-poses": pose.evaluate,
     "label-poses": pose.label,

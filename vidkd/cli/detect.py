@@ -188,7 +188,7 @@ def _draw(result: DetectionResult, video: Path | None, picture: Path | None) -> 
 
 
 def _print(result: DetectionResult) -> None:
-    from vidkd.report.tables import clock, segment_rows
+    from vidkd.report.segments import clock, segment_rows
 
     if result.segments:
         emit_table(

@@ -13,16 +13,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vidkd.cache import CacheWriter, Provenance, describe_source
 from vidkd.console import log
 from vidkd.errors import VideoError
 from vidkd.files import cores
+from vidkd.networks.i3d_inference import fused_convolution_available
 from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
 from vidkd.video import Frame, probe, read_frames
 
@@ -152,35 +155,22 @@ def rgb_speed(
 
     inputs = [(prepare(batch), pts) for batch, pts in batches]
     features = [(rows.float().cpu().numpy(), pts) for rows, pts in _encoded(inputs, encoder)]
-    with tempfile.TemporaryDirectory(prefix="vidkd-bench-") as folder:
-        target = Path(folder) / "rows.h5"
-        provenance = _provenance(video)
+    products: list[float] = []
+    work = {
+        "transform": transform,
+        "encode": compute,
+        "product": lambda: products.append(_matrix_product(encoder.device)),
+    }
 
-        def whole() -> None:
-            cut = snippet_batches(decode(), snippet, crop, batch_size)
-            _write(target, provenance, encode(cut, encoder, prepare), "float16")
+    def whole() -> Rows:
+        return encode(snippet_batches(decode(), snippet, crop, batch_size), encoder, prepare)
 
-        stages = {
-            "decode": lambda: _exhaust(decode()),
-            "transform": transform,
-            "encode": compute,
-            "write": lambda: _write(target, provenance, features, "float16"),
-        }
-        # In the same rounds, since the machine may be busier at one time than at another.
-        products: list[float] = []
-        product = {"product": lambda: products.append(_matrix_product(encoder.device))}
-        times = _rounds({**stages, "whole": whole, **product}, rounds)
+    times = _timed(video, decode, work, features, whole, "float16", rounds)
     size = inputs[0][0].shape
-    return Speed(
-        video,
-        "rgb",
-        len(images),
-        {name: times[name] for name in stages},
-        times["whole"],
-        cores(),
-        snippets * _gflop(encoder, size[2], size[3]),
-        max(products),
-    )
+    del times["product"]
+    gflop = snippets * _gflop(encoder, size[2], size[3])
+    whole_time = times.pop("whole")
+    return Speed(video, "rgb", len(images), times, whole_time, cores(), gflop, max(products))
 
 
 def flow_speed(
@@ -209,24 +199,43 @@ def flow_speed(
 
     images = _frames(video, decode())
     stored = list(fields(images))
-    with tempfile.TemporaryDirectory(prefix="vidkd-bench-") as folder:
-        target = Path(folder) / "rows.h5"
-        provenance = _provenance(video)
-        stages = {
+    work = {"flow": lambda: _exhaust(fields(images))}
+    times = _timed(video, decode, work, stored, lambda: fields(decode()), "uint8", rounds)
+    whole_time = times.pop("whole")
+    return Speed(video, "flow", len(images), times, whole_time, cores())
+
+
+def _timed(
+    video: Path,
+    decode: Callable[[], Iterator[Frame]],
+    work: dict[str, Callable[[], None]],
+    stored: Rows,
+    whole: Callable[[], Rows],
+    dtype: str,
+    rounds: int,
+) -> dict[str, Times]:
+    """Time the stages, and all of them together as ``whole``, in the same rounds.
+
+    The machine may be busier at one time than at another.
+
+    Args:
+        video: the file.
+        decode: yields its frames.
+        work: the stages between decoding and writing.
+        stored: what is written.
+        whole: yields the same from the video on.
+        dtype: of the file.
+        rounds: how often everything is timed.
+    """
+    with tempfile.TemporaryDirectory(prefix="vidkd-speed-") as folder:
+        target, provenance = Path(folder) / "rows.h5", _provenance(video)
+        calls = {
             "decode": lambda: _exhaust(decode()),
-            "flow": lambda: _exhaust(fields(images)),
-            "write": lambda: _write(target, provenance, stored, "uint8"),
+            **work,
+            "write": lambda: _write(target, provenance, stored, dtype),
+            "whole": lambda: _write(target, provenance, whole(), dtype),
         }
-        whole = {"whole": lambda: _write(target, provenance, fields(decode()), "uint8")}
-        times = _rounds({**stages, **whole}, rounds)
-    return Speed(
-        video,
-        "flow",
-        len(images),
-        {name: times[name] for name in stages},
-        times["whole"],
-        cores(),
-    )
+        return _rounds(calls, rounds)
 
 
 def _frames(video: Path, decoded: Iterator[Frame]) -> list[Frame]:
@@ -302,8 +311,57 @@ def _gflop(encoder: Encoder, length: int, crop: int) -> float:
 
 def _matrix_product(device: torch.device) -> float:
     """Measure the GFLOP/s of a float32 matrix product: the best seen, by any library."""
-    from vidkd.pipeline.matrix_product import fastest, float32_products, operations
-
     size = (8192, 512, 512)
     products = float32_products(size, device)
     return max(fastest(call, operations(size), 8) for call in products.values())
+
+
+Size = tuple[int, int, int]
+"""Rows and columns of the first matrix, columns of the second; rows are a multiple of 64."""
+
+
+def float32_products(size: Size, device: torch.device) -> dict[str, Callable[[], Tensor]]:
+    """Return a product of random float32 matrices by every library that PyTorch has for it.
+
+    On a CPU ``torch.mm`` may run at half the speed of oneDNN, which computes the networks. oneDNN
+    has no matrix product of its own in PyTorch: its 1x1 convolution is one.
+    """
+    rows, inner, columns = size
+    a, b = torch.rand(rows, inner, device=device), torch.rand(inner, columns, device=device)
+    products: dict[str, Callable[[], Tensor]] = {"torch.mm": partial(torch.mm, a, b)}
+    if device.type == "cpu" and fused_convolution_available():
+        image = a.T.reshape(1, inner, 1, rows // 64, 64)
+        image = image.contiguous(memory_format=torch.channels_last_3d)
+        geometry = [0, 0, 0], [1, 1, 1], [1, 1, 1], 1
+        kernel = b.T.reshape(columns, inner, 1, 1, 1).contiguous()
+        weight = torch.ops.mkldnn._reorder_convolution_weight(kernel, *geometry, list(image.shape))
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        products["oneDNN"] = partial(convolve, image, weight, None, *geometry, "none", [], "")
+    return products
+
+
+def operations(size: Size) -> float:
+    """Return the operations of a product; a multiplication and an addition are two."""
+    rows, inner, columns = size
+    return 2.0 * rows * inner * columns
+
+
+def fastest(call: Callable[[], object], count: float, rounds: int) -> float:
+    """Return the GFLOP/s of the fastest of some calls, after one that warms up.
+
+    Args:
+        call: computes something; a tensor that it returns is waited for.
+        count: operations of one call.
+        rounds: how often it is timed.
+    """
+    best = 0.0
+    with torch.inference_mode():
+        call()
+        for _ in range(rounds):
+            started = time.perf_counter()
+            result = call()
+            if isinstance(result, Tensor):
+                # Reading one value waits for the device.
+                result[(0,) * result.ndim].item()
+            best = max(best, count / (time.perf_counter() - started) / 1e9)
+    return best

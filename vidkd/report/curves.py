@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from vidkd.errors import UsageError
 from vidkd.files import atomic_path
-from vidkd.report.rows import PALETTE
+from vidkd.report.segments import PALETTE
 
 INK = "#1f2937"
 _WEIGHTED = "_weighted"

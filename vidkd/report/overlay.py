@@ -13,8 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vidkd.annotations import Segment
 from vidkd.evaluation import Detection
-from vidkd.report.rows import choose_labels, colour_of, rgb
-from vidkd.report.tables import clock
+from vidkd.report.segments import choose_labels, clock, colour_of, rgb
 from vidkd.video.redraw import Draw, redraw
 
 BACKGROUND = (17, 24, 39)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from vidkd.annotations import Segment
 from vidkd.files import atomic_path
-from vidkd.report.rows import PALETTE
+from vidkd.report.segments import PALETTE
 from vidkd.report.timeline import FAINT, INK, PAPER, TRUTH
 
 # What gained and what lost, distinguishable without colour by the side they lie on.

@@ -15,8 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 from vidkd.annotations import Segment
 from vidkd.evaluation import Detection
 from vidkd.files import atomic_path
-from vidkd.report.rows import PALETTE, choose_labels, colour_of
-from vidkd.report.tables import clock
+from vidkd.report.segments import PALETTE, choose_labels, clock, colour_of
 
 INK = "#1f2937"
 FAINT = "#9ca3af"

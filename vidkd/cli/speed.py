@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vidkd.pipeline.speed import Speed
 
 
-def bench(
+def speed(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video as you have them.")],
     modality: Annotated[
         Literal["rgb", "flow"],
@@ -62,7 +62,7 @@ def bench(
     if modality == "flow":
         from vidkd.pipeline.speed import flow_speed
 
-        speed = flow_speed(video, frames, FlowSettings(), seconds=seconds, rounds=rounds)
+        found = flow_speed(video, frames, FlowSettings(), seconds=seconds, rounds=rounds)
     else:
         from vidkd.networks import DEFAULT_ENCODER, ensure_weights, load_encoder, select_device
         from vidkd.pipeline.speed import rgb_speed
@@ -79,13 +79,13 @@ def bench(
         crop = crop or card.crop
         RGB.check(card, frames, crop, snippet)
         size = batch_size or network.batch_size
-        speed = rgb_speed(
+        found = rgb_speed(
             video, network, frames, snippet, crop, size, seconds=seconds, rounds=rounds
         )
     if as_json:
-        emit_json(speed.to_json())
+        emit_json(found.to_json())
     else:
-        _print(speed)
+        _print(found)
 
 
 def _print(speed: Speed) -> None:
