@@ -178,6 +178,7 @@ class Options:
             kind: Any = bool if flag else list[str] if first.repeated else str
             required = first.default is ... and self._models[0] in known
             unit = first.option.unit or _UNITS.get(first.type, "N,N,...")
+            named = self.in_table(key) or get_origin(first.type) is Literal
             if not self.in_table(key) and first.option.unit is None:
                 unit = "|".join(self.names(key)) or unit
             option = typer.Option(
@@ -187,7 +188,7 @@ class Options:
                 hidden=not (first.option.common or required),
                 rich_help_panel=first.panel,
                 show_default=False,
-                autocompletion=None if flag else self._completion(key),
+                autocompletion=self._completion(key) if named else None,
             )
             yield inspect.Parameter(
                 key,

@@ -1,4 +1,4 @@
-"""Training labels from real video: frames, and what a labeller says of them (``label-poses``).
+"""Training labels from real video: frames, and what a labeller says of them (``vidkd pose label``).
 
 ``OUTPUT/labels.json`` is the file of labels that ``vidkd pose train`` reads; the pictures lie in
 ``OUTPUT/images/KEY/``. ``OUTPUT/videos/KEY.json`` holds the same for each finished video, with the
