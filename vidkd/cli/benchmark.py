@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 from vidkd.files import cores
@@ -19,37 +20,39 @@ def benchmark(
     recipe: Annotated[str, typer.Argument(help="A YAML recipe, or the name of one of pipelines/.")],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of everything made; runs/RECIPE by default."),
+        typer.Option(metavar="DIR", help="Folder for the results. Default: runs/RECIPE."),
     ] = None,
     videos: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the videos; not needed with a filled --cache."),
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="For recipes that name none.")
+        Path | None, typer.Option(metavar="FILE", help="Annotations, for recipes that name none.")
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Flow and features, which several benchmarks may share."),
+        typer.Option(
+            metavar="DIR", help="Folder of flow and features, which several benchmarks may share."
+        ),
     ] = None,
     tables: Annotated[
         str | None,
-        typer.Option(metavar="1,3", help="Which tables. Default: the recipe's."),
+        typer.Option(metavar="1,3", help="Tables to make. Default: those of the recipe."),
     ] = None,
     subset: Annotated[
         str | None,
-        typer.Option(help="What the tables show; `validation` never looks at the test videos."),
+        typer.Option(help="Subset that the tables show; `validation` never reads the test videos."),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Rows trained at once, and videos read at once.")
     ] = cores(),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda[:n].")] = "auto",
+    device: Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Run the paper's tables (Dai et al. 2021): methods x seeds x filters x teachers.
+    """Make the tables and figures of the paper (Dai et al. 2021).
 
     The same command goes on where it was stopped; what is finished is never done again, and after
     a change of the recipe only what it touches is. A row that fails is named, and the others are

@@ -10,14 +10,14 @@ import typer
 from vidkd.cli.options import Command, Json
 from vidkd.console import emit, log
 
-app = typer.Typer(no_args_is_help=True, help="Look into a cache folder and check that it is sound.")
+app = typer.Typer(no_args_is_help=True, help="List the files of a cache, and check them.")
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The cache folder (as --cache).")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Cache folder.")]
 
 
 @app.command("ls", cls=Command)
 def list_files(folder: Folder, json: Json = False) -> None:
-    """List what is in a cache: artefact, video, rows, size and whether the file can be opened."""
+    """List the files of a cache: video, artefact, rows, size and whether each can be opened."""
     from vidkd.cache import list_cache
 
     entries = list_cache(folder)

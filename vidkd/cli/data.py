@@ -26,18 +26,21 @@ _SHOWN = 5
 
 @app.command("check", cls=Command)
 def check(
-    annotations: Annotated[Path, typer.Option(metavar="FILE", help="The annotations.")],
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="Annotations of the videos.")],
     annotation_format: Format = "auto",
     annotation_rate: AnnotationRate = None,
     videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder of the videos.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the videos.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The cache with flow and features.")
+        Path | None, typer.Option(metavar="DIR", help="Cache folder with flow and features.")
     ] = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Whose features are to be there; default: all found."),
+        typer.Option(
+            metavar="NAME",
+            help="Encoder whose features to check; several may be given. Default: all found.",
+        ),
     ] = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Also read every row and hash every video.")
@@ -47,7 +50,7 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Explain every mismatch between annotations, videos and caches before any training.
+    """Check that annotations, videos and caches fit together, before any training.
 
     Exit code 1 if something would stop training, 0 with warnings only.
     """
@@ -96,9 +99,13 @@ def _print(report: DataReport, show_all: bool) -> None:
 
 @app.command("import-features", cls=Command)
 def import_features(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="One .npy file per video.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with one .npy file per video.")
+    ],
     cache: Annotated[Path, typer.Option(metavar="DIR", help="The cache folder.")],
-    encoder: Annotated[str, typer.Option(help="A name for what made them, such as my-i3d.")],
+    encoder: Annotated[
+        str, typer.Option(help="Name for the encoder that made them, such as my-i3d.")
+    ],
     modality: Annotated[
         str, typer.Option(metavar="STREAM", help="What it saw: rgb, flow, pose or another stream.")
     ],
@@ -106,12 +113,14 @@ def import_features(
     frame_rate: Annotated[
         float, typer.Option(min=0.001, help="Frames per second of the frames it saw.")
     ],
-    length: Annotated[int, typer.Option(min=8, max=256, help="Frames a row was made of.")] = 16,
+    length: Annotated[
+        int, typer.Option(min=8, max=256, help="Frames that a row was made of.")
+    ] = 16,
     transposed: Annotated[
         bool, typer.Option("--transposed", help="The files hold (D, T), as those of MS-TCN.")
     ] = False,
     name_ending: Annotated[
-        str, typer.Option(help="What names carry after the video's, such as _rgb.")
+        str, typer.Option(help="End of the files' names after the name of the video, such as _rgb.")
     ] = "",
     subsets_from: Annotated[
         Path | None,
@@ -121,11 +130,14 @@ def import_features(
     annotation_rate: AnnotationRate = None,
     dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Type on disk.")] = "float32",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what was imported otherwise.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace features that were imported with other settings."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring features that exist already, (T, D) or (T, 1, 1, D) per video, into the cache.
+    """Import features from .npy files, (T, D) or (T, 1, 1, D) per video, into the cache.
 
     The files do not say how they were made, so stride and rate are declared. Exit code 1 if a
     file failed; the others are imported.

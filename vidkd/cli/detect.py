@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.cli.options import Json
+from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, VidkdError
 from vidkd.recipe import Precision
@@ -30,19 +30,20 @@ def detect(
         Path | None,
         typer.Option(
             metavar="RUN_OR_FILE",
-            help="A student: its run folder or weights. Default: I3D's 400 classes of Kinetics.",
+            help="Run folder or weights of a student. Default: I3D with the classes of Kinetics.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Write the segments, ActivityNet-style."),
+        typer.Option(metavar="FILE.json", help="Write the segments as ActivityNet-style JSON."),
     ] = None,
     scores: Annotated[
-        Path | None, typer.Option(metavar="FILE.h5", help="Write the dense scores.")
+        Path | None,
+        typer.Option(metavar="FILE.h5", help="Write the score of each snippet and class."),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Score that a segment has to reach. Default: 0.5."),
+        typer.Option(min=0.0, max=1.0, help="Lowest score of a segment. Default: 0.5."),
     ] = None,
     render: Annotated[
         Path | None,
@@ -54,27 +55,28 @@ def detect(
         Path | None,
         typer.Option(metavar="OUT.png", help="Draw a timeline; for several videos, a folder."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         Precision,
         typer.Option(
-            help="Of the encoder. int8 is for CPUs and needs `vidkd models quantise`, float16 is "
-            "for GPUs; auto is what the student was trained on."
+            help="Arithmetic of the encoder. int8 is for CPUs and needs `vidkd models quantise`, "
+            "float16 is for GPUs; auto is what the student was trained on."
         ),
     ] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
+        int | None,
+        typer.Option(min=1, metavar="SNIPPETS", help="Snippets at a time. Default: by the device."),
     ] = None,
     all_proposals: Annotated[
         bool,
         typer.Option(
             "--all-proposals",
-            help="Write the full ranked list that evaluation wants, overlapping, any score.",
+            help="Write all proposals, which overlap and have any score, as evaluation needs them.",
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the actions in videos from their RGB frames alone (see docs/detect.md).
+    """Find the actions in videos from their RGB frames alone.
 
     Exit code 1 if some videos failed; the others are done and written.
     """

@@ -11,7 +11,7 @@ from vidkd.console import emit
 def doctor(
     as_json: Json = False,
 ) -> None:
-    """Try everything vidkd needs once, and say how to fix what does not work.
+    """Check that everything works on this machine, and say how to fix what does not.
 
     Exits with 1 when something that is needed is broken.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format
-from vidkd.cli.options import Json
+from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 
@@ -66,19 +66,25 @@ def evaluate(
     format: Format = "auto",
     annotation_rate: AnnotationRate = None,
     scores_out: Annotated[
-        Path | None, typer.Option(metavar="FILE.h5", help="Keep the dense scores of the runs.")
+        Path | None, typer.Option(metavar="FILE.h5", help="Write the dense scores of the runs.")
     ] = None,
     detections_out: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Keep the segments of the runs.")
+        Path | None, typer.Option(metavar="FILE.json", help="Write the segments of the runs.")
     ] = None,
     skip_missing: Annotated[
         bool,
-        typer.Option("--skip-missing", help="Count videos without features as not predicted."),
+        typer.Option(
+            "--skip-missing",
+            help="Count videos that have no features as videos without predictions.",
+        ),
     ] = False,
-    device: Annotated[str, typer.Option(help="Where runs compute: auto, cpu, cuda[:n].")] = "auto",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Compute frame mAP or event mAP under a named protocol (see docs/protocols.md)."""
+    """Compute the frame mAP or event mAP of predictions or runs.
+
+    docs/protocols.md says what each protocol measures.
+    """
     from vidkd.annotations import load_annotations
     from vidkd.evaluation import PROTOCOLS, read_dense_scores, read_detections
     from vidkd.evaluation import evaluate as compute

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vidkd.cli.options import Fields, with_settings
+from vidkd.cli.options import Device, Fields, Json, with_settings
 from vidkd.console import emit_json, emit_table
 from vidkd.errors import UsageError
 from vidkd.recipe import FlowSettings, FrameSettings, Precision, SnippetSettings
@@ -41,7 +41,6 @@ Overwrite = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only say what is done and what is to be done.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 TimeLimit = Annotated[
     float | None,
     typer.Option(
@@ -51,7 +50,6 @@ TimeLimit = Annotated[
         "each 10 MB of the file.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def _streams(incomplete: str) -> list[str]:

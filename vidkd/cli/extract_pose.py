@@ -12,12 +12,11 @@ from vidkd.cli.extract import (
     DryRun,
     Frames,
     Inputs,
-    Json,
     Overwrite,
     Root,
     print_results,
 )
-from vidkd.cli.options import with_settings
+from vidkd.cli.options import Device, Json, with_settings
 from vidkd.recipe import PoseSettings
 
 
@@ -44,7 +43,7 @@ def extract_pose(
         Path | None,
         typer.Option(metavar="DIR", help="Also write videos with skeletons drawn over them."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Videos at a time. Default: one per processor.")
     ] = None,

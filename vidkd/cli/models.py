@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidkd.cli.options import Command
+from vidkd.cli.options import Command, Json
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, WeightsError
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from vidkd.recipe import ModelCard
 
 app = typer.Typer(help="List, fetch, verify and quantise networks.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON rather than a table.")]
 
 
 @app.command("list", cls=Command)

@@ -33,6 +33,10 @@ Json = Annotated[
     typer.Option("--json", help="Print the result as JSON.", metavar="", rich_help_panel="Run"),
 ]
 
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:N.")
+]
+
 
 @dataclass(frozen=True)
 class Fields:

@@ -33,9 +33,11 @@ def plot(
         Path | None, typer.Option(metavar="FILE.h5", help="Dense scores, drawn as curves.")
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ground truth, drawn in grey.")
+        Path | None, typer.Option(metavar="FILE", help="Annotations, drawn in grey.")
     ] = None,
-    format: Annotated[str, typer.Option(help="Format of the annotations.")] = "auto",
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="Format of the annotations.")
+    ] = "auto",
     video: Annotated[
         str | None, typer.Option(metavar="ID", help="Which video. Default: the only one.")
     ] = None,

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from vidkd.cli.options import Command, Json, with_settings
+from vidkd.cli.options import Command, Device, Json, with_settings
 from vidkd.console import emit, progress
 from vidkd.errors import UsageError
 from vidkd.recipe.jobs import PoseTrainingJob
 
-app = typer.Typer(no_args_is_help=True, help="Train pose detectors, and what belongs to it.")
+app = typer.Typer(no_args_is_help=True, help="Train, convert and evaluate pose detectors.")
 
 
 @app.command(cls=Command)
@@ -58,15 +58,22 @@ def label(
         ),
     ] = None,
     frames_per_second: Annotated[
-        float, typer.Option(min=0.01, max=100, help="Frames to label, by time.")
+        float,
+        typer.Option(min=0.01, max=100, metavar="FPS", help="Frames to label per second of video."),
     ] = 2.0,
     short_side: Annotated[
         int | None,
-        typer.Option(min=64, max=2160, help="Scale pictures to this. Default: as they are."),
+        typer.Option(
+            min=64,
+            max=2160,
+            metavar="PIXELS",
+            help="Scale the shorter side of pictures to this. Default: no scaling.",
+        ),
     ] = None,
     max_people: Annotated[int, typer.Option(min=1, max=32, help="People per picture.")] = 4,
     min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Of the labeller's person detector.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Lowest score of a person in the labeller's detector."),
     ] = 0.5,
     root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder that names are relative to.")
@@ -133,12 +140,18 @@ def evaluate(
         ),
     ] = None,
     min_score: Annotated[
-        float, typer.Option(help="People found with a lower score are ignored.")
+        float,
+        typer.Option(metavar="SCORE", help="Ignore people that the detector gives a lower score."),
     ] = 0.5,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Pictures of each source, evenly spread.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PICTURES",
+            help="At most so many pictures of each source, evenly spread.",
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare a pose detector with labels that it was not trained on."""

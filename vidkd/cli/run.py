@@ -7,25 +7,28 @@ from typing import Annotated
 
 import typer
 
+from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json
 from vidkd.files import cores
 
 Workers = Annotated[int, typer.Option(min=1, help="Videos rendered or read at once.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda[:n].")]
-Overwrite = Annotated[bool, typer.Option(help="Make again what was made with other settings.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Make again what was made with other settings.")
+]
 
 
 def run(
     recipe: Annotated[str, typer.Argument(help="A YAML recipe, or the name of one of pipelines/.")],
     output: Annotated[
-        Path | None, typer.Option(help="Folder of everything made; runs/RECIPE by default.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the results. Default: runs/RECIPE."),
     ] = None,
     videos: Annotated[
-        Path | None, typer.Option(help="Folder of the videos, for recipes that name none.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the videos, for recipes that name none."),
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="Annotation file, for recipes that name none.")
+        Path | None, typer.Option(metavar="FILE", help="Annotations, for recipes that name none.")
     ] = None,
     workers: Workers = cores(),
     device: Device = "auto",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vidkd.cli.options import Json
+from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json, emit_table, log
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def speed(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     seconds: Annotated[
         float, typer.Option(min=0.1, help="How much of the video to use; it is held in memory.")
     ] = 20.0,
