@@ -14,7 +14,7 @@ import pytest
 
 from vidkd.errors import VideoError
 from vidkd.video import probe, read_frames
-from vidkd.video.matroska import matroska_damage
+from vidkd.video.damage import matroska_damage
 
 CLUSTER = b"\x1f\x43\xb6\x75"
 ONE_25TH = Fraction(1, 25)

@@ -26,7 +26,7 @@ from vidkd.networks.zoo import (
 )
 from vidkd.recipe import FrameSettings, ModelCard, Quantisation, ReferenceOutput, SnippetSettings
 from vidkd.streams.encode import network_input, snippet_batches
-from vidkd.video import VideoFile, probe, read_frames
+from vidkd.video import VideoFile, open_video, read_frames
 
 SNIPPETS = 48
 """Snippets of calibration; half as many others choose the precisions."""
@@ -68,25 +68,25 @@ def calibration_snippets(
     images: list[np.ndarray] = []
     names = []
     for video in dict.fromkeys(chosen):
-        info = probe(video.path)
-        count, rate = wanted[video.key], frames.frame_rate or float(info.frame_rate)
-        need = snippet.length / rate
-        duration = info.duration or need
-        for k in range(count):
-            start = max(0.0, (duration - need) * (k + 0.5) / count)
-            # A little more than a snippet, since the times of frames are rounded.
-            part = read_frames(
-                video.path,
-                short_side=frames.short_side,
-                frame_rate=frames.frame_rate,
-                start=start,
-                end=start + need + 1 / rate,
-            )
-            first = next(snippet_batches(part, snippet, crop, 1), None)
-            if first is None and k == 0:
-                raise VideoError("holds no frames", path=video.path, remedy="check the file")
-            if first is not None:
-                images.append(first[0][0])
+        with open_video(video.path) as opened:
+            count, rate = wanted[video.key], frames.frame_rate or float(opened.frame_rate)
+            need = snippet.length / rate
+            duration = opened.duration or need
+            for k in range(count):
+                start = max(0.0, (duration - need) * (k + 0.5) / count)
+                # A little more than a snippet, since the times of frames are rounded.
+                part = read_frames(
+                    opened,
+                    short_side=frames.short_side,
+                    frame_rate=frames.frame_rate,
+                    start=start,
+                    end=start + need + 1 / rate,
+                )
+                first = next(snippet_batches(part, snippet, crop, 1), None)
+                if first is None and k == 0:
+                    raise VideoError("holds no frames", path=video.path, remedy="check the file")
+                if first is not None:
+                    images.append(first[0][0])
         names.append(video.path.name)
         report(1)
     return np.stack(images), names

@@ -11,7 +11,7 @@ from vidkd.annotations import Segment
 from vidkd.detection.detector import DetectionResult
 from vidkd.report.overlay import render_overlay
 from vidkd.report.timeline import Timeline, draw_timeline
-from vidkd.video import read_frames
+from vidkd.video import open_video, read_frames
 
 FILM_STRIP = 9
 _STRIP_SIDE = 180
@@ -24,11 +24,12 @@ def film_strip(path: str | Path, duration: float, count: int = FILM_STRIP) -> li
         VideoError: the video cannot be decoded.
     """
     pictures = []
-    for number in range(count):
-        second = (number + 0.5) * duration / count
-        frame = next(read_frames(path, short_side=_STRIP_SIDE, start=second), None)
-        if frame is not None:
-            pictures.append(frame.image)
+    with open_video(path) as video:
+        for number in range(count):
+            second = (number + 0.5) * duration / count
+            frame = next(read_frames(video, short_side=_STRIP_SIDE, start=second), None)
+            if frame is not None:
+                pictures.append(frame.image)
     return pictures
 
 

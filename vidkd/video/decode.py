@@ -22,7 +22,7 @@ from vidkd.video.opened import (
     reason,
 )
 from vidkd.video.pictures import Picture, read_pictures
-from vidkd.video.sparse import HAIR, sample_pictures
+from vidkd.video.sparse import TOLERANCE, sample_pictures
 
 RESIZE = "swscale-bilinear"
 """Name of the resize for provenance; other libraries' bilinear resize differs by a grey level."""
@@ -114,11 +114,11 @@ def _own(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, float, float]]:
 def _ticks(
     pictures: Iterator[Picture], rate: float, start: float, end: float | None
 ) -> Iterator[tuple[Picture, float, float]]:
-    tick = math.ceil((start - HAIR) * rate)
+    tick = math.ceil((start - TOLERANCE) * rate)
     waiting: tuple[Picture, float, float] | None = None
     for picture in pictures:
-        while tick / rate < picture.end - HAIR:
-            if end is not None and tick / rate >= end - HAIR:
+        while tick / rate < picture.end - TOLERANCE:
+            if end is not None and tick / rate >= end - TOLERANCE:
                 break
             if waiting is not None:
                 yield waiting

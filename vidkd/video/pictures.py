@@ -14,9 +14,8 @@ from typing import BinaryIO
 import av
 
 from vidkd.errors import VideoError
-from vidkd.video.matroska import matroska_damage
+from vidkd.video.damage import avi_damage, flv_damage, matroska_damage, transport_damage
 from vidkd.video.opened import OpenVideo, damaged, frame_time, no_frame, reason
-from vidkd.video.structure import avi_damage, flv_damage, transport_damage
 
 MISSING_SECONDS = 0.5
 MISSING_SHARE = 0.05

@@ -10,7 +10,7 @@ import numpy as np
 
 from vidkd.video.decode import read_frames
 from vidkd.video.encode import VideoWriter
-from vidkd.video.opened import probe
+from vidkd.video.opened import open_video
 
 SMALLEST_HEIGHT, LARGEST_HEIGHT = 360, 1080
 """Smaller videos are enlarged, or else text over them could not be read."""
@@ -37,14 +37,15 @@ def redraw(
         VideoError: the video cannot be decoded.
         VidkdError: the file cannot be written.
     """
-    info = probe(video)
-    rate = min(max(float(info.frame_rate), 1.0), 60.0)
-    side = min(max(min(info.width, info.height), SMALLEST_HEIGHT), LARGEST_HEIGHT)
-    frames = read_frames(video, short_side=side, frame_rate=rate)
-    first = next(frames)
-    size, draw = begin(first.image.shape[1], first.image.shape[0])
-    with VideoWriter(path, *size, rate, quality=21, threads=0) as writer:
-        for frame in itertools.chain([first], frames):
-            writer.write(draw(frame.image, frame.start))
-            if report is not None:
-                report(1)
+    with open_video(video) as opened:
+        info = opened.info
+        rate = min(max(float(info.frame_rate), 1.0), 60.0)
+        side = min(max(min(info.width, info.height), SMALLEST_HEIGHT), LARGEST_HEIGHT)
+        frames = read_frames(opened, short_side=side, frame_rate=rate)
+        first = next(frames)
+        size, draw = begin(first.image.shape[1], first.image.shape[0])
+        with VideoWriter(path, *size, rate, quality=21, threads=0) as writer:
+            for frame in itertools.chain([first], frames):
+                writer.write(draw(frame.image, frame.start))
+                if report is not None:
+                    report(1)

@@ -3,7 +3,8 @@
 Packets tell when every picture is displayed, so that it is known before decoding which of them a
 rate takes. Decoding begins at the key frame before such a picture, what follows the last one before
 the next key frame is left out, and in H.264 the pictures between that no other refers to. What is
-decoded is decoded as ever: the pictures are the same to the bit.
+decoded is decoded as ever: the pictures are the same to the bit. At one picture a second this takes
+a fraction of the processor time of decoding everything (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from vidkd.video.pictures import (
     read_pictures,
 )
 
-HAIR = 1e-6
+TOLERANCE = 1e-6
 """Seconds of tolerance, so that a tick that falls on a picture's start takes that picture although
 k / rate and the timestamp are rounded differently."""
 
@@ -128,7 +129,7 @@ class _Schedule:
 
     def _takes(self, end: float) -> bool:
         before = self._tick
-        while self._tick / self._rate < end - HAIR:
+        while self._tick / self._rate < end - TOLERANCE:
             self._tick += 1
         return self._tick > before
 

@@ -1,13 +1,18 @@
-"""Damage that FFmpeg passes over in MPEG transport streams, FLV and AVI.
+"""Damage that FFmpeg passes over in MPEG transport streams, FLV, AVI, Matroska and WebM.
 
-FFmpeg searches for the next packet when one does not follow, and goes on. The formats tell more
-than that: a transport stream (ISO/IEC 13818-1) consists of packets of one length, and says in which
-of them a picture begins; the tags of FLV and the chunks of AVI follow each other to the byte.
+FFmpeg skips what it cannot parse and goes on, so that a second of video is missing without a word,
+and every label after it lies at a wrong time. The formats tell more than that: a transport stream
+(ISO/IEC 13818-1) consists of packets of one length, and says in which of them a picture begins; the
+tags of FLV and the chunks of AVI follow each other to the byte. The elements of Matroska fill their
+parents to the byte, and many writers add a checksum to each cluster (RFC 8794 for the elements, RFC
+9559 for their names). MP4 needs none of this: its index names every picture.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -21,9 +26,19 @@ _CLOCK = 1 << 33
 """Times are counted in 90 kHz modulo this."""
 _FLV_VIDEO, _FLV_COMMAND, _FLV_H264 = 9, 5, 7
 _FLV_TAGS = frozenset({8, 9, 18})
+_SEGMENT, _CLUSTER, _CHECKSUM, _VOID = 0x18538067, 0x1F43B675, 0xBF, 0xEC
+_IN_SEGMENT = frozenset(
+    {_CLUSTER, _CHECKSUM, _VOID, 0x114D9B74, 0x1549A966, 0x1654AE6B}  # seek head, info, tracks
+    | {0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}  # cues, attachments, chapters, tags
+)
+_IN_CLUSTER = frozenset(
+    {_CHECKSUM, _VOID, 0xE7, 0xA7, 0xAB, 0xA3, 0xA0}  # time, position, sizes, blocks and groups
+    | {0xAF, 0x5854}  # encrypted blocks, silent tracks
+)
+_CHUNK = 1 << 20
 
 
-def file_size(file: BinaryIO) -> int:
+def _file_size(file: BinaryIO) -> int:
     """Return the bytes of an open file."""
     return os.fstat(file.fileno()).st_size
 
@@ -39,7 +54,7 @@ def transport_damage(
         first: time of the first picture that was decoded; those shown before it are not missed.
         pictures: number of pictures that were decoded; None leaves them uncounted.
     """
-    size = file_size(file)
+    size = _file_size(file)
     layout = _layout(file.read(16 * 204))
     if layout is None:
         return None
@@ -113,7 +128,7 @@ def flv_damage(file: BinaryIO, first: int | None = None, pictures: int | None = 
         first: time of the first picture that was decoded, in ms; those before it are not missed.
         pictures: number of pictures of H.264 that were decoded; None leaves them uncounted.
     """
-    size = file_size(file)
+    size = _file_size(file)
     begun = 0
     head = file.read(9)
     if head[:3] != b"FLV":
@@ -166,7 +181,7 @@ def avi_damage(file: BinaryIO) -> str | None:
     What follows them (the index) may be damaged. A file whose writer was stopped, and which
     therefore has no lengths, may end anywhere.
     """
-    size = file_size(file)
+    size = _file_size(file)
     position = 0
     while size - position >= 12:
         name, length, kind = _chunk(file, position)
@@ -210,3 +225,121 @@ def _chunk(file: BinaryIO, position: int) -> tuple[bytes, int, bytes]:
     file.seek(position)
     head = file.read(12)
     return head[:4], int.from_bytes(head[4:8], "little"), head[8:]
+
+
+class _DamageError(Exception):
+    """Carries the byte and the reason out of the walk."""
+
+
+def matroska_damage(file: BinaryIO) -> str | None:
+    """Return where and how the clusters of a Matroska file are damaged, or None.
+
+    The file's blocks are visited, or read where clusters have checksums; memory stays small. What
+    follows the clusters (index, tags) may be damaged. A file whose writer was stopped, and which
+    therefore has no length, may end anywhere.
+    """
+    try:
+        _check_file(file, _file_size(file))
+    except _DamageError as damage:
+        return str(damage)
+    return None
+
+
+def _check_file(stream: BinaryIO, size: int) -> None:
+    position = 0
+    while position < size:
+        name, begin, length = _element(stream, position, size)
+        if name == _SEGMENT:
+            _check_segment(stream, begin, None if length is None else begin + length, size)
+            return
+        if length is None:
+            raise _DamageError(f"an element of no length at byte {position}")
+        position = begin + length
+
+
+def _check_segment(stream: BinaryIO, position: int, end: int | None, size: int) -> None:
+    limit = size if end is None else min(end, size)
+    after_clusters = False
+    while position < limit:
+        if end is None and size - position < 12:
+            return
+        name, begin, length = _element(stream, position, limit)
+        if name not in _IN_SEGMENT:
+            raise _DamageError(f"an unknown element at byte {position}")
+        if name != _CLUSTER:
+            if length is None:
+                raise _DamageError(f"an element of no length at byte {position}")
+            after_clusters = True
+            position = begin + length
+            continue
+        after_clusters = False
+        if length is None:
+            position = _check_open_cluster(stream, begin, limit)
+            continue
+        position = begin + length
+        if position <= limit:
+            _check_cluster(stream, begin, position)
+        elif end is not None:
+            raise _DamageError(f"the file ends in a cluster that begins at byte {begin}")
+    if end is not None and end > size and not after_clusters:
+        raise _DamageError(f"the file ends at byte {size} of {end}")
+
+
+def _check_cluster(stream: BinaryIO, begin: int, end: int) -> None:
+    position = begin
+    while position < end:
+        start = position
+        name, first, length = _element(stream, position, end)
+        position = end + 1 if length is None else first + length
+        if name not in _IN_CLUSTER or position > end:
+            raise _DamageError(f"a damaged cluster at byte {start}")
+        if name == _CHECKSUM and start == begin and length == 4:
+            stream.seek(first)
+            if int.from_bytes(stream.read(4), "little") != _crc(stream, end - position):
+                raise _DamageError(f"a cluster at byte {begin} that contradicts its checksum")
+            return
+
+
+def _check_open_cluster(stream: BinaryIO, position: int, limit: int) -> int:
+    """Walk a cluster without a length, which ends where an element of the segment begins."""
+    while limit - position >= 12:
+        name, begin, length = _element(stream, position, limit)
+        if name in _IN_SEGMENT - _IN_CLUSTER:
+            return position
+        if name not in _IN_CLUSTER or length is None:
+            raise _DamageError(f"a damaged cluster at byte {position}")
+        position = begin + length
+    return limit
+
+
+def _crc(stream: BinaryIO, count: int) -> int:
+    value = 0
+    while count:
+        data = stream.read(min(count, _CHUNK))
+        if not data:
+            break
+        value = zlib.crc32(data, value)
+        count -= len(data)
+    return value
+
+
+def _element(stream: BinaryIO, position: int, limit: int) -> tuple[int, int, int | None]:
+    """Return the name, first byte and length (None: unknown) of the element at ``position``."""
+    stream.seek(position, os.SEEK_SET)
+    head = io.BytesIO(stream.read(min(12, limit - position)))
+    name, _ = _number(head, position, longest=4, keep_marker=True)
+    length, bits = _number(head, position, longest=8, keep_marker=False)
+    return name, position + head.tell(), None if length == (1 << bits) - 1 else length
+
+
+def _number(head: BinaryIO, position: int, *, longest: int, keep_marker: bool) -> tuple[int, int]:
+    """Read a number of variable length; return it and how many bits it has."""
+    first = head.read(1)
+    width = 9 - first[0].bit_length() if first else longest + 1
+    if width > longest:
+        raise _DamageError(f"no element at byte {position}")
+    rest = head.read(width - 1)
+    if len(rest) < width - 1:
+        raise _DamageError(f"an element that breaks off at byte {position}")
+    lead = first[0] if keep_marker else first[0] & (0xFF >> width)
+    return int.from_bytes(bytes([lead]) + rest, "big"), 7 * width
