@@ -17,7 +17,6 @@ from unplugging import POSSIBLE, render, unplug
 from vidkd.cli import main
 from vidkd.detection import scorers as module
 from vidkd.evaluation import read_dense_scores, read_detections
-from vidkd.networks import DEFAULT_ENCODER
 from vidkd.video import probe
 
 
@@ -33,7 +32,7 @@ def videos(tmp_path_factory):
 def run(monkeypatch, capsys):
     """Run a command in this process, with the small encoder in the place of I3D."""
     monkeypatch.setattr(module, "ensure_weights", lambda name: None)
-    monkeypatch.setattr(module, "model_cards", lambda: {DEFAULT_ENCODER: None, "brightness": None})
+    monkeypatch.setattr(module, "zoo_card", lambda name: BrightnessEncoder().card)
     monkeypatch.setattr(module, "load_encoder", lambda name, device, precision: BrightnessEncoder())
 
     def call(*arguments):

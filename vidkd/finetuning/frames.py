@@ -36,7 +36,7 @@ from vidkd.streams import STREAMS, Stream
 from vidkd.streams.encode import centre_crop
 from vidkd.video import clip_frames, find_videos, probe, read_frames
 
-_TIME_HAIR = 1e-4
+_TOLERANCE = 1e-4
 _CALIBRATION_SNIPPETS = 128
 _CALIBRATION_BATCH = 16
 
@@ -113,7 +113,7 @@ class VideoSource:
             # The middle of the frame, so that rounding never takes in the frame before.
             begin = float(self.pts[first].mean())
         else:
-            begin = max(0.0, float(self.pts[first, 0]) - _TIME_HAIR)
+            begin = max(0.0, float(self.pts[first, 0]) - _TOLERANCE)
         images: list[np.ndarray] = []
         times: list[tuple[float, float]] = []
         reader = read_frames(
