@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/vidkd demo
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
