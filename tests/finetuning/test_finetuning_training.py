@@ -29,7 +29,7 @@ from vidkd.training.run_folder import RunFolder
 def begin(job):
     """Return a training before its first step, of which nothing has been written."""
     alone = Processes(0, 1, torch.device("cpu"))
-    training = EncoderTraining(job, FrameEncoder(job), RunFolder(job.output), alone)
+    training = EncoderTraining(FrameEncoder(job), RunFolder(job.output), alone)
     training.model.train()
     return training
 

@@ -142,7 +142,7 @@ def load_frames(job: FinetuneJob) -> LabelledData:
 
     Raises:
         AnnotationError: the annotations cannot be read, or lack a subset.
-        UsageError: a video is missing, or frames are smaller than the crop.
+        UsageError: a video is missing.
         CacheError: flow is damaged, or was not computed alike for all videos.
         VideoError: a video cannot be opened.
     """
@@ -168,12 +168,6 @@ def load_frames(job: FinetuneJob) -> LabelledData:
         videos = labelled_videos(job, find)
         identity = {"video_bytes": sizes, "annotations_sha256": sha256(job.annotations)}
         data = LabelledData(*videos, frames, {}, identity)
-    if data.frames.short_side < job.crop:
-        raise UsageError(
-            f"frames of short side {data.frames.short_side} are smaller than"
-            f" the crop of {job.crop}",
-            remedy="choose a larger --short-side (of the flow, too) or a smaller --crop",
-        )
     return data
 
 
@@ -279,10 +273,11 @@ class FrameEncoder(EncoderInTraining):
     """An encoder of frames (RGB, flow), trained further from one that exists.
 
     Raises:
-        UsageError: the encoder is for something else.
+        UsageError: the encoder is for something else, or for other clips.
         AnnotationError, CacheError, VideoError, WeightsError: see ``train_encoder``.
     """
 
+    job: FinetuneJob
     seed_stride = 4096
 
     def __init__(self, job: FinetuneJob) -> None:
@@ -292,10 +287,14 @@ class FrameEncoder(EncoderInTraining):
                 f"the encoder {card.name} is for {card.modality}, not for {job.modality}",
                 remedy="choose another --encoder or --modality",
             )
-        self.job = job
+        # What was not chosen is the card's.
+        own = {name: getattr(card, name) for name in ("snippet", "crop")}
+        own = {name: value for name, value in own.items() if name not in job.model_fields_set}
+        self.job = job = job.model_copy(update=own)
         self._start, card = load_network(job.encoder)
         stages_until(self._start, job.freeze_until)
         self.data = load_frames(job)
+        STREAMS[job.modality].check(card, self.data.frames, job.crop, job.snippet)
         state = self._start.state_dict()
         digest = state_sha256({k: v for k, v in state.items() if not k.endswith("batches_tracked")})
         self.recipe = {**job.recipe(), "start": {"card": card.name, "weights_sha256": digest}}

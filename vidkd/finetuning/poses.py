@@ -169,6 +169,8 @@ class PoseEncoder(EncoderInTraining):
         AnnotationError, CacheError, UsageError: see ``train_encoder``.
     """
 
+    job: PoseEncoderJob
+
     def __init__(self, job: PoseEncoderJob) -> None:
         self.job = job
         self.data = load_snippets(job)

@@ -235,6 +235,7 @@ class EncoderInTraining(ABC):
     """An encoder, and the snippets it is trained on.
 
     Attributes:
+        job: with all that it left open.
         data: the labelled videos.
         recipe: all that decides the result, as JSON values.
         about: what the header of the weights says of the training.
@@ -244,6 +245,7 @@ class EncoderInTraining(ABC):
         model: what is trained: maps inputs to logits (B, S, K) of S classifiers side by side.
     """
 
+    job: Job
     data: LabelledData
     recipe: dict[str, Any]
     about: dict[str, Any]

@@ -92,7 +92,7 @@ def train_encoder(job: FinetuneJob | PoseEncoderJob) -> FinetuneResult:
         return train_in(
             folder,
             {**encoder.recipe, "data": encoder.data.identity},
-            lambda: EncoderTraining(job, encoder, folder, processes),
+            lambda: EncoderTraining(encoder, folder, processes),
             FinetuneResult,
             processes=processes,
             seed=job.seed,
@@ -103,13 +103,8 @@ def train_encoder(job: FinetuneJob | PoseEncoderJob) -> FinetuneResult:
 class EncoderTraining(Training[FinetuneResult]):
     """One run in one process."""
 
-    def __init__(
-        self,
-        job: FinetuneJob | PoseEncoderJob,
-        encoder: EncoderInTraining,
-        folder: RunFolder,
-        processes: Processes,
-    ) -> None:
+    def __init__(self, encoder: EncoderInTraining, folder: RunFolder, processes: Processes) -> None:
+        job = encoder.job
         share = encoder.accumulate * processes.size
         if job.batch_size % share:
             raise UsageError(
