@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "detection"))
@@ -14,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "hostile"))
 from brightness import CLASSES, BrightnessEncoder, write_student, write_video
 from unplugging import POSSIBLE, render, unplug
 
+from vidkd.cache import CacheWriter, Provenance, Source
 from vidkd.cli import main
 from vidkd.detection import scorers as module
 from vidkd.evaluation import read_dense_scores, read_detections
-from vidkd.video import probe
+from vidkd.networks import load_temporal_filter
+from vidkd.video import probe, snippet_pts
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,8 @@ def videos(tmp_path_factory):
 def run(monkeypatch, capsys):
     """Run a command in this process, with the small encoder in the place of I3D."""
     monkeypatch.setattr(module, "ensure_weights", lambda name: None)
-    monkeypatch.setattr(module, "zoo_card", lambda name: BrightnessEncoder().card)
+    card = BrightnessEncoder().card
+    monkeypatch.setattr(module, "zoo_card", lambda name: None if name == "their-net" else card)
     monkeypatch.setattr(module, "load_encoder", lambda name, device, precision: BrightnessEncoder())
 
     def call(*arguments):
@@ -60,6 +66,48 @@ class TestDetect:
         assert "00:00.0" in rows[0]
         assert "00:12.0" in rows[1]
         assert "400 Kinetics classes" in err
+
+    def test_on_features_alone(self, run, videos, tmp_path):
+        """Features that another program made, of which vidkd knows no encoder."""
+        student = write_student(tmp_path / "s.safetensors", encoder="their-net")
+        header = load_temporal_filter(student)[1]
+        pts = snippet_pts(np.arange(81)[:, None] / 20 + [[0, 0.05]], header.snippet)
+        rows = np.random.default_rng(0).normal(size=(len(pts), 3)).astype("f4")
+        provenance = Provenance(
+            artefact="features",
+            source=Source("v.mp4", 1, "0" * 64, Fraction(20), 81),
+            settings={
+                "modality": "rgb",
+                "frames": header.frames.model_dump(),
+                "snippet": header.snippet.model_dump(),
+                "imported": True,
+            },
+            encoder="their-net",
+            weights_sha256=header.encoder_sha256,
+        )
+        folder = tmp_path / "cache" / "features" / "their-net"
+        with CacheWriter(folder / "day1" / "v.h5", provenance, (3,), "float32") as writer:
+            writer.append(rows, pts)
+        code, _, err = run("detect", videos / "one.mp4", "--model", student)
+        assert code == 2
+        assert "--features FILE.h5" in err
+        for place in (folder, folder / "day1" / "v.h5"):
+            scores = tmp_path / "scores.h5"
+            code, out, _ = run(
+                *("detect", "--features", place, "--model", student, "--json"),
+                *("--scores", scores, "--all-proposals"),
+            )
+            assert code == 0
+            assert list(json.loads(out)["results"]) == ["v"]
+            module, _ = load_temporal_filter(student)
+            mask = torch.ones(1, len(rows), dtype=torch.bool)
+            with torch.no_grad():
+                expected = torch.sigmoid(module(torch.from_numpy(rows)[None], mask).logits[0])
+            found = read_dense_scores(scores).videos["v"]
+            np.testing.assert_allclose(found[0], expected, atol=1e-6)
+            np.testing.assert_array_equal(found[1], pts)
+        code, _, err = run("detect", videos / "one.mp4", "--features", folder, "--model", student)
+        assert code == 2
 
     def test_files(self, run, videos, tmp_path):
         code, _, _ = run(

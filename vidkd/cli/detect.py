@@ -17,20 +17,30 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from vidkd.detection.detector import DetectionResult, Detector
+    from vidkd.detection.detector import DetectionResult, Detector, FeatureDetector
+    from vidkd.detection.scorers import Scorer
     from vidkd.evaluation import Detection
     from vidkd.video import VideoFile
 
 
 def detect(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="VIDEO...", help="Video files, folders or .txt lists.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="VIDEO...", help="Video files, folders or .txt lists."),
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN_OR_FILE",
             help="Run folder or weights of a student. Default: I3D with the classes of Kinetics.",
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.h5",
+            help="Run the student on features in the cache instead of videos: a file, or a folder "
+            "such as CACHE/features/ENCODER.",
         ),
     ] = None,
     output: Annotated[
@@ -82,15 +92,29 @@ def detect(
     """
     from vidkd.video import find_videos
 
-    videos = find_videos(inputs)
+    if features is None:
+        if not inputs:
+            raise UsageError("there is no video", remedy="name some, or give --features")
+        videos = find_videos(inputs)
+    else:
+        videos = _feature_files(features)
+        if inputs or model is None or render is not None or plot is not None:
+            raise UsageError(
+                "--features needs --model and no video, and leaves nothing to draw",
+                remedy="leave out the videos, --render and --plot",
+            )
     _check_names(videos)
     targets = {"--render": (render, ".mp4"), "--plot": (plot, ".png")}
     for option, (path, ending) in targets.items():
         _check_target(option, path, ending, several=len(videos) > 1)
 
-    from vidkd.detection.detector import Detector
+    from vidkd.detection.detector import Detector, FeatureDetector
 
-    detector = Detector(model, device, precision=precision)
+    detector: Detector | FeatureDetector
+    if features is not None and model is not None:
+        detector = FeatureDetector(model, device)
+    else:
+        detector = Detector(model, device, precision=precision)
     if model is None:
         log(
             f"no --model: using the 400 Kinetics classes of {detector.scorer.name}; an action that"
@@ -109,7 +133,7 @@ def detect(
                     dense[result.video_id] = result.scores, result.pts
                 if output is not None:
                     # After every video, so that an interruption costs one video and not all.
-                    _write_output(output, detector, found, all_proposals)
+                    _write_output(output, detector.scorer, found, all_proposals)
                 _draw(result, _target(render, video, ".mp4"), _target(plot, video, ".png"))
             except VidkdError as error:
                 failures += 1
@@ -119,12 +143,24 @@ def detect(
                 _print(result)
     finally:
         if scores is not None and dense:
-            _write_scores(scores, detector, dense)
+            _write_scores(scores, detector.scorer, dense)
     if as_json:
         emit_json({"results": _as_json(found)})
     if failures:
         log(f"{failures} of {len(videos)} videos failed")
         raise typer.Exit(1)
+
+
+def _feature_files(path: Path) -> list[VideoFile]:
+    """Return the cache files at a path, by their keys."""
+    from vidkd.video import VideoFile
+
+    if not path.is_dir():
+        return [VideoFile(path, path.stem)]
+    files = [file for file in sorted(path.rglob("*.h5")) if not file.name.startswith(".")]
+    if not files:
+        raise UsageError("holds no features", path=path, remedy="name a folder of .h5 files")
+    return [VideoFile(f, f.relative_to(path).with_suffix("").as_posix()) for f in files]
 
 
 def _check_names(videos: Sequence[VideoFile]) -> None:
@@ -165,10 +201,16 @@ def _target(path: Path | None, video: VideoFile, ending: str) -> Path | None:
 
 
 def _detect_one(
-    detector: Detector, video: VideoFile, threshold: float | None, batch_size: int | None
+    detector: Detector | FeatureDetector,
+    video: VideoFile,
+    threshold: float | None,
+    batch_size: int | None,
 ) -> DetectionResult:
+    from vidkd.detection.detector import FeatureDetector
     from vidkd.video import open_video
 
+    if isinstance(detector, FeatureDetector):
+        return detector(video.path, threshold=threshold)
     with (
         open_video(video.path) as opened,
         progress(video.path.name, detector.frame_total(opened), "frames") as advance,
@@ -207,24 +249,29 @@ def _print(result: DetectionResult) -> None:
 
 
 def _write_output(
-    path: Path, detector: Detector, found: dict[str, list[Detection]], all_proposals: bool
+    path: Path,
+    scorer: Scorer,
+    found: dict[str, list[Detection]],
+    all_proposals: bool,
 ) -> None:
     from vidkd.evaluation import write_detections
 
     details = {
-        "model": detector.scorer.name,
-        "scores": detector.scorer.score_name,
+        "model": scorer.name,
+        "scores": scorer.score_name,
         "list": "all proposals" if all_proposals else "segments above the threshold",
     }
     write_detections(path, found, details)
 
 
 def _write_scores(
-    path: Path, detector: Detector, dense: dict[str, tuple[np.ndarray, np.ndarray]]
+    path: Path,
+    scorer: Scorer,
+    dense: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:
     from vidkd.evaluation import DenseScores, write_dense_scores
 
-    write_dense_scores(path, DenseScores(detector.scorer.classes, dense))
+    write_dense_scores(path, DenseScores(scorer.classes, dense))
 
 
 def _as_json(found: dict[str, list[Detection]]) -> dict[str, list[dict[str, object]]]:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vidkd.detection.scorers import load_scorer
+from vidkd.cache import CacheFile
+from vidkd.detection.predict import read_features
+from vidkd.detection.scorers import Scorer, StudentScorer, load_scorer
 from vidkd.detection.segments import clear_segments, scores_to_segments
 from vidkd.errors import VideoError
 from vidkd.evaluation import Detection
-from vidkd.networks import Encoder
+from vidkd.networks import Encoder, select_device
 from vidkd.recipe import Precision, SegmentSettings, SnippetSettings
 from vidkd.streams.encode import BatchEncoder, snippet_batches
 from vidkd.video import OpenVideo, VideoInfo, open_video, read_frames
@@ -147,7 +149,7 @@ class Detector:
             done = pts[-1, 1]
         if not rows:
             raise VideoError("holds no frames", path=video.path, remedy="check the file")
-        return self._result(info, np.concatenate(rows), np.concatenate(times), threshold)
+        return _result(self.scorer, info, np.concatenate(rows), np.concatenate(times), threshold)
 
     def frame_total(self, video: OpenVideo) -> float | None:
         """Return how many frames a call will read, as far as the container says; else None."""
@@ -156,32 +158,71 @@ class Detector:
         rate = float(video.frame_rate)
         return video.duration * (self.scorer.sampling(rate).frames.frame_rate or rate)
 
-    def _result(
-        self, info: VideoInfo, rows: np.ndarray, pts: np.ndarray, threshold: float | None
-    ) -> DetectionResult:
-        scorer = self.scorer
-        threshold = scorer.threshold if threshold is None else threshold
-        scores = scorer.scores(rows)
-        segments = clear_segments(
-            scores,
-            pts,
-            scorer.classes,
-            threshold=threshold,
-            release=scorer.settings.release * threshold,
-            minimum_seconds=scorer.settings.minimum_seconds,
+
+class FeatureDetector:
+    """A student that is run on features in cache files, without any video.
+
+    Args:
+        model: a run folder or weights file; of any stream, and of imported features too.
+        device: ``auto``, ``cpu`` or ``cuda[:n]``.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+
+    def __init__(self, model: str | Path, device: str = "auto") -> None:
+        self.scorer = StudentScorer(model, select_device(device))
+
+    def __call__(self, path: Path, *, threshold: float | None = None) -> DetectionResult:
+        """Find the actions in the video whose features a file holds.
+
+        Raises:
+            CacheError: the features are damaged, or not those the student was trained on.
+        """
+        rows, pts = read_features(path, self.scorer.header)
+        with CacheFile(path) as file:
+            source = file.provenance.source
+        info = VideoInfo(
+            path=path,
+            width=0,
+            height=0,
+            frame_rate=source.frame_rate,
+            duration=float(pts[-1, 1]),
+            frame_count=source.frame_count,
+            codec="",
+            pixel_format="",
+            rotation=0,
+            start_time=0.0,
+            size=source.size,
         )
-        return DetectionResult(
-            video_id=info.path.stem,
-            info=info,
-            classes=scorer.classes,
-            scores=scores,
-            pts=pts,
-            segments=segments,
-            threshold=threshold,
-            score_name=scorer.score_name,
-            model=scorer.name,
-            settings=scorer.settings,
-        )
+        return _result(self.scorer, info, rows, pts, threshold)
+
+
+def _result(
+    scorer: Scorer, info: VideoInfo, rows: np.ndarray, pts: np.ndarray, threshold: float | None
+) -> DetectionResult:
+    threshold = scorer.threshold if threshold is None else threshold
+    scores = scorer.scores(rows)
+    segments = clear_segments(
+        scores,
+        pts,
+        scorer.classes,
+        threshold=threshold,
+        release=scorer.settings.release * threshold,
+        minimum_seconds=scorer.settings.minimum_seconds,
+    )
+    return DetectionResult(
+        video_id=info.path.stem,
+        info=info,
+        classes=scorer.classes,
+        scores=scores,
+        pts=pts,
+        segments=segments,
+        threshold=threshold,
+        score_name=scorer.score_name,
+        model=scorer.name,
+        settings=scorer.settings,
+    )
 
 
 def detect(

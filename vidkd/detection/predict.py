@@ -101,9 +101,7 @@ def _fused(
     total: torch.Tensor | None = None
     first: np.ndarray | None = None
     for path, (module, header) in streams:
-        with CacheFile(path) as file:
-            _check(file, header)
-            rows, pts = file.rows().astype(np.float32), file.pts
+        rows, pts = read_features(path, header)
         if first is None:
             first = pts
         elif pts.shape != first.shape or np.abs(pts - first).max() > _SAME_TIME:
@@ -111,12 +109,6 @@ def _fused(
                 f"has {len(pts)} snippets at other times than the {len(first)} of {streams[0][0]}",
                 path=path,
                 remedy="extract all streams with the same frame and snippet settings",
-            )
-        if not np.isfinite(rows).all():
-            raise CacheError(
-                "holds numbers that are not finite",
-                path=path,
-                remedy="compute the features again, as float32 if they overflow float16",
             )
         with torch.inference_mode():
             features = torch.from_numpy(rows).to(device)[None]
@@ -126,6 +118,24 @@ def _fused(
     if total is None or first is None:
         raise ValueError("at least one stream is needed")
     return torch.sigmoid(total / len(streams)).cpu().numpy(), first
+
+
+def read_features(path: Path, header: FilterHeader) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features (T, D) float32 in a cache file, and their times (T, 2).
+
+    Raises:
+        CacheError: they are damaged, or not made as those that the run was trained on.
+    """
+    with CacheFile(path) as file:
+        _check(file, header)
+        rows, pts = file.rows().astype(np.float32), file.pts
+    if not np.isfinite(rows).all():
+        raise CacheError(
+            "holds numbers that are not finite",
+            path=path,
+            remedy="compute the features again, as float32 if they overflow float16",
+        )
+    return rows, pts
 
 
 def _check(file: CacheFile, header: FilterHeader) -> None:

@@ -157,10 +157,10 @@ class StudentScorer:
         if zoo_card(name) is None and trained_file(name) is None:
             raise UsageError(
                 f"was trained on features of {name!r}, which vidkd cannot run on video"
-                " (features that were imported?)",
+                " (they were made elsewhere)",
                 path=self.name,
-                remedy="evaluate it on cached features, or train on features of a network of"
-                " `vidkd models list`",
+                remedy="run it on features with --features FILE.h5, or train on features of a"
+                " network of `vidkd models list`",
             )
         ensure_weights(name)
         return load_encoder(name, device, precision)
