@@ -17,7 +17,7 @@ from vidkd.streams import STREAMS
 
 
 def check_recipe(recipe: Pipeline, cache: Path) -> None:
-    """Refuse a recipe that names a stream, encoder, filter, loss, protocol or format in vain.
+    """Refuse a recipe that names an unknown stream, encoder, filter, loss, protocol or format.
 
     Args:
         recipe: to be checked.
