@@ -38,11 +38,13 @@ class Calibration:
         ranges: for every group, the value at which its input is clipped.
         means: for every convolution, the mean (I,) of its input channels.
         operations: for every group, multiplications and additions per snippet.
+        kernels: of every convolution in int8, with the scales; see `rounded_kernel`.
     """
 
     ranges: Mapping[str, float]
     means: Mapping[str, Tensor]
     operations: Mapping[str, float]
+    kernels: Mapping[str, tuple[Tensor, Tensor]]
 
 
 class _Observer:
@@ -105,6 +107,7 @@ def calibrate(network: InferenceI3D, snippets: Iterable[Tensor]) -> Calibration:
         {group: observers[names[0]].range() for group, names in GROUPS.items()},
         {name: torch.as_tensor(o.total) / max(o.count, 1) for name, o in observers.items()},
         {group: sum(observers[n].operations for n in names) for group, names in GROUPS.items()},
+        {name: rounded_kernel(u.weight, first=name == FIRST) for name, u in units.items()},
     )
 
 
@@ -119,7 +122,7 @@ def rounded_kernel(weight: Tensor, *, first: bool) -> tuple[Tensor, Tensor]:
         first: whether the kernel reads the video, of which any two channels may be a pair.
 
     Returns:
-        whole numbers of the same shape, float32, and the scales (O, 1, 1, 1, 1).
+        whole numbers of the same shape, int8, and the scales (O, 1, 1, 1, 1).
     """
     largest = weight.abs().amax(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-12)
     best = least = scale = torch.zeros(0)
@@ -137,7 +140,7 @@ def rounded_kernel(weight: Tensor, *, first: bool) -> tuple[Tensor, Tensor]:
         better = error < least
         best, least = torch.where(better, rounded, best), torch.where(better, error, least)
         scale = torch.where(better, step, scale)
-    return best, scale
+    return best.to(torch.int8).contiguous(), scale
 
 
 def quantised_state(
@@ -152,11 +155,11 @@ def quantised_state(
         for name in names:
             weight, bias = units[name].weight.contiguous(), units[name].bias
             if group in groups:
-                rounded, scale = rounded_kernel(weight, first=name == FIRST)
+                rounded, scale = calibration.kernels[name]
                 error = (rounded * scale - weight).double().sum(dim=(2, 3, 4))
                 bias = (bias.double() - error @ calibration.means[name]).float()
                 state[f"{name}.scale"] = scale.flatten()
-                weight = rounded.to(torch.int8)
+                weight = rounded
             state[f"{name}.weight"], state[f"{name}.bias"] = weight, bias.clone()
     state["classifier.weight"] = network.classifier.weight.detach().clone()
     state["classifier.bias"] = network.classifier.bias.detach().clone()
