@@ -26,7 +26,7 @@ import numpy as np
 
 from vidkd.errors import VidkdError
 
-SECONDS = 10
+SECONDS = 60
 MEGABYTES = 700
 
 HOSTILE_VALUES: tuple[Any, ...] = (
