@@ -328,12 +328,12 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _read_checkpoint(path: Path) -> None:
-    from vidkd.networks.converters import from_flax_pickle, from_pytorch
+    from vidkd.networks.converters import from_flax_pickle, from_pytorch, read_pytorch
 
     if path.suffix == ".ckpt":
         from_flax_pickle(path.read_bytes(), path, 3)
     else:
-        from_pytorch(path, 3)
+        from_pytorch(read_pytorch(path), path, 3)
 
 
 READERS = {
