@@ -94,7 +94,10 @@ def detect(
 
     if features is None:
         if not inputs:
-            raise UsageError("there is no video", remedy="name some, or give --features")
+            raise UsageError(
+                "there is no video",
+                remedy="name some, or give --features; see `vidkd detect --help`",
+            )
         videos = find_videos(inputs)
     else:
         videos = _feature_files(features)
