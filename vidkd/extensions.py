@@ -31,6 +31,7 @@ class Table(Mapping[str, Part], Generic[Part]):
         self.group = group
         self.kind = kind
         self._own = dict(own)
+        self._loaded: dict[str, Part] = {}
 
     @functools.cached_property
     def _added(self) -> dict[str, EntryPoint]:
@@ -52,6 +53,8 @@ class Table(Mapping[str, Part], Generic[Part]):
         """
         if name in self._own:
             return self._own[name]
+        if name in self._loaded:
+            return self._loaded[name]
         if name not in self._added:
             raise UsageError(
                 f"there is no {self.kind} {name!r}", remedy=f"give one of {', '.join(self)}"
@@ -65,6 +68,8 @@ class Table(Mapping[str, Part], Generic[Part]):
                 f" ({type(error).__name__}: {error})",
                 remedy="update or uninstall the package that adds it",
             ) from error
+        # Losses are looked up in every step, and an entry point imports each time it is loaded.
+        self._loaded[name] = part
         return part
 
     def __contains__(self, name: object) -> bool:

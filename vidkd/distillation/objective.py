@@ -118,9 +118,10 @@ def student_loss(
     """
     total = losses.classification_loss(student.logits, batch.targets, batch.labelled, reduction)
     parts = {"classification": total.detach()}
+    weights = loss_weights(settings) if batch.teachers else {}
     for teacher in batch.teachers:
         pair = Comparison(student, teacher, batch, settings)
-        for name, weight in loss_weights(settings).items():
+        for name, weight in weights.items():
             value = LOSSES[name](pair)
             total = total + weight * value
             parts[f"{name}_{teacher.label}"] = value.detach()
