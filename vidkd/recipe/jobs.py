@@ -37,6 +37,12 @@ _TRAINED = Option(common=True, panel=_OPTIMISER)
 _Overwrite = Annotated[bool, Option(common=True, panel=_RUN)]
 
 
+def _check_name(name: str) -> None:
+    """Refuse what cannot be the name of an encoder, which is also that of a folder and a file."""
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ValueError("--name must consist of letters, digits and . _ + -")
+
+
 class TrainingJob(Settings):
     """One training run: a teacher, a vanilla baseline, or a student with its teachers."""
 
@@ -178,8 +184,7 @@ class FinetuneJob(Settings):
             raise ValueError("flow needs --cache, with the flow of the videos")
         if self.snippets_per_epoch < self.batch_size:
             raise ValueError("an epoch must hold at least one batch")
-        if not re.fullmatch(r"\w[\w.+-]*", self.card_name):
-            raise ValueError("--name must consist of letters, digits and . _ + -")
+        _check_name(self.card_name)
         return self
 
     @property
@@ -224,8 +229,7 @@ class PoseEncoderJob(PoseEncoderSettings):
 
     @model_validator(mode="after")
     def _named(self) -> PoseEncoderJob:
-        if not re.fullmatch(r"\w[\w.+-]*", self.card_name):
-            raise ValueError("--name must consist of letters, digits and . _ + -")
+        _check_name(self.card_name)
         if self.network.skeleton != "lcrnet-13":
             raise ValueError("a pose cache holds the skeleton lcrnet-13")
         return self
