@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidkd.errors import VidkdError
+from vidkd.errors import UsageError, VidkdError
 
 
 @contextlib.contextmanager
@@ -55,6 +56,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def refuse_address(path: str | Path, what: str) -> None:
+    """Say of an address such as ``s3://bucket/name`` that it is none of a file.
+
+    Args:
+        path: what the user gave. ``Path`` makes one slash of two, which is undone in the message.
+        what: is to be read from there, such as ``videos``.
+
+    Raises:
+        UsageError: it is an address, and no file is called so.
+    """
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path), re.DOTALL)
+    if match is not None and not Path(path).exists():
+        raise UsageError(
+            f"{match[1]}://{match[2]} is an address, and {what} are read from this machine only",
+            remedy="download it, or mount it as a folder, and give the path",
+        )
 
 
 def _cannot_write(path: Path, error: OSError) -> VidkdError:

@@ -14,6 +14,12 @@ from vidkd.errors import UsageError
 
 Item = TypeVar("Item")
 
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".asf", ".avi", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov"}
+    | {".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+)
+"""Endings of video files, which keys do not have."""
+
 
 class KeyIndex(Generic[Item]):
     """Items by the key of their video, found by that key or by its last parts.

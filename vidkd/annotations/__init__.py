@@ -10,7 +10,7 @@ from vidkd.annotations.model import (
     snippet_targets,
 )
 from vidkd.annotations.parse import Reader, Source
-from vidkd.annotations.readers import READERS, load_annotations
+from vidkd.annotations.readers import READERS, load_annotations, recognise
 
 __all__ = [
     "AMBIGUOUS",
@@ -23,5 +23,6 @@ __all__ = [
     "check",
     "clipped",
     "load_annotations",
+    "recognise",
     "snippet_targets",
 ]

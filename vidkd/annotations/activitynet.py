@@ -37,8 +37,9 @@ def _read(source: Source, _: float | None) -> Annotations:
             attributes={
                 key: value
                 for key, value in entry.items()
-                if isinstance(value, str) and key != "subset"
+                if isinstance(value, str) and key not in ("subset", "file")
             },
+            file=entry["file"] if isinstance(entry.get("file"), str) else None,
         )
     if content.get("classes") is None:
         return Annotations.of_labels(videos)
@@ -72,8 +73,12 @@ def write_annotations(path: str | Path, annotations: Annotations) -> None:
             entry["duration"] = video.duration
         if video.frame_rate is not None:
             entry["fps"] = video.frame_rate
+        if video.file is not None:
+            entry["file"] = video.file
         entry["annotations"] = [
-            {"segment": [item.start, item.end], "label": item.label} for item in video.segments
+            {"segment": [item.start, item.end], "label": item.label}
+            | ({} if item.score is None else {"score": item.score})
+            for item in video.segments
         ]
         database[video.id] = entry
     write_json(

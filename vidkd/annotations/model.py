@@ -20,6 +20,8 @@ class Segment:
     start: float
     end: float
     label: str
+    score: float | None = None
+    """Of a detection, higher is surer; None for what a person has labelled."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class VideoAnnotation:
     """In the order of the file; they may overlap and may end past the duration."""
     attributes: dict[str, str] = field(default_factory=dict)
     """Further text of the file, such as ``subject`` and ``view``."""
+    file: str | None = None
+    """Path or address of the video file, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,22 @@ class Annotations:
     """What the reader had to leave out, and why."""
 
     @classmethod
-    def of_labels(cls, videos: dict[str, VideoAnnotation]) -> Annotations:
-        """Return annotations whose classes are the labels that occur, sorted."""
+    def of_labels(
+        cls,
+        videos: dict[str, VideoAnnotation],
+        listed: Iterable[str] = (),
+        notes: Iterable[str] = (),
+    ) -> Annotations:
+        """Return annotations whose classes are the listed ones, and the labels that occur.
+
+        Args:
+            videos: by id.
+            listed: classes that the file lists, in its order; the other labels follow, sorted.
+            notes: what the reader had to leave out.
+        """
+        classes = dict.fromkeys(listed)
         labels = {item.label for video in videos.values() for item in video.segments}
-        return cls(tuple(sorted(labels)), videos)
+        return cls((*classes, *sorted(labels - classes.keys())), videos, tuple(notes))
 
     @property
     def subsets(self) -> tuple[str, ...]:

@@ -3,18 +3,21 @@ video and remedy."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
 import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, ParseError
 
 from vidkd.annotations.model import Annotations, Segment
 from vidkd.errors import AnnotationError
+from vidkd.files import refuse_address
 
 _LARGEST = 1 << 30
 """Bytes; the largest annotation files in use have some tens of megabytes."""
@@ -88,7 +91,9 @@ class Context:
         times = self.sequence(item.get("segment"), "a segment")
         if len(times) != 2:
             raise self.error(f"a segment of {label!r} is not [start, end]", "correct it")
-        return self.segment(times[0], times[1], label)
+        segment = self.segment(times[0], times[1], label)
+        score = item.get("score")
+        return segment if score is None else replace(segment, score=self.number(score, "a score"))
 
     def segment(self, start: object, end: object, label: str) -> Segment:
         """Return a segment, whose end must not lie before its start."""
@@ -109,10 +114,12 @@ class Source:
     """
 
     path: Path
+    rate_of: Callable[[str], float | None] = lambda video: None
+    """Frames per second of a video by its id, where the videos are at hand."""
 
     @functools.cached_property
     def text(self) -> str:
-        """The whole file, UTF-8."""
+        """The whole file: UTF-8, or UTF-16 with a byte order mark."""
         return read_text(self.path)
 
     @functools.cached_property
@@ -141,6 +148,27 @@ class Source:
                 "check that it is the right file",
             ) from error
 
+    @functools.cached_property
+    def xml(self) -> Element:
+        """The root of an XML file; one that declares entities or a document type is refused."""
+        from defusedxml import DefusedXmlException
+        from defusedxml.ElementTree import fromstring
+
+        root = Context(self.path)
+        try:
+            # The bytes: the encoding stands in the first line of the file.
+            element: Element = fromstring(read_bytes(self.path), forbid_dtd=True)
+        except DefusedXmlException as error:
+            raise root.error(
+                "declares a document type or entities, which no annotation file needs",
+                "save it again with the tool that made it",
+            ) from error
+        except (ParseError, ValueError, LookupError) as error:
+            raise root.error(
+                f"is not valid XML ({error})", "correct it, or check that it is the right file"
+            ) from error
+        return element
+
     @property
     def object(self) -> dict[str, Any]:
         """The JSON object; empty for a folder, and for a file that is none."""
@@ -154,35 +182,45 @@ class Source:
         first = "" if self.path.is_dir() else self.text.partition("\n")[0].strip("\r")
         return {name.strip().strip('"') for name in first.split(",")}
 
-    def rows(self, wanted: Sequence[str]) -> list[dict[str, str]]:
-        """Return the rows of CSV text with a header line, by column name.
+    def rows(
+        self, wanted: Sequence[str], delimiter: str = ",", header: Sequence[str] | None = None
+    ) -> list[dict[str, str]]:
+        """Return the rows of CSV text by column name, which is in lower case.
+
+        Args:
+            wanted: columns that must be there.
+            delimiter: between the fields.
+            header: the names of the columns, where the first line is not their names.
 
         Raises:
             AnnotationError: it has no header or lacks a wanted column, or a row has another length.
         """
         root = Context(self.path)
         try:
-            reader = csv.reader(io.StringIO(self.text, newline=""), strict=True)
+            reader = csv.reader(
+                io.StringIO(self.text, newline=""), delimiter=delimiter, strict=True
+            )
             rows = [(reader.line_num, row) for row in reader if row]
         except csv.Error as error:
             raise root.error(f"is not valid CSV ({error})", "correct it") from error
         if not rows:
             raise root.error("is empty", "check that it is the right file")
-        header = [name.strip() for name in rows[0][1]]
+        if header is None:
+            header = [name.strip().lower() for name in rows.pop(0)[1]]
         if len(set(header)) < len(header):
             raise root.error("names a column twice", "correct the header line")
-        for line, row in rows[1:]:
+        for line, row in rows:
             if len(row) != len(header):
                 raise root.error(
                     f"line {line} has {len(row)} fields, but the header has {len(header)}",
                     "correct the line",
                 )
-        lacking = [name for name in wanted if len(rows) > 1 and name not in header]
+        lacking = [name for name in wanted if rows and name not in header]
         if lacking:
             raise root.error(
                 f"the columns {', '.join(lacking)} are missing", "name the right --format"
             )
-        return [dict(zip(header, row, strict=True)) for _, row in rows[1:]]
+        return [dict(zip(header, row, strict=True)) for _, row in rows]
 
 
 @dataclass(frozen=True)
@@ -198,6 +236,8 @@ class Reader:
     user has to name one."""
     frame_rate: float | None = None
     """Frames per second of a format that counts in frames; None for seconds."""
+    frames: bool = False
+    """Whether it counts in frames at a rate of each video, which its files need not say."""
 
 
 def short(value: object) -> str:
@@ -206,25 +246,46 @@ def short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def read_text(path: Path) -> str:
-    """Return a whole text file.
+def read_bytes(path: Path) -> bytes:
+    """Return a whole file.
 
     Raises:
-        AnnotationError: it is missing, unreadable, too large or not UTF-8.
+        AnnotationError: it is missing, unreadable or too large.
+        UsageError: it is an address such as ``s3://...``.
     """
-    root, remedy = Context(path), "check that it is the right file"
+    root = Context(path)
+    refuse_address(path, "annotations")
     try:
         size = path.stat().st_size
         if size > _LARGEST:
-            raise root.error(f"has {size / 1e9:.1f} GB, more than any annotation file", remedy)
-        return path.read_text(encoding="utf-8-sig")
+            raise root.error(
+                f"has {size / 1e9:.1f} GB, more than any annotation file",
+                "check that it is the right file",
+            )
+        return path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise root.error(
             f"cannot be read ({reason})", "check the path and the permissions"
         ) from error
+
+
+def read_text(path: Path) -> str:
+    """Return a whole text file, with ``\\n`` at the end of every line.
+
+    Raises:
+        AnnotationError: as ``read_bytes``, or it is neither UTF-8 nor UTF-16 with a mark.
+    """
+    data = read_bytes(path)
+    # Praat and some editors of subtitles write UTF-16.
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise root.error("is not a text file", remedy) from error
+        raise Context(path).error(
+            "is not a text file in UTF-8", "check that it is the right file, or save it as UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def lines(path: Path) -> Iterator[tuple[Context, str]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from vidkd.annotations.activitynet import ACTIVITYNET
+from vidkd.annotations.boris import BORIS, BORIS_TABLE
 from vidkd.annotations.charades import CHARADES, CHARADES_CSV
+from vidkd.annotations.elan import ELAN, ELAN_TIERS, ELAN_VALUES
+from vidkd.annotations.label_studio import LABEL_STUDIO
 from vidkd.annotations.model import Annotations
 from vidkd.annotations.multithumos import MULTITHUMOS
 from vidkd.annotations.parse import Context, Reader, Source
@@ -15,6 +19,7 @@ from vidkd.annotations.thumos14 import THUMOS14
 from vidkd.annotations.tsu import TSU, TSU_CROSS_SUBJECT, TSU_CROSS_VIEW
 from vidkd.errors import UsageError
 from vidkd.extensions import Table
+from vidkd.files import refuse_address
 
 READERS = Table[Reader](
     "vidkd.datasets",
@@ -32,12 +37,22 @@ READERS = Table[Reader](
         "pku-mmd-cross-subject": PKU_MMD_CROSS_SUBJECT,
         "pku-mmd-cross-view": PKU_MMD_CROSS_VIEW,
         "thumos14": THUMOS14,
+        "elan": ELAN,
+        "elan-tiers": ELAN_TIERS,
+        "elan-values": ELAN_VALUES,
+        "label-studio": LABEL_STUDIO,
+        "boris": BORIS,
+        "boris-table": BORIS_TABLE,
     },
 )
 
 
 def load_annotations(
-    path: str | Path, format: str = "auto", *, frame_rate: float | None = None
+    path: str | Path,
+    format: str = "auto",
+    *,
+    frame_rate: float | None = None,
+    rate_of: Callable[[str], float | None] | None = None,
 ) -> Annotations:
     """Read an annotation file, or a folder of them.
 
@@ -47,27 +62,37 @@ def load_annotations(
             one format alone fits. The JSON of Charades, MultiTHUMOS and TSU look the same but
             count differently, so those have to be named.
         frame_rate: frames per second, for formats that count in frames.
+        rate_of: frames per second of a video by its id, from the videos themselves; asked where
+            a format counts in frames, its files do not say the rate, and ``frame_rate`` is None.
 
     Raises:
         AnnotationError: the file cannot be read or contradicts itself.
         UsageError: there is no such format, or it does not count in frames.
     """
-    source = Source(Path(path))
+    source = Source(Path(path)) if rate_of is None else Source(Path(path), rate_of)
     if frame_rate is not None and not 0 < frame_rate < 10_000:
         raise UsageError(
             f"a frame rate of {frame_rate:g} makes no sense", remedy="give frames per second"
         )
     if format == "auto":
-        format = _recognised(source)
+        format = recognise(source)
     reader = READERS[format]
-    if frame_rate is not None and reader.frame_rate is None:
+    if frame_rate is not None and reader.frame_rate is None and not reader.frames:
         raise UsageError(
             f"the format {format} counts in seconds", remedy="leave out the annotations' frame rate"
         )
     return reader.read(source, reader.frame_rate if frame_rate is None else frame_rate)
 
 
-def _recognised(source: Source) -> str:
+def recognise(source: Source | str | Path) -> str:
+    """Return the name of the format of a file or folder, told from its content.
+
+    Raises:
+        AnnotationError: it is of none, or of several that count differently.
+    """
+    if not isinstance(source, Source):
+        source = Source(Path(source))
+    refuse_address(source.path, "annotations")
     found = [name for name, reader in READERS.items() if reader.recognises(source)]
     if len(found) == 1:
         return found[0]

@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from vidkd.errors import UsageError
-
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".asf", ".avi", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov"}
-    | {".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
-)
+from vidkd.files import refuse_address
+from vidkd.keys import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ def find_videos(inputs: Sequence[Path], root: Path | None = None) -> list[VideoF
 def _expand(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     for item in inputs:
         path = Path(item)
+        refuse_address(path, "videos")
         if path.is_dir():
             yield from ((video, path) for video in _inside(path))
         elif path.suffix.lower() == ".txt":

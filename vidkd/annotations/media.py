@@ -1,0 +1,197 @@
+"""Names of videos in the files of annotation tools, and files that hold one video each."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
+from vidkd.annotations.parse import Context, Source, short
+from vidkd.keys import VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One annotation of a tool that keeps them on named tiers; seconds."""
+
+    tier: str
+    value: str
+    start: float
+    end: float
+    score: float | None = None
+
+
+@dataclass
+class OneVideo:
+    """What a file that holds one video says."""
+
+    marks: list[Mark]
+    file: str | None = None
+    """The video file that it names, if any."""
+    duration: float | None = None
+    frame_rate: float | None = None
+    classes: Sequence[str] = ()
+    """All classes, where the file lists them."""
+    notes: list[str] = field(default_factory=list)
+
+
+def media_path(name: str) -> PurePosixPath:
+    """Return a path or address of a video as a path with ``/``, without host and escapes.
+
+    Label Studio keeps the path of a local file in a query, and puts eight digits before the name
+    of an uploaded one.
+    """
+    name = name.strip().replace("\\", "/")
+    if "://" in name or name.startswith(("/data/", "file:")):
+        parts = urlsplit(name)
+        local = parse_qs(parts.query).get("d", [""])[0]
+        name = local or unquote(parts.path)
+        if "/data/upload/" in parts.path:
+            name = re.sub(r"/[0-9a-f]{8}-([^/]+)$", r"/\1", name)
+    return PurePosixPath(re.sub(r"^/?[A-Za-z]:/", "/", name))
+
+
+def without_ending(name: str) -> str:
+    """Return a name without the ending of a video file, if it has one."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def video_ids(files: Iterable[str]) -> dict[str, str]:
+    """Return an id for each path or address of a video: its name, with folders where needed.
+
+    The id is as short as it can be while all are distinct.
+    """
+    paths = {file: media_path(file) for file in files}
+    parts = {file: [*path.parts[:-1], path.stem] for file, path in paths.items()}
+    found: dict[str, str] = {}
+    length = 1
+    while parts:
+        ids = {file: "/".join(names[-length:]).lstrip("/") for file, names in parts.items()}
+        taken = Counter(ids.values())
+        longest = max(map(len, parts.values()))
+        done = [file for file in parts if taken[ids[file]] == 1 or length >= longest]
+        found.update((file, ids[file]) for file in done)
+        parts = {file: names for file, names in parts.items() if file not in found}
+        length += 1
+    return found
+
+
+def files_of(source: Source, endings: Sequence[str]) -> list[Path]:
+    """Return the file itself, or the files of a folder with one of the endings, in order."""
+    if not source.path.is_dir():
+        return [source.path]
+    return [
+        path
+        for path in sorted(source.path.rglob("*"))
+        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
+    ]
+
+
+def is_kind(
+    source: Source, endings: Sequence[str], looks_right: Callable[[Source], bool] | None = None
+) -> bool:
+    """Return whether a file, or the first one of a folder's files, is of a kind."""
+    path = source.path
+    files = files_of(source, endings) if path.is_dir() else [path]
+    if not files or files[0].suffix.lower() not in endings:
+        return False
+    return looks_right is None or looks_right(source if files[0] == path else Source(files[0]))
+
+
+def read_each(
+    source: Source,
+    endings: Sequence[str],
+    parse: Callable[[Source], OneVideo],
+    labels: str = "values",
+) -> Annotations:
+    """Read a file that holds one video, or a folder of such files.
+
+    A video is called after the video file that its annotation file names, or after the annotation
+    file itself; below a folder, with the folders in between.
+
+    Args:
+        source: the file or folder.
+        endings: of such files in a folder, in lower case.
+        parse: reads one of them.
+        labels: ``values`` or ``tiers``: what the classes are; ``auto`` takes the tiers where most
+            values are empty.
+    """
+    root = Context(source.path)
+    paths = files_of(source, endings)
+    if not paths:
+        raise root.error(f"has no file *{endings[0]}", "check the folder, or name the --format")
+    content = {path: parse(source if path == source.path else Source(path)) for path in paths}
+    ids = _ids(source.path, content)
+    marks = [mark for item in content.values() for mark in item.marks]
+    notes = [note for item in content.values() for note in item.notes]
+    if labels == "auto":
+        filled = sum(bool(mark.value.strip()) for mark in marks)
+        labels = "values" if 2 * filled > len(marks) else "tiers"
+        if labels == "tiers" and filled:
+            notes.append(f"{filled} values left out: the tiers are taken for the classes")
+    videos: dict[str, VideoAnnotation] = {}
+    unnamed = 0
+    for path, item in content.items():
+        here = Context(path)
+        segments = []
+        for mark in item.marks:
+            label = (mark.tier if labels == "tiers" else mark.value).strip()
+            if not label:
+                unnamed += 1
+                continue
+            segment = here.segment(mark.start, mark.end, label)
+            segments.append(Segment(segment.start, segment.end, label, mark.score))
+        videos[ids[path]] = VideoAnnotation(
+            id=ids[path],
+            duration=item.duration,
+            frame_rate=item.frame_rate,
+            segments=tuple(sorted(segments, key=lambda one: (one.start, one.end))),
+            file=item.file,
+        )
+    if unnamed:
+        notes.append(f"{unnamed} annotations without a value left out")
+    listed = (
+        [] if labels == "tiers" else [name for item in content.values() for name in item.classes]
+    )
+    return Annotations.of_labels(videos, listed, notes)
+
+
+def _ids(root: Path, content: dict[Path, OneVideo]) -> dict[Path, str]:
+    def under(path: Path, name: str) -> str:
+        folder = path.parent.relative_to(root) if path != root else Path()
+        return (folder / name).as_posix()
+
+    own = {path: under(path, without_ending(path.stem)) for path in content}
+    named = {
+        path: under(path, media_path(item.file).stem) if item.file else own[path]
+        for path, item in content.items()
+    }
+    # Files that were made from one template may all name the same video.
+    taken = Counter(named.values())
+    found = {path: name if taken[name] == 1 else own[path] for path, name in named.items()}
+    for name, count in Counter(found.values()).items():
+        if count > 1:
+            first, second = [path for path in found if found[path] == name][:2]
+            raise Context(root).error(
+                f"{first.name} and {second.name} are both of video {short(name)}",
+                "keep one of them",
+            )
+    return found
+
+
+def lanes(segments: Iterable[Segment]) -> list[list[Segment]]:
+    """Share segments out, in order of time, so that those of one lane do not overlap."""
+    found: list[list[Segment]] = []
+    for segment in sorted(segments, key=lambda item: (item.start, item.end)):
+        for lane in found:
+            if lane[-1].end <= segment.start and lane[-1].start < max(segment.end, segment.start):
+                lane.append(segment)
+                break
+        else:
+            found.append([segment])
+    return found
