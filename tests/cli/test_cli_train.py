@@ -95,7 +95,12 @@ def test_other_settings_are_refused_until_overwritten(run):
         ),
         ("train-baseline", ["--device", "tpu"], 2, "tpu"),
         ("train-baseline", ["--validation-subset", "dev"], 1, "dev"),
-        ("train-teacher", ["--filter", "nope"], 2, "one of ss-tcn, causal-ss-tcn, tgm, lstm"),
+        (
+            "train-teacher",
+            ["--filter", "nope"],
+            2,
+            "one of ss-tcn, causal-ss-tcn, local-attention, tgm, lstm",
+        ),
         ("train-teacher", ["--modality", "pose"], 2, "no pose features"),
         ("distill", ["--teacher", "nowhere"], 1, "nowhere"),
     ],

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidkd.detection.segments import cell_borders, clear_segments, scores_to_segments
+from vidkd.detection.segments import (
+    cell_borders,
+    clear_candidates,
+    clear_segments,
+    scores_to_segments,
+)
+from vidkd.evaluation.predictions import Candidates
 from vidkd.recipe import SegmentSettings
 
 CLASSES = ("a", "b", "c")
@@ -265,3 +271,47 @@ class TestClearSegments:
     def test_a_release_above_the_threshold_is_refused(self):
         with pytest.raises(ValueError, match="release"):
             clear_segments(np.zeros((1, 1)), regular(1), ("a",), threshold=0.5, release=0.6)
+
+
+@given(st.integers(0, 10_000))
+def test_clear_candidates_do_not_overlap_and_the_best_is_whole(seed):
+    rng = np.random.default_rng(seed)
+    ends = np.sort(rng.uniform(0, 30, (25, 2)), axis=1)
+    ends[:, 1] += 0.1
+    given = Candidates(rng.integers(0, 2, 25), rng.random(25), ends[:, 0], ends[:, 1])
+    found = clear_candidates(given, ("a", "b"), threshold=0.3)
+    assert found == sorted(found, key=lambda item: item.start)
+    for number, name in enumerate(("a", "b")):
+        own = [item for item in found if item.label == name]
+        assert all(item.score >= 0.3 for item in own)
+        for one, other in itertools.pairwise(own):
+            assert one.end <= other.start
+        score = np.where(given.label == number, given.score, 0)
+        if score.max() >= 0.3:
+            n = int(score.argmax())
+            best = max(own, key=lambda item: item.score)
+            assert (best.start, best.end) == (given.start[n], given.end[n])
+
+
+def test_ranked_candidates_are_suppressed_within_their_class():
+    given = Candidates(
+        np.array([1, 0, 0, 0]),
+        np.array([0.5, 0.9, 0.8, 0.7]),
+        np.array([0.0, 0.0, 0.5, 8.0]),
+        np.array([4.0, 4.0, 4.5, 9.0]),
+    )
+    scores, pts = np.zeros((10, 2)), np.stack([np.arange(10.0), np.arange(10.0) + 1], 1)
+    found = scores_to_segments(scores, pts, ("a", "b"), SegmentSettings(), given)
+    assert [(item.label, item.start) for item in found] == [("a", 0.0), ("a", 8.0), ("b", 0.0)]
+    found = scores_to_segments(
+        scores, pts, ("a", "b"), SegmentSettings(minimum_seconds=2, maximum_per_video=1), given
+    )
+    assert [(item.label, item.end) for item in found] == [("a", 4.0)]
+
+
+def test_shifted_scores_have_their_thresholds_at_one_half():
+    given = Candidates(np.array([0, 1, 1]), np.array([0.2, 0.7, 0.9]), np.zeros(3), np.ones(3))
+    found = given.shifted((0.2, 0.7))
+    assert found.score[:2] == pytest.approx([0.5, 0.5])
+    odds = 0.9 / 0.1 / (0.7 / 0.3)
+    assert found.score[2] == pytest.approx(odds / (1 + odds))

@@ -10,7 +10,7 @@ from vidkd.errors import UsageError
 from vidkd.networks.temporal import GaussianMixtureConv, TemporalFilter, build_temporal_filter
 from vidkd.recipe import FilterSettings
 
-KINDS = ("ss-tcn", "causal-ss-tcn", "tgm", "lstm")
+KINDS = ("ss-tcn", "causal-ss-tcn", "local-attention", "tgm", "lstm")
 
 
 def build(kind: str, **changes) -> TemporalFilter:
@@ -66,7 +66,9 @@ def seen_from(kind: str, middle: int = 100, length: int = 200) -> list[int]:
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"no temporal filter 'sstcn'.*ss-tcn, causal-ss-tcn, tgm"):
+    with pytest.raises(
+        UsageError, match=r"no temporal filter 'sstcn'.*ss-tcn, causal-ss-tcn, local-attention"
+    ):
         build("sstcn")
 
 
@@ -190,3 +192,8 @@ def test_features_that_never_vary_stay_finite(videos):
     module.standardise(videos)
     output = module(torch.full((1, 5, 12), 4.0), torch.ones(1, 5, dtype=torch.bool))
     assert torch.isfinite(output.logits).all()
+
+
+def test_two_layers_of_local_attention_see_23_snippets():
+    # The convolution and each layer's own reach one further than the nine of the attention.
+    assert seen_from("local-attention") == list(range(100 - 11, 100 + 12))

@@ -7,6 +7,7 @@ from vidkd.annotations.model import (
     VideoAnnotation,
     check,
     clipped,
+    snippet_events,
     snippet_targets,
 )
 from vidkd.annotations.parse import Reader, Source
@@ -24,5 +25,6 @@ __all__ = [
     "clipped",
     "load_annotations",
     "recognise",
+    "snippet_events",
     "snippet_targets",
 ]

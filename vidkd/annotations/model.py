@@ -147,6 +147,30 @@ def snippet_targets(video: VideoAnnotation, classes: Sequence[str], pts: np.ndar
     return targets
 
 
+def snippet_events(
+    video: VideoAnnotation, classes: Sequence[str], borders: np.ndarray
+) -> np.ndarray:
+    """Return the segments of one video in units of its snippets.
+
+    Args:
+        video: the segments; what lies beyond the snippets is cut off, and what is left of no
+            length is left out.
+        classes: K names, those of the segments among them.
+        borders: (T + 1,) seconds, ascending: snippet t owns the time from t to t + 1 of them.
+
+    Returns:
+        (N, 3) float32: number of the class, start and end.
+    """
+    number = {name: index for index, name in enumerate(classes)}
+    cells = np.arange(len(borders))
+    rows = [
+        (number[item.label], *np.interp((item.start, item.end), borders, cells))
+        for item in clipped(video)
+    ]
+    events = np.array(rows, dtype=np.float32).reshape(-1, 3)
+    return events[events[:, 2] > events[:, 1]]
+
+
 def clipped(video: VideoAnnotation) -> Iterable[Segment]:
     """Yield the segments cut to the video; one that lies wholly outside is left out."""
     limit = float("inf") if video.duration is None else video.duration

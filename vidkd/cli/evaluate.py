@@ -151,8 +151,7 @@ def _from_runs(
     scores_out: Path | None,
     detections_out: Path | None,
 ) -> DenseScores | Mapping[str, Sequence[Detection]]:
-    from vidkd.detection.predict import predict_runs, run_segment_settings
-    from vidkd.detection.segments import scores_to_segments
+    from vidkd.detection.predict import predict_runs, ranked_segments, run_segment_settings
     from vidkd.evaluation import write_dense_scores, write_detections
 
     scores = predict_runs(runs, cache, annotations.videos, device=device, skip_missing=skip_missing)
@@ -160,11 +159,7 @@ def _from_runs(
         write_dense_scores(scores_out, scores)
     if not events and detections_out is None:
         return scores
-    settings = run_segment_settings(runs[0])
-    detections = {
-        video: scores_to_segments(rows, pts, scores.classes, settings)
-        for video, (rows, pts) in scores.videos.items()
-    }
+    detections = ranked_segments(scores, run_segment_settings(runs[0]))
     if detections_out is not None:
         write_detections(detections_out, detections, {"runs": [path.name for path in runs]})
     return detections if events else scores

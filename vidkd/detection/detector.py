@@ -15,9 +15,10 @@ import numpy as np
 from vidkd.cache import CacheFile
 from vidkd.detection.predict import read_features
 from vidkd.detection.scorers import Scorer, StudentScorer, load_scorer
-from vidkd.detection.segments import clear_segments, scores_to_segments
+from vidkd.detection.segments import clear_candidates, clear_segments, scores_to_segments
 from vidkd.errors import VideoError
 from vidkd.evaluation import Detection
+from vidkd.evaluation.predictions import Candidates
 from vidkd.networks import Encoder, select_device
 from vidkd.recipe import Precision, SegmentSettings, SnippetSettings
 from vidkd.streams.encode import BatchEncoder, snippet_batches
@@ -42,6 +43,7 @@ class DetectionResult:
         score_name: what the scores are.
         model: the student's path, or the encoder's name.
         settings: how scores become the ranked list of `proposals`.
+        candidates: what the model's segment head proposes; None without one.
     """
 
     video_id: str
@@ -54,6 +56,7 @@ class DetectionResult:
     score_name: str
     model: str
     settings: SegmentSettings
+    candidates: Candidates | None = None
 
     @property
     def duration(self) -> float:
@@ -62,7 +65,9 @@ class DetectionResult:
 
     def proposals(self) -> list[Detection]:
         """Return the full ranked list of overlapping segments, as evaluation wants it."""
-        return scores_to_segments(self.scores, self.pts, self.classes, self.settings)
+        return scores_to_segments(
+            self.scores, self.pts, self.classes, self.settings, self.candidates
+        )
 
     def best(self) -> tuple[str, float, float]:
         """Return the class of the highest score, that score, and the second of its snippet."""
@@ -202,15 +207,21 @@ def _result(
     scorer: Scorer, info: VideoInfo, rows: np.ndarray, pts: np.ndarray, threshold: float | None
 ) -> DetectionResult:
     threshold = scorer.threshold if threshold is None else threshold
-    scores = scorer.scores(rows)
-    segments = clear_segments(
-        scores,
-        pts,
-        scorer.classes,
-        threshold=threshold,
-        release=scorer.settings.release * threshold,
-        minimum_seconds=scorer.settings.minimum_seconds,
-    )
+    scores, candidates = scorer.scores(rows, pts)
+    shortest = scorer.settings.minimum_seconds
+    if candidates is not None:
+        segments = clear_candidates(
+            candidates, scorer.classes, threshold=threshold, minimum_seconds=shortest
+        )
+    else:
+        segments = clear_segments(
+            scores,
+            pts,
+            scorer.classes,
+            threshold=threshold,
+            release=scorer.settings.release * threshold,
+            minimum_seconds=shortest,
+        )
     return DetectionResult(
         video_id=info.path.stem,
         info=info,
@@ -222,6 +233,7 @@ def _result(
         score_name=scorer.score_name,
         model=scorer.name,
         settings=scorer.settings,
+        candidates=candidates,
     )
 
 

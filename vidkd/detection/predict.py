@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from vidkd.cache import CacheFile
+from vidkd.detection.segments import scores_to_segments
+from vidkd.detection.student import pooled, run_student
 from vidkd.differences import differences
 from vidkd.errors import CacheError, UsageError
-from vidkd.evaluation import DenseScores
+from vidkd.evaluation import DenseScores, Detection
+from vidkd.evaluation.predictions import Candidates
 from vidkd.networks import select_device
 from vidkd.networks.filter_weights import FilterHeader, load_temporal_filter
 from vidkd.networks.temporal import TemporalFilter
@@ -42,7 +45,8 @@ def predict_runs(
         skip_missing: leave out videos that lack features instead of raising.
 
     Returns:
-        Probabilities, (T, K) float32 for each video.
+        Probabilities, (T, K) float32 for each video, and the candidates of segment heads if every
+        run has one.
 
     Raises:
         WeightsError: a run cannot be read.
@@ -63,7 +67,7 @@ def predict_runs(
                 remedy="fuse runs of one annotation file",
             )
     files = [STREAMS[header.modality].files(cache, header.encoder) for _, header in loaded]
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    result = DenseScores(classes, {})
     missing = []
     for video in videos:
         paths = [index.find(video) for index in files]
@@ -74,15 +78,31 @@ def predict_runs(
             missing.append(f"{video} ({' and '.join(lacking)})")
             continue
         streams = list(zip([path for path in paths if path], loaded, strict=True))
-        found[video] = _fused(streams, place)
-    if missing and not (skip_missing and found):
+        scores, pts, segments = _fused(streams, place)
+        result.videos[video] = scores, pts
+        if segments is not None:
+            result.candidates[video] = segments
+    if missing and not (skip_missing and result.videos):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise CacheError(
             f"there are no features of {', '.join(missing[:3])}{more}",
             path=cache,
             remedy="run `vidkd extract-features` on these videos first",
         )
-    return DenseScores(classes, found)
+    return result
+
+
+def ranked_segments(scores: DenseScores, settings: SegmentSettings) -> dict[str, list[Detection]]:
+    """Return the ranked segments of every video: of the segment heads, or grouped from the scores.
+
+    Args:
+        scores: as `predict_runs` returns them.
+        settings: of the grouping and of the suppression.
+    """
+    return {
+        video: scores_to_segments(rows, pts, scores.classes, settings, scores.candidates.get(video))
+        for video, (rows, pts) in scores.videos.items()
+    }
 
 
 def run_segment_settings(run: Path) -> SegmentSettings:
@@ -96,9 +116,10 @@ def run_segment_settings(run: Path) -> SegmentSettings:
 
 def _fused(
     streams: Sequence[tuple[Path, tuple[TemporalFilter, FilterHeader]]], device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities (T, K) of one video and the times (T, 2) of its snippets."""
+) -> tuple[np.ndarray, np.ndarray, Candidates | None]:
+    """Return the probabilities (T, K) of one video, their times (T, 2), and candidates."""
     total: torch.Tensor | None = None
+    segments = []
     first: np.ndarray | None = None
     for path, (module, header) in streams:
         rows, pts = read_features(path, header)
@@ -110,14 +131,15 @@ def _fused(
                 path=path,
                 remedy="extract all streams with the same frame and snippet settings",
             )
-        with torch.inference_mode():
-            features = torch.from_numpy(rows).to(device)[None]
-            mask = torch.ones(features.shape[:2], dtype=torch.bool, device=device)
-            logits = module(features, mask).logits[0].float()
+        features = torch.from_numpy(rows).to(device)[None]
+        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=device)
+        (output,) = run_student(module, features, mask)
+        logits = torch.from_numpy(output.logits)
+        segments.append(output.candidates(pts))
         total = logits if total is None else total + logits
     if total is None or first is None:
         raise ValueError("at least one stream is needed")
-    return torch.sigmoid(total / len(streams)).cpu().numpy(), first
+    return torch.sigmoid(total / len(streams)).numpy(), first, pooled(segments)
 
 
 def read_features(path: Path, header: FilterHeader) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from vidkd.console import log
+from vidkd.detection.student import run_student
 from vidkd.errors import UsageError, WeightsError
+from vidkd.evaluation.predictions import Candidates
 from vidkd.networks import (
     DEFAULT_ENCODER,
     Encoder,
@@ -77,8 +79,11 @@ class Scorer(Protocol):
     def output(self, encoder: Encoder) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return what of the encoder runs on a batch of snippets and gives a row for each."""
 
-    def scores(self, rows: np.ndarray) -> np.ndarray:
-        """Turn the rows (T, D) of all snippets of a video into scores (T, K) in [0, 1]."""
+    def scores(self, rows: np.ndarray, pts: np.ndarray) -> tuple[np.ndarray, Candidates | None]:
+        """Turn the rows (T, D) of all snippets of a video into scores (T, K) in [0, 1].
+
+        The second is what a segment head proposes; None without one.
+        """
 
 
 class StudentScorer:
@@ -120,13 +125,14 @@ class StudentScorer:
         """Return the function that computes features."""
         return encoder.features
 
-    def scores(self, rows: np.ndarray) -> np.ndarray:
-        """Turn features (T, D) into probabilities (T, K)."""
-        with torch.inference_mode():
-            x = torch.from_numpy(rows).to(self._device)[None]
-            mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            logits = self._filter(x, mask).logits[0].float().cpu()
-            return torch.sigmoid(logits - self._offset).numpy()
+    def scores(self, rows: np.ndarray, pts: np.ndarray) -> tuple[np.ndarray, Candidates | None]:
+        """Turn features (T, D) into probabilities (T, K), and segments of the head."""
+        x = torch.from_numpy(rows).to(self._device)[None]
+        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        (output,) = run_student(self._filter, x, mask)
+        scores = torch.sigmoid(torch.from_numpy(output.logits) - self._offset).numpy()
+        found, thresholds = output.candidates(pts), self.header.segment_thresholds
+        return scores, found.shifted(thresholds) if found and thresholds else found
 
     def check_stream(self) -> None:
         """Refuse a student whose features take more than the RGB video.
@@ -231,12 +237,12 @@ class ClassifierScorer:
         """Return the function that computes logits."""
         return encoder.logits
 
-    def scores(self, rows: np.ndarray) -> np.ndarray:
+    def scores(self, rows: np.ndarray, pts: np.ndarray) -> tuple[np.ndarray, Candidates | None]:
         """Average logits (T, K) over each window and its overlapping neighbours; then softmax."""
         logits = torch.from_numpy(rows).double()
         padded = torch.cat([logits[:1], logits, logits[-1:]])
         smooth = (padded[:-2] + 2 * logits + padded[2:]) / 4
-        return torch.softmax(smooth, dim=1).float().numpy()
+        return torch.softmax(smooth, dim=1).float().numpy(), None
 
 
 def load_scorer(

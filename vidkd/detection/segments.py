@@ -1,11 +1,12 @@
 """From class scores per snippet to segments in seconds.
 
-Two answers for two readers. `scores_to_segments` is the ranked list an evaluation wants: proposals
-at several thresholds, then temporal non-maximum suppression per class (`suppression`). Proposals
-come from temporal actionness grouping, a watershed (Xiong et al. 2017, "A Pursuit of Temporal
-Accuracy in General Activity Detection"; Zhao et al. 2017, "Temporal Action Detection with
-Structured Segment Networks"), or from hysteresis. `clear_segments` is what a person wants:
-segments that do not overlap within a class.
+Two answers for two readers. `scores_to_segments` is the ranked list an evaluation wants: proposals,
+then temporal non-maximum suppression per class (`suppression`). A student with a segment head makes
+the proposals itself (`Candidates`); else they are made at several thresholds, by temporal
+actionness grouping, a watershed (Xiong et al. 2017, "A Pursuit of Temporal Accuracy in General
+Activity Detection"; Zhao et al. 2017, "Temporal Action Detection with Structured Segment
+Networks"), or by hysteresis. What a person wants are segments that do not overlap within a class:
+`clear_segments`, and `clear_candidates` for a segment head.
 
 Every snippet owns a cell of the time axis, and a segment is a run of cells. See `cell_borders`.
 """
@@ -20,6 +21,7 @@ import numpy as np
 
 from vidkd.detection.suppression import suppressed
 from vidkd.evaluation import Detection
+from vidkd.evaluation.predictions import Candidates
 from vidkd.recipe import SegmentSettings
 
 FLANK = 0.25
@@ -54,7 +56,11 @@ def cell_borders(pts: np.ndarray) -> np.ndarray:
 
 
 def scores_to_segments(
-    scores: np.ndarray, pts: np.ndarray, classes: Sequence[str], settings: SegmentSettings
+    scores: np.ndarray,
+    pts: np.ndarray,
+    classes: Sequence[str],
+    settings: SegmentSettings,
+    candidates: Candidates | None = None,
 ) -> list[Detection]:
     """Group the scores of every class into ranked, possibly overlapping segments.
 
@@ -74,6 +80,7 @@ def scores_to_segments(
         pts: (T, 2) seconds.
         classes: K names.
         settings: thresholds, tolerances, NMS, shortest segment and largest number of segments.
+        candidates: of a segment head; they take the place of what grouping proposes.
 
     Returns:
         at most ``settings.maximum_per_video`` detections, best first.
@@ -81,6 +88,8 @@ def scores_to_segments(
     scores, borders = _checked(scores, pts, classes)
     if scores.size == 0:
         return []
+    if candidates is not None:
+        return _ranked(candidates, classes, settings)
     if settings.method == "hysteresis":
         proposals = [
             np.stack(_hysteresis(scores, threshold, settings.release * threshold))
@@ -93,10 +102,19 @@ def scores_to_segments(
             for tolerance in settings.tolerances
         ]
     label, first, last = np.unique(np.concatenate(proposals, axis=1), axis=1)
-    long_enough = borders[last] - borders[first] >= settings.minimum_seconds - 1e-9
-    label, first, last = label[long_enough], first[long_enough], last[long_enough]
     rank = _rank(scores, borders, label, first, last)
-    start, end = borders[first], borders[last]
+    return _ranked(Candidates(label, rank, borders[first], borders[last]), classes, settings)
+
+
+def _ranked(
+    found: Candidates, classes: Sequence[str], settings: SegmentSettings
+) -> list[Detection]:
+    """Suppress what overlaps a better segment of its class; return the rest, best first."""
+    order = np.argsort(found.label, kind="stable")
+    label, rank = found.label[order], found.score[order]
+    start, end = found.start[order], found.end[order]
+    keep = end - start >= max(settings.minimum_seconds - 1e-9, 1e-9)
+    label, rank, start, end = label[keep], rank[keep], start[keep], end[keep]
     # A class never needs more than maximum_per_video kept segments, and merging the classes'
     # lists lazily stops all of them once the video's list is full.
     ranked = heapq.merge(
@@ -154,6 +172,51 @@ def clear_segments(
         for k, mean, start, end in zip(label, means, borders[first], borders[last], strict=True)
     ]
     return sorted(found, key=lambda item: (item.start, item.end, item.label))
+
+
+def clear_candidates(
+    candidates: Candidates,
+    classes: Sequence[str],
+    *,
+    threshold: float,
+    minimum_seconds: float = 0.0,
+) -> list[Detection]:
+    """Return the segments of a segment head that do not overlap within a class.
+
+    The best comes first. Of a worse one what lies under a better one is cut off, and if that is
+    more than half of it, it is dropped.
+
+    Args:
+        candidates: scores in [0, 1].
+        classes: K names.
+        threshold: the score a segment has to reach.
+        minimum_seconds: shorter segments are dropped.
+
+    Returns:
+        detections sorted by start.
+    """
+    kept: dict[int, list[tuple[float, float]]] = {}
+    found = []
+    for n in np.argsort(-candidates.score, kind="stable"):
+        score = float(candidates.score[n])
+        if score < threshold:
+            break
+        label = int(candidates.label[n])
+        whole = start, end = float(candidates.start[n]), float(candidates.end[n])
+        taken = kept.setdefault(label, [])
+        for first, last in taken:
+            if start < last and first < end:
+                # The longer of the two parts beside the better one.
+                start, end = max((start, min(end, first)), (max(start, last), end), key=_length)
+        if end - start < max(minimum_seconds, (whole[1] - whole[0]) / 2, 1e-9):
+            continue
+        taken.append((start, end))
+        found.append(Detection(label=classes[label], score=score, start=start, end=end))
+    return sorted(found, key=lambda item: (item.start, item.end, item.label))
+
+
+def _length(interval: tuple[float, float]) -> float:
+    return interval[1] - interval[0]
 
 
 def _checked(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,6 +52,7 @@ class Batch:
         labelled: (B, T) bool: the mask, without the videos that have no labels.
         anchors: (P,) rows that are positives of the atomic loss.
         teachers: one entry per teacher.
+        events: (E, 4) float32: row, class, start and end of every labelled segment, in snippets.
     """
 
     inputs: Tensor
@@ -60,6 +61,7 @@ class Batch:
     labelled: Tensor
     anchors: Tensor
     teachers: tuple[TeacherBatch, ...]
+    events: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
 
     def to(self, device: torch.device) -> Batch:
         """Return the same on a device; what came as float16 or bool is widened there."""
@@ -190,6 +192,7 @@ class TrainingSet:
             teachers=tuple(
                 self._teacher_batch(maps, plan, cuts, mask, steps) for maps in self._teachers
             ),
+            events=_events(chosen, cuts),
         )
 
     def _padded(self, rows: Sequence[Tensor], steps: int) -> Tensor:
@@ -235,6 +238,15 @@ class TrainingSet:
             return torch.ones(count, dtype=torch.bool)
         # Every video has the same label set: what differs is what happens at the moment.
         return (own[cut][:count] != other[cut][:count]).any(dim=1)
+
+
+def _events(videos: Sequence[VideoFeatures], cuts: Sequence[slice]) -> Tensor:
+    """Return row, class, start and end of the segments, counted from where each cut begins."""
+    rows = []
+    for row, (video, cut) in enumerate(zip(videos, cuts, strict=True)):
+        events = video.events - np.array([0, cut.start, cut.start], dtype=np.float32)
+        rows.append(np.insert(events, 0, row, axis=1))
+    return torch.from_numpy(np.concatenate(rows).astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidkd.annotations import Annotations, load_annotations, snippet_targets
+from vidkd.annotations import Annotations, load_annotations, snippet_events, snippet_targets
 from vidkd.cache import CacheFile, cache_files
 from vidkd.console import log
+from vidkd.detection.segments import cell_borders
 from vidkd.differences import differences
 from vidkd.errors import CacheError, UsageError
 from vidkd.files import sha256
@@ -77,6 +78,8 @@ class VideoFeatures:
         pts: (T, 2) start and end second of every snippet.
         targets: (T, K) bool; None for a video without labels.
         labels: classes that occur in the video; None for a video without labels.
+        events: (N, 3) float32 class, start and end of every labelled segment, in snippets: snippet
+            t owns the cell [t, t + 1).
     """
 
     id: str
@@ -86,6 +89,7 @@ class VideoFeatures:
     pts: np.ndarray
     targets: Tensor | None
     labels: frozenset[int] | None
+    events: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -199,7 +203,10 @@ def load_sequences(
         pts, hashes, half = _aligned(streams, paths)
         targets = torch.from_numpy(snippet_targets(video, annotations.classes, pts)).bool()
         labels = frozenset(numbers[segment.label] for segment in video.segments)
-        sequences.append(VideoFeatures(video.id, tuple(paths), hashes, half, pts, targets, labels))
+        events = snippet_events(video, annotations.classes, cell_borders(pts))
+        sequences.append(
+            VideoFeatures(video.id, tuple(paths), hashes, half, pts, targets, labels, events)
+        )
     if missing:
         _report_missing(streams[0].cache, missing, skip_missing)
     return sequences

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from vidkd.distillation import losses
 from vidkd.distillation.batches import Batch, TeacherBatch
+from vidkd.distillation.segment_loss import segment_losses
 from vidkd.errors import UsageError
 from vidkd.extensions import Table
 from vidkd.networks import TemporalOutput
+from vidkd.networks.segment_head import Level
 from vidkd.recipe import DistillationSettings
 
 
@@ -99,18 +101,21 @@ def student_loss(
     batch: Batch,
     settings: DistillationSettings,
     reduction: Literal["mean", "sum-over-classes"] = "mean",
+    levels: Sequence[Level] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return what one step minimises (Eq. 7), and its parts.
 
     ``L = L_cls + sum over teachers and losses of alpha_i L_i``: the paper's are atomic (Eq. 1),
     global contextual relation (Eq. 4) and boundary saliency (Eq. 6). Without teachers L_cls is
-    left, which trains the teachers themselves and the vanilla baseline.
+    left, which trains the teachers themselves and the vanilla baseline. A segment head adds its
+    own classification and border losses (``vidkd.distillation.segment_loss``).
 
     Args:
         student: of the batch, with gradients.
         batch: with what its teachers say of it.
         settings: the weights alpha, and variants of the losses.
         reduction: of L_cls, see ``losses.classification_loss``.
+        levels: what the student's segment head says; empty without one.
 
     Returns:
         the scalar L, and by column of ``metrics.csv`` the value of L, of L_cls and, for each
@@ -118,6 +123,10 @@ def student_loss(
     """
     total = losses.classification_loss(student.logits, batch.targets, batch.labelled, reduction)
     parts = {"classification": total.detach()}
+    if levels:
+        classes, borders = segment_losses(levels, batch.events, batch.labelled.any(dim=1))
+        total = total + classes + borders
+        parts |= {"segment_classes": classes.detach(), "segment_borders": borders.detach()}
     weights = loss_weights(settings) if batch.teachers else {}
     for teacher in batch.teachers:
         pair = Comparison(student, teacher, batch, settings)

@@ -6,17 +6,20 @@ best epoch kept. The loss is that of Eq. 7 (``vidkd.distillation.objective``).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from vidkd.console import log
 from vidkd.distillation.batches import Batch, TrainingSet
 from vidkd.distillation.data import TrainingData, recipe_as_run
 from vidkd.distillation.objective import loss_weights, student_loss
+from vidkd.distillation.segment_loss import levels_for
 from vidkd.distillation.storage import MemoryBudget, TeacherMaps, feature_rows
 from vidkd.distillation.validation import Validator
 from vidkd.networks import FilterHeader, build_temporal_filter, save_temporal_filter
@@ -26,8 +29,15 @@ from vidkd.training.loop import Training, train_in
 from vidkd.training.processes import Processes
 from vidkd.training.run_folder import RunFolder, RunResult
 
+_WARM_UP = 0.05
+_LARGEST_GRADIENT = 1.0
 # Above this multiple of the classification loss a distillation loss decides the training alone.
 _DROWNING = 50.0
+
+
+def warmed_cosine(progress: float) -> float:
+    """Return the share of the learning rate after a share of the training, both in [0, 1]."""
+    return min(1.0, progress / _WARM_UP + 1e-3) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,18 +136,29 @@ class FilterTraining(Training[TrainResult]):
             data.device,
         )
         torch.manual_seed(settings.seed)
-        self.model = build_temporal_filter(job.filter, data.stream.width, classes).to(data.device)
-        self.optimiser = torch.optim.Adam(
+        self.filter = job.filter
+        if job.filter.levels is None:
+            levels = (
+                0
+                if FILTERS[job.filter.kind].causal
+                else levels_for(item.events for item in data.training)
+            )
+            self.filter = job.filter.model_copy(update={"levels": levels})
+        self.model = build_temporal_filter(self.filter, data.stream.width, classes).to(data.device)
+        self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        self.schedule: LambdaLR | ReduceLROnPlateau = ReduceLROnPlateau(
             self.optimiser,
             factor=settings.plateau_factor,
             patience=settings.plateau_patience,
         )
+        if settings.schedule == "cosine":
+            steps = settings.epochs * math.ceil(len(data.training) / settings.batch_size)
+            self.schedule = LambdaLR(self.optimiser, lambda step: warmed_cosine(step / steps))
         self.keep_state(model=self.model, optimiser=self.optimiser, schedule=self.schedule)
         if not self.resumed and job.filter.standardise:
             self.model.standardise(features.read(number) for number in range(len(data.training)))
@@ -162,22 +183,28 @@ class FilterTraining(Training[TrainResult]):
         # Progress is that of the training loss. Validation frame mAP is too noisy on a small set:
         # measured there, it brought the rate down within 50 epochs, and long before the
         # distillation losses had begun to show.
-        self.schedule.step(means["loss"])
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(means["loss"])
         self._warn_about_weights(means)
         self.advance(1)
         return {"learning_rate": rate, **means}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Take one step of the optimiser and return the parts of the loss."""
+        output = self.model(batch.inputs, batch.mask)
         loss, parts = student_loss(
-            self.model(batch.inputs, batch.mask),
+            output,
             batch,
             self.job.distillation,
             self.job.optimiser.classification_reduction,
+            self.model.segments(output, batch.mask),
         )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
         self.optimiser.step()
+        if isinstance(self.schedule, LambdaLR):
+            self.schedule.step()
         return parts
 
     def validate(self) -> tuple[float, dict[str, float]]:
@@ -196,6 +223,7 @@ class FilterTraining(Training[TrainResult]):
         state = self.model.state_dict()
         return {
             "thresholds": self.validation.thresholds(),
+            "segment_thresholds": self.validation.segment_thresholds(),
             "model": {name: value.detach().cpu().clone() for name, value in state.items()},
         }
 
@@ -203,7 +231,7 @@ class FilterTraining(Training[TrainResult]):
         """Write the weights of the best epoch with their header."""
         job, data, found = self.job, self.data, self.best
         header = FilterHeader(
-            filter=job.filter,
+            filter=self.filter,
             in_features=data.stream.width,
             classes=tuple(data.annotations.classes),
             modality=data.stream.modality,
@@ -226,9 +254,10 @@ class FilterTraining(Training[TrainResult]):
             teachers=tuple(teacher.name for teacher in data.teachers),
             segments=job.segments,
             thresholds=tuple(found["thresholds"]),
+            segment_thresholds=found["segment_thresholds"],
         )
         with torch.device("meta"):
-            best = build_temporal_filter(job.filter, header.in_features, len(header.classes))
+            best = build_temporal_filter(self.filter, header.in_features, len(header.classes))
         best.load_state_dict(found["model"], assign=True)
         save_temporal_filter(self.folder.weights, best, header)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import numpy as np
@@ -13,18 +13,25 @@ import torch
 from torch import Tensor
 
 from vidkd.annotations import Annotations, Segment
+from vidkd.detection.segments import clear_candidates
+from vidkd.detection.student import run_student
 from vidkd.distillation.batches import padded
 from vidkd.distillation.data import VideoFeatures
 from vidkd.distillation.losses import classification_loss
 from vidkd.distillation.storage import RowStorage, batches_ahead, readers_for
-from vidkd.evaluation import DenseScores
+from vidkd.evaluation import DenseScores, Detection
+from vidkd.evaluation.events import ClassEvents
 from vidkd.evaluation.frames import frame_ap, frame_grid, frame_labels, midpoints
+from vidkd.evaluation.predictions import Candidates
 from vidkd.evaluation.result import mean_over_classes
 from vidkd.networks import TemporalFilter
+from vidkd.networks.segment_head import Proposals
 from vidkd.workers import prefetched
 
 _BATCH = 16
 _FEW = 10
+_FEW_EVENTS = 3
+_TIOU = 0.5
 _LEAST = 0.02
 
 
@@ -68,24 +75,31 @@ class Validator:
             model: in evaluation mode.
         """
         scores: dict[str, np.ndarray] = {}
+        segments: dict[str, Proposals] = {}
         losses, snippets = 0.0, 0
         made = prefetched(self._assemble, self._batches, self._readers, self._ahead)
         with contextlib.closing(made):
             for numbers, (inputs, mask, targets) in zip(self._batches, made, strict=True):
                 rows = inputs.to(self._device, non_blocking=True).float()
-                logits = model(rows, mask.to(self._device)).logits.cpu()
-                count = int(mask.sum())
-                losses += float(classification_loss(logits, targets.float(), mask)) * count
-                snippets += count
-                probabilities = logits.sigmoid().numpy()
-                for row, number in enumerate(numbers):
-                    video = self._sequences[number]
-                    scores[video.id] = probabilities[row, : len(video)]
+                found = run_student(model, rows, mask.to(self._device))
+                for number, output, wanted in zip(numbers, found, targets, strict=True):
+                    video, logits = self._sequences[number], torch.from_numpy(output.logits)
+                    count = len(video)
+                    whole = torch.ones(1, count, dtype=torch.bool)
+                    loss = classification_loss(logits[None], wanted[None, :count].float(), whole)
+                    losses += float(loss) * count
+                    snippets += count
+                    scores[video.id] = logits.sigmoid().numpy()
+                    if output.proposals is not None:
+                        segments[video.id] = output.proposals
         return Validation(
             self._frame_map(scores),
             losses / snippets,
             np.concatenate([scores[item.id] for item in self._sequences]),
             self._targets,
+            {item.id: (segments[item.id], item.events) for item in self._sequences}
+            if segments
+            else {},
         )
 
     def _assemble(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,12 +121,15 @@ class Validation:
         loss: mean cross-entropy.
         probabilities: (N, K) of all snippets.
         targets: (N, K) bool.
+        segments: by video, what the segment head proposes and the events, (M, 3) class, start and
+            end, both in snippets; empty without a head.
     """
 
     frame_map: float
     loss: float
     probabilities: np.ndarray
     targets: np.ndarray
+    segments: Mapping[str, tuple[Proposals, np.ndarray]] = field(default_factory=dict)
 
     def thresholds(self) -> list[float]:
         """Return the probability of each class at which F1 is greatest on these snippets.
@@ -127,6 +144,47 @@ class Validation:
             else common
             for k in range(self.targets.shape[1])
         ]
+
+    def segment_thresholds(self) -> list[float] | None:
+        """Return the score of each class at which F1 of its segments is greatest at a tIoU of 0.5.
+
+        A class with few events takes the threshold that is best for all classes together. None
+        without a segment head.
+        """
+        if not self.segments:
+            return None
+        names = [str(k) for k in range(self.targets.shape[1])]
+        found: dict[str, list[Detection]] = {}
+        truth: dict[str, list[Segment]] = {}
+        for video, (inside, events) in self.segments.items():
+            parts = Candidates(inside.label, inside.score, inside.start, inside.end)
+            found[video] = clear_candidates(parts, names, threshold=_LEAST)
+            truth[video] = [Segment(float(a), float(b), str(int(k))) for k, a, b in events]
+        outcomes = [_outcomes(truth, found, name) for name in names]
+        scores, hits = (np.concatenate(part) for part in zip(*outcomes, strict=True))
+        common = _best_threshold(scores, hits)
+        return [
+            _best_threshold(scores, hits) if hits.sum() >= _FEW_EVENTS else common
+            for scores, hits in outcomes
+        ]
+
+
+def _outcomes(
+    truth: Mapping[str, list[Segment]], found: Mapping[str, list[Detection]], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return score and hit of every detection of a class, and a hit without score per miss."""
+    own = {video: [item for item in items if item.label == name] for video, items in found.items()}
+    wanted = {
+        video: [item for item in items if item.label == name] for video, items in truth.items()
+    }
+    events = ClassEvents(wanted, own)
+    scores = -np.sort([-item.score for items in own.values() for item in items])
+    hits = events.greedy(_TIOU)
+    missed = events.positives - int(hits.sum())
+    return (
+        np.concatenate([scores, np.zeros(missed)]),
+        np.concatenate([hits, np.ones(missed, dtype=bool)]),
+    )
 
 
 def _best_threshold(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,30 @@ _LARGEST_SCORES = 1 << 30
 """Numbers per video; a day of video at 25 frames/s with 400 classes has fewer."""
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Segments of one video as a segment head proposes them, many for each action.
+
+    Attributes:
+        label: (N,) number of the class.
+        score: (N,) in (0, 1).
+        start: (N,) seconds.
+        end: (N,) seconds, after the start.
+    """
+
+    label: np.ndarray
+    score: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    def shifted(self, thresholds: Sequence[float]) -> Candidates:
+        """Return them with scores shifted so that the threshold of each class becomes 0.5."""
+        odds = np.array(thresholds)[self.label]
+        odds = odds / (1 - odds)
+        score = self.score / (self.score + (1 - self.score) * odds)
+        return Candidates(self.label, score, self.start, self.end)
+
+
 @dataclass
 class DenseScores:
     """Scores of every class at every row of every video."""
@@ -26,6 +50,8 @@ class DenseScores:
     """K names."""
     videos: dict[str, tuple[np.ndarray, np.ndarray]]
     """By id, scores (T, K) and start and end second of the rows (T, 2)."""
+    candidates: dict[str, Candidates] = field(default_factory=dict)
+    """By id, what segment heads propose; without it segments are grouped from the scores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,14 @@ class FilterHeader(Settings):
     segments: SegmentSettings = SegmentSettings()
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
     """For each class the probability that separates it best (F1) on the validation subset."""
+    segment_thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    """The same for the scores of the segment head: best F1 of segments at a tIoU of 0.5."""
 
     @model_validator(mode="after")
     def _complete(self) -> FilterHeader:
-        if self.thresholds is not None and len(self.thresholds) != len(self.classes):
-            raise ValueError("thresholds must have one number for each class")
+        for given in (self.thresholds, self.segment_thresholds):
+            if given is not None and len(given) != len(self.classes):
+                raise ValueError("thresholds must have one number for each class")
         return self
 
 

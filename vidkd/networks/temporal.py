@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vidkd.errors import UsageError
 from vidkd.extensions import Table
+from vidkd.networks.segment_head import ChannelNorm, Level, SegmentHead
 from vidkd.recipe import FilterSettings
 
 
@@ -37,10 +38,16 @@ class TemporalFilter(nn.Module, ABC):
     A fresh filter takes its input as it is, until `standardise` has seen the training features.
 
     Args:
-        settings: kind, channels C, layers and dropout.
+        settings: kind, channels C, layers, dropout, noise and levels of the segment head.
         in_features: D, the width of a snippet's features.
         classes: K.
+
+    Attributes:
+        head: finds segments on the feature map; None without one.
     """
+
+    causal = False
+    """Whether no snippet sees a later one."""
 
     def __init__(self, settings: FilterSettings, in_features: int, classes: int) -> None:
         super().__init__()
@@ -48,6 +55,7 @@ class TemporalFilter(nn.Module, ABC):
         self.in_features = in_features
         self.classes = classes
         self.classifier = nn.Conv1d(settings.channels, classes, 1)
+        self.head: SegmentHead | None = None
         self.input_mean: Tensor
         self.input_deviation: Tensor
         self.register_buffer("input_mean", torch.zeros(in_features))
@@ -96,10 +104,21 @@ class TemporalFilter(nn.Module, ABC):
             )
         valid = mask.bool().unsqueeze(1)
         inputs = (x - self.input_mean) / self.input_deviation
+        if self.training and self.settings.noise:
+            inputs = inputs + self.settings.noise * torch.randn_like(inputs)
         inputs = inputs.transpose(1, 2).masked_fill(~valid, 0.0)
         features = self.feature_map(inputs, valid).masked_fill(~valid, 0.0)
         logits = self.classifier(features).masked_fill(~valid, 0.0)
         return TemporalOutput(features.transpose(1, 2), logits.transpose(1, 2))
+
+    def segments(self, output: TemporalOutput, mask: Tensor) -> list[Level]:
+        """Return what the segment head finds on the feature map; nothing without a head.
+
+        Args:
+            output: of `forward`.
+            mask: (B, T) bool, as given there.
+        """
+        return [] if self.head is None else self.head(output.features, mask)
 
 
 class DilatedLayer(nn.Module):
@@ -132,8 +151,6 @@ class SSTCN(TemporalFilter):
     snippet sees 63 snippets.
     """
 
-    causal = False
-
     def __init__(self, settings: FilterSettings, in_features: int, classes: int) -> None:
         super().__init__(settings, in_features, classes)
         self.projection = nn.Conv1d(in_features, settings.channels, 1)
@@ -155,6 +172,78 @@ class CausalSSTCN(SSTCN):
     """The SS-TCN for live use: with five layers a snippet sees itself and 62 before it."""
 
     causal = True
+
+
+class LocalAttentionLayer(nn.Module):
+    """A transformer's layer in which a snippet attends to those near it (Vaswani et al. 2017).
+
+    Normalisation comes first; a depthwise convolution of kernel 3 before the attention tells
+    neighbours apart, which makes position encodings needless (Zhang et al. 2022, ActionFormer).
+
+    Args:
+        channels: C, in and out; a multiple of the number of heads.
+        dropout: probability.
+    """
+
+    HEADS = 4
+    REACH = 4
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.before = ChannelNorm(channels)
+        self.neighbours = nn.Conv1d(channels, channels, 3, padding=1, groups=channels)
+        self.project = nn.Conv1d(channels, 3 * channels, 1)
+        self.output = nn.Conv1d(channels, channels, 1)
+        self.between = ChannelNorm(channels)
+        self.feed_forward = nn.Sequential(
+            nn.Conv1d(channels, 4 * channels, 1),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Conv1d(4 * channels, channels, 1),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map x (B, C, T), zero at padding, with mask (B, 1, T) to (B, C, T)."""
+        hidden = self.neighbours(self.before(x).masked_fill(~mask, 0.0)).masked_fill(~mask, 0.0)
+        query, key, value = self.project(hidden).unflatten(1, (3, self.HEADS, -1)).unbind(1)
+        # Only the neighbours' keys are looked at: memory grows with T, not with its square.
+        key, value = self._windows(key), self._windows(value)
+        near = self._windows(mask.unsqueeze(1).to(x.dtype)) > 0
+        weight = torch.einsum("bhct,bhctw->bhtw", query, key) / key.shape[2] ** 0.5
+        weight = weight.masked_fill(~near[:, :, 0], -1e9).softmax(-1)
+        attended = torch.einsum("bhtw,bhctw->bhct", weight, value).flatten(1, 2)
+        x = x + self.dropout(self.output(attended))
+        x = x + self.dropout(self.feed_forward(self.between(x)))
+        return x.masked_fill(~mask, 0.0)
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """Return (..., T, 2 REACH + 1) neighbours of (..., T), zero beyond the ends."""
+        return nn.functional.pad(x, (self.REACH, self.REACH)).unfold(-1, 2 * self.REACH + 1, 1)
+
+
+class LocalAttention(TemporalFilter):
+    """A convolution of kernel 3 and layers of local attention over nine snippets each."""
+
+    def __init__(self, settings: FilterSettings, in_features: int, classes: int) -> None:
+        super().__init__(settings, in_features, classes)
+        if settings.channels % LocalAttentionLayer.HEADS:
+            raise UsageError(
+                f"local attention cannot have {settings.channels} channels",
+                remedy=f"give a multiple of {LocalAttentionLayer.HEADS}",
+            )
+        self.projection = nn.Conv1d(in_features, settings.channels, 3, padding=1)
+        self.layers = nn.ModuleList(
+            LocalAttentionLayer(settings.channels, settings.dropout)
+            for _ in range(settings.layers or 2)
+        )
+
+    def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
+        """See :meth:`TemporalFilter.feature_map`."""
+        hidden = self.projection(x).masked_fill(~mask, 0.0)
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return hidden
 
 
 class GaussianMixtureConv(nn.Module):
@@ -283,7 +372,13 @@ class LSTM(TemporalFilter):
 FILTERS: Table[type[TemporalFilter]] = Table(
     "vidkd.filters",
     "temporal filter",
-    {"ss-tcn": SSTCN, "causal-ss-tcn": CausalSSTCN, "tgm": TGM, "lstm": LSTM},
+    {
+        "ss-tcn": SSTCN,
+        "causal-ss-tcn": CausalSSTCN,
+        "local-attention": LocalAttention,
+        "tgm": TGM,
+        "lstm": LSTM,
+    },
 )
 """Temporal filters by kind (:attr:`vidkd.recipe.FilterSettings.kind`)."""
 
@@ -294,11 +389,20 @@ def build_temporal_filter(
     """Build a filter with fresh weights, in training mode.
 
     Args:
-        settings: kind, channels C, layers and dropout.
+        settings: kind, channels C, layers, dropout, noise and levels of the segment head.
         in_features: D, the width of a snippet's features.
         classes: K.
 
     Raises:
         UsageError: there is no such kind, or the settings do not fit it.
     """
-    return FILTERS[settings.kind](settings, in_features, classes)
+    module = FILTERS[settings.kind](settings, in_features, classes)
+    if settings.levels:
+        if module.causal:
+            raise UsageError(
+                f"the filter {settings.kind} sees no future, and a segment head would",
+                remedy="train it with --levels 0",
+            )
+        # After the filter, whose first random weights are then the same with and without a head.
+        module.head = SegmentHead(settings.channels, classes, settings.levels, settings.dropout)
+    return module

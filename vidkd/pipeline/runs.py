@@ -85,17 +85,13 @@ def evaluate_runs(
     Returns:
         What ``metrics.json`` holds: the results of the protocols, ``frame`` and ``event``.
     """
-    from vidkd.detection.predict import predict_runs
-    from vidkd.detection.segments import scores_to_segments
+    from vidkd.detection.predict import predict_runs, ranked_segments
     from vidkd.evaluation import evaluate, write_dense_scores, write_detections
 
     path, form, subset = annotations
     truth = load_annotations(path, form).subset(subset)
     scores = predict_runs(runs, cache, truth.videos, device=device)
-    found = {
-        video: scores_to_segments(rows, pts, scores.classes, segments)
-        for video, (rows, pts) in scores.videos.items()
-    }
+    found = ranked_segments(scores, segments)
     write_dense_scores(folder / "scores.h5", scores)
     write_detections(folder / "segments.json", found, {"runs": [run.name for run in runs]})
     frames = evaluate(scores, truth, evaluation.frame_protocol)

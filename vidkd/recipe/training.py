@@ -17,12 +17,22 @@ class FilterSettings(Settings):
 
     kind: Annotated[
         FilterKind, Option("--filter", unit="KIND", common=True, table="vidkd.filters")
-    ] = "ss-tcn"
+    ] = "local-attention"
     """Temporal filter."""
     channels: Annotated[int, Field(ge=4, le=4096), Option(common=True)] = 256
     """Width C of the feature map."""
     layers: Annotated[int | None, Field(ge=1, le=12)] = None
-    """Number of layers. Default: 5 in the SS-TCNs, 3 in TGM, 1 in the LSTM."""
+    """Number of layers. Default: 5 in the SS-TCNs, 2 in local attention, 3 in TGM, 1 in the
+    LSTM."""
+    levels: Annotated[int | None, Field(ge=0, le=10), Option(common=True)] = None
+    """Levels of the pyramid of the segment head, which finds segments by their borders, beside the
+    scores of snippets; 0 leaves it out. Default: as many as the longest annotated actions need,
+    and none in causal filters."""
+    noise: Annotated[float, Field(ge=0)] = 1.0
+    """Deviation of the noise that is added to the inputs in training, in units of theirs.
+
+    docs/experiments.md says what it gains.
+    """
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of the inputs of a layer that are set to zero in training."""
     standardise: bool = True
@@ -33,7 +43,7 @@ class FilterSettings(Settings):
 
 
 class OptimiserSettings(Settings):
-    """Adam; the learning rate falls when the training loss does not."""
+    """AdamW, with a learning rate that rises shortly and then falls."""
 
     model_config = ConfigDict(title="Optimiser")
 
@@ -42,13 +52,17 @@ class OptimiserSettings(Settings):
     batch_size: Annotated[int, Field(ge=1), Option(unit="VIDEOS", common=True)] = 16
     """Videos per step."""
     learning_rate: Annotated[float, Field(gt=0), Option(common=True)] = 1e-3
-    """Learning rate of Adam at the start."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Weight decay of Adam."""
+    """Highest learning rate."""
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    """How the learning rate goes on: half a cosine after a warm-up, or lower whenever the training
+    loss has stopped falling."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of AdamW."""
     plateau_factor: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """The learning rate is multiplied by this when the training loss has stopped falling."""
+    """For plateau: the learning rate is multiplied by this when the training loss has stopped
+    falling."""
     plateau_patience: Annotated[int, Field(ge=1), Option(unit="EPOCHS")] = 10
-    """Epochs without a lower training loss before the learning rate is reduced."""
+    """For plateau: epochs without a lower training loss before the learning rate is reduced."""
     seed: Annotated[int, Option(common=True)] = 0
     """Seed of everything random."""
     classification_reduction: Literal["mean", "sum-over-classes"] = "mean"
