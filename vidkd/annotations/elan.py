@@ -20,7 +20,7 @@ _ENDINGS = (".eaf",)
 _SCHEMA = "http://www.w3.org/2001/XMLSchema-instance"
 
 
-def _parse(source: Source) -> OneVideo:
+def _parse(source: Source) -> list[OneVideo]:
     here, root = Context(source.path), source.xml
     if root.tag != "ANNOTATION_DOCUMENT":
         raise here.error(f"is XML, but not of ELAN (<{root.tag[:40]}>)", "name the right --format")
@@ -48,7 +48,7 @@ def _parse(source: Source) -> OneVideo:
             f"{here.path.name}: {sum(dependent.values())} annotations of dependent tiers"
             f" ({', '.join(dependent)}) left out: they have no times of their own"
         )
-    return OneVideo(marks, file, classes=_vocabulary(root, marks), notes=notes)
+    return [OneVideo(marks, file, classes=_vocabulary(root, marks), notes=notes)]
 
 
 def _value(item: Element) -> str:
@@ -120,7 +120,7 @@ def write(path: Path, annotations: Annotations) -> None:
     Where segments of one class overlap, the later ones stand on a further tier. A controlled
     vocabulary lists the classes, so that ELAN offers them in a menu.
     """
-    video = next(iter(annotations.videos.values()))
+    (video,) = annotations.videos.values()
     root = Element(
         "ANNOTATION_DOCUMENT",
         {

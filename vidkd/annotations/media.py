@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -106,10 +106,10 @@ def is_kind(
 def read_each(
     source: Source,
     endings: Sequence[str],
-    parse: Callable[[Source], OneVideo],
+    parse: Callable[[Source], Sequence[OneVideo]],
     labels: str = "values",
 ) -> Annotations:
-    """Read a file that holds one video, or a folder of such files.
+    """Read a file that mostly holds one video, or a folder of such files.
 
     A video is called after the video file that its annotation file names, or after the annotation
     file itself; below a folder, with the folders in between.
@@ -117,7 +117,7 @@ def read_each(
     Args:
         source: the file or folder.
         endings: of such files in a folder, in lower case.
-        parse: reads one of them.
+        parse: reads one of them; each of several videos must name its video file.
         labels: ``values`` or ``tiers``: what the classes are; ``auto`` takes the tiers where most
             values are empty.
     """
@@ -125,10 +125,13 @@ def read_each(
     paths = files_of(source, endings)
     if not paths:
         raise root.error(f"has no file *{endings[0]}", "check the folder, or name the --format")
-    content = {path: parse(source if path == source.path else Source(path)) for path in paths}
-    ids = _ids(source.path, content)
-    marks = [mark for item in content.values() for mark in item.marks]
-    notes = [note for item in content.values() for note in item.notes]
+    content = [
+        (path, item)
+        for path in paths
+        for item in parse(source if path == source.path else replace(source, path=path))
+    ]
+    marks = [mark for _, item in content for mark in item.marks]
+    notes = [note for _, item in content for note in item.notes]
     if labels == "auto":
         filled = sum(bool(mark.value.strip()) for mark in marks)
         labels = "values" if 2 * filled > len(marks) else "tiers"
@@ -136,18 +139,17 @@ def read_each(
             notes.append(f"{filled} values left out: the tiers are taken for the classes")
     videos: dict[str, VideoAnnotation] = {}
     unnamed = 0
-    for path, item in content.items():
-        here = Context(path)
+    for (path, item), name in zip(content, _ids(source.path, content), strict=True):
         segments = []
         for mark in item.marks:
             label = (mark.tier if labels == "tiers" else mark.value).strip()
             if not label:
                 unnamed += 1
                 continue
-            segment = here.segment(mark.start, mark.end, label)
-            segments.append(Segment(segment.start, segment.end, label, mark.score))
-        videos[ids[path]] = VideoAnnotation(
-            id=ids[path],
+            segment = Context(path).segment(mark.start, mark.end, label)
+            segments.append(replace(segment, score=mark.score))
+        videos[name] = VideoAnnotation(
+            id=name,
             duration=item.duration,
             frame_rate=item.frame_rate,
             segments=tuple(sorted(segments, key=lambda one: (one.start, one.end))),
@@ -155,33 +157,45 @@ def read_each(
         )
     if unnamed:
         notes.append(f"{unnamed} annotations without a value left out")
-    listed = (
-        [] if labels == "tiers" else [name for item in content.values() for name in item.classes]
-    )
-    return Annotations.of_labels(videos, listed, notes)
+    listed = (name for _, item in content for name in item.classes)
+    return Annotations.of_labels(videos, () if labels == "tiers" else listed, notes)
 
 
-def _ids(root: Path, content: dict[Path, OneVideo]) -> dict[Path, str]:
+def _ids(root: Path, content: Sequence[tuple[Path, OneVideo]]) -> list[str]:
+    """Return the id of each video."""
+
     def under(path: Path, name: str) -> str:
         folder = path.parent.relative_to(root) if path != root else Path()
         return (folder / name).as_posix()
 
-    own = {path: under(path, without_ending(path.stem)) for path in content}
-    named = {
-        path: under(path, media_path(item.file).stem) if item.file else own[path]
-        for path, item in content.items()
-    }
+    own = [under(path, without_ending(path.stem)) for path, _ in content]
+    found = [
+        under(path, media_path(item.file).stem) if item.file else name
+        for (path, item), name in zip(content, own, strict=True)
+    ]
     # Files that were made from one template may all name the same video.
-    taken = Counter(named.values())
-    found = {path: name if taken[name] == 1 else own[path] for path, name in named.items()}
-    for name, count in Counter(found.values()).items():
+    taken = Counter(found)
+    found = [name if taken[name] == 1 else other for name, other in zip(found, own, strict=True)]
+    for name, count in Counter(found).items():
         if count > 1:
-            first, second = [path for path in found if found[path] == name][:2]
+            files = sorted(
+                {
+                    path.name
+                    for (path, _), other in zip(content, found, strict=True)
+                    if other == name
+                }
+            )
             raise Context(root).error(
-                f"{first.name} and {second.name} are both of video {short(name)}",
+                f"{' and '.join(files[:2])} {'are both' if len(files) > 1 else 'is'} of video"
+                f" {short(name)}{'' if len(files) > 1 else ' more than once'}",
                 "keep one of them",
             )
     return found
+
+
+def one_line(text: str) -> str:
+    """Return text without line breaks and tabs, which separate lines and fields in many formats."""
+    return " ".join(text.split())
 
 
 def lanes(segments: Iterable[Segment]) -> list[list[Segment]]:
@@ -189,7 +203,7 @@ def lanes(segments: Iterable[Segment]) -> list[list[Segment]]:
     found: list[list[Segment]] = []
     for segment in sorted(segments, key=lambda item: (item.start, item.end)):
         for lane in found:
-            if lane[-1].end <= segment.start and lane[-1].start < max(segment.end, segment.start):
+            if lane[-1].end <= segment.start:
                 lane.append(segment)
                 break
         else:

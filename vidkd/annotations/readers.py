@@ -6,17 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vidkd.annotations.activitynet import ACTIVITYNET
+from vidkd.annotations.audacity import AUDACITY
 from vidkd.annotations.boris import BORIS, BORIS_TABLE
+from vidkd.annotations.chapters import CHAPTERS
 from vidkd.annotations.charades import CHARADES, CHARADES_CSV
+from vidkd.annotations.edl import EDL
 from vidkd.annotations.elan import ELAN, ELAN_TIERS, ELAN_VALUES
+from vidkd.annotations.fiftyone import FIFTYONE
 from vidkd.annotations.label_studio import LABEL_STUDIO
+from vidkd.annotations.losslesscut import LOSSLESSCUT
 from vidkd.annotations.model import Annotations
 from vidkd.annotations.multithumos import MULTITHUMOS
+from vidkd.annotations.otio import OTIO
 from vidkd.annotations.parse import Context, Reader, Source
 from vidkd.annotations.pku_mmd import PKU_MMD, PKU_MMD_CROSS_SUBJECT, PKU_MMD_CROSS_VIEW
 from vidkd.annotations.plain_csv import PLAIN_CSV
+from vidkd.annotations.subtitles import SRT, WEBVTT
+from vidkd.annotations.textgrid import TEXTGRID, TEXTGRID_TIERS
 from vidkd.annotations.thumos14 import THUMOS14
 from vidkd.annotations.tsu import TSU, TSU_CROSS_SUBJECT, TSU_CROSS_VIEW
+from vidkd.annotations.via import VIA
 from vidkd.errors import UsageError
 from vidkd.extensions import Table
 from vidkd.files import refuse_address
@@ -43,6 +52,17 @@ READERS = Table[Reader](
         "label-studio": LABEL_STUDIO,
         "boris": BORIS,
         "boris-table": BORIS_TABLE,
+        "via": VIA,
+        "fiftyone": FIFTYONE,
+        "textgrid": TEXTGRID,
+        "textgrid-tiers": TEXTGRID_TIERS,
+        "webvtt": WEBVTT,
+        "srt": SRT,
+        "edl": EDL,
+        "otio": OTIO,
+        "losslesscut": LOSSLESSCUT,
+        "chapters": CHAPTERS,
+        "audacity": AUDACITY,
     },
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vidkd.cli.export import AnnotationRate, Format, convert, export
+from vidkd.cli.export import AnnotationRate, Format, convert, export_submission
 from vidkd.cli.options import Command, Json
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError
@@ -194,15 +194,43 @@ def import_features(
 
 @app.command("formats", cls=Command)
 def formats(as_json: Json = False) -> None:
-    """List the formats of annotations, also those that installed packages add."""
-    from vidkd.annotations import READERS
+    """List the formats that are read and written, also those that installed packages add.
 
-    found = {name: reader.help for name, reader in READERS.items()}
+    The first table is for --format, and for annotations of every command; the second one for --to
+    of `vidkd data convert` and `vidkd export`; the third one for `vidkd export` only.
+    """
+    from vidkd.annotations import READERS
+    from vidkd.annotations.writers import KINDS, WRITERS
+    from vidkd.evaluation.exports import EXPORTS
+
+    read = {name: reader.help for name, reader in READERS.items()}
+    written = {
+        name: {
+            "ending": writer.ending,
+            "videos_in_a_file": "one" if writer.one_video else "all",
+            "times": writer.unit,
+            "also_holds": [kind for kind in KINDS if kind in writer.holds],
+        }
+        for name, writer in WRITERS.items()
+    }
+    submissions = {
+        name: "dense scores" if item.dense else "detections" for name, item in EXPORTS.items()
+    }
     if as_json:
-        emit_json(found)
-    else:
-        emit_table("", ("--format", "what it reads"), list(found.items()))
+        emit_json({"read": read, "written": written, "submissions": submissions})
+        return
+    emit_table("", ("--format", "what it reads"), list(read.items()))
+    columns = ("--to", "ending", "videos in a file", "times", "holds segments, classes, and")
+    emit_table(
+        "",
+        columns,
+        [
+            (name, *list(facts.values())[:3], ", ".join(facts["also_holds"]) or "nothing else")
+            for name, facts in written.items()
+        ],
+    )
+    emit_table("", ("submission", "is made of"), list(submissions.items()))
 
 
 app.command("convert", cls=Command)(convert)
-app.command("export", cls=Command)(export)
+app.command("export", cls=Command)(export_submission)

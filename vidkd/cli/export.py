@@ -1,18 +1,21 @@
-"""``vidkd data export`` and ``vidkd data convert``; registered by ``vidkd.cli.data``."""
+"""``vidkd export``, ``vidkd data export`` and ``vidkd data convert``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.console import log
+from vidkd.cli.options import Json
+from vidkd.console import emit_json, log
 from vidkd.errors import UsageError
 
 if TYPE_CHECKING:
     from vidkd.annotations import Annotations
     from vidkd.evaluation import DenseScores, Detection
+    from vidkd.video import VideoFolder
 
 
 Format = Annotated[
@@ -26,9 +29,74 @@ AnnotationRate = Annotated[
         help="Frames per second of annotations that count in frames. Default: the data set's.",
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files, or write into a folder with others.")
+]
+_Truth = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Which videos to export, their durations and subsets."),
+]
+_TruthFormat = Annotated[str, typer.Option(help="Their format; `vidkd data formats` lists them.")]
+_Subset = Annotated[
+    str | None, typer.Option(help="Subset to export. Default: testing, if there is one.")
+]
 
 
 def export(
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="RESULT...", help="Detections (.json) or dense scores (.h5)."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="The file; a folder where a file holds one video and there are more.",
+        ),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="Annotation tool, editor or submission; `vidkd data formats` lists them.",
+        ),
+    ],
+    videos: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Videos, for their names, durations and frame rates."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="Leave out detections with a lower score.")
+    ] = float("-inf"),
+    annotations: _Truth = None,
+    annotation_format: _TruthFormat = "auto",
+    annotation_rate: AnnotationRate = None,
+    subset: _Subset = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write detections as files of annotation tools, of video editors, or for a submission.
+
+    Scores go along where a tool has a place for them; what it cannot hold is said. Label Studio
+    gets tasks with predictions. Dense scores become segments with the default settings of
+    watershed grouping and NMS.
+    """
+    from vidkd.evaluation.exports import EXPORTS
+
+    truth = _truth(annotations, annotation_format, annotation_rate, subset)
+    if to in EXPORTS:
+        if len(results) > 1:
+            raise UsageError("a submission is made of one result", remedy="give one file")
+        _submit(results[0], output, to, truth, threshold, overwrite, as_json)
+        return
+    found = _merged(results)
+    kept = {
+        video: [item for item in items if item.score >= threshold] for video, items in found.items()
+    }
+    _write(output, to, _annotations(kept, truth), videos, overwrite, as_json)
+
+
+def export_submission(
     predictions: Annotated[
         Path, typer.Option(metavar="FILE", help="Dense scores (.h5) or detections (.json).")
     ],
@@ -41,58 +109,146 @@ def export(
             help="charades-localization, pku-mmd, thumos14, activitynet, or one of a package.",
         ),
     ],
-    annotations: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Which videos to export, and durations for Charades."),
-    ] = None,
-    annotation_format: Annotated[
-        str, typer.Option(help="Their format; `vidkd data formats` lists them.")
-    ] = "auto",
+    annotations: _Truth = None,
+    annotation_format: _TruthFormat = "auto",
     annotation_rate: AnnotationRate = None,
-    subset: Annotated[
-        str | None, typer.Option(help="Subset to export. Default: testing, if there is one.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")
-    ] = False,
+    subset: _Subset = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
-    """Write predictions in a data set's submission format.
+    """Write predictions in a data set's submission format; `vidkd export` also serves tools.
 
     Dense scores become segments, where a format wants these, with the default settings of
     watershed grouping and NMS.
     """
+    truth = _truth(annotations, annotation_format, annotation_rate, subset)
+    _submit(predictions, output, export_format, truth, float("-inf"), overwrite, as_json)
+
+
+def _truth(
+    path: Path | None, form: str, rate: float | None, subset: str | None
+) -> Annotations | None:
     from vidkd.annotations import load_annotations
+
+    if path is None:
+        return None
+    truth = load_annotations(path, form, frame_rate=rate)
+    if subset is None and "testing" in truth.subsets:
+        subset = "testing"
+    return truth if subset is None else truth.subset(subset)
+
+
+def _submit(
+    result: Path,
+    output: Path,
+    form: str,
+    truth: Annotations | None,
+    threshold: float,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     from vidkd.evaluation.exports import EXPORTS
 
-    chosen = EXPORTS[export_format]
-    truth = None
-    if annotations is not None:
-        truth = load_annotations(annotations, annotation_format, frame_rate=annotation_rate)
-        if subset is None and "testing" in truth.subsets:
-            subset = "testing"
-        truth = truth if subset is None else truth.subset(subset)
-    found = _read(predictions)
+    chosen = EXPORTS[form]
+    found = _read(result)
     if chosen.dense:
         if truth is None:
-            raise UsageError(
-                f"{export_format} needs the videos' durations", remedy="give --annotations"
-            )
+            raise UsageError(f"{form} needs the videos' durations", remedy="give --annotations")
         if isinstance(found, dict):
-            raise UsageError(
-                f"{export_format} needs dense scores", remedy="give the HDF5 file of scores"
-            )
+            raise UsageError(f"{form} needs dense scores", remedy="give the HDF5 file of scores")
         count = chosen.write(output, found, truth, overwrite)
     else:
         detections = found if isinstance(found, dict) else _segments(found)
         if truth is not None:
             detections = {video: detections.get(video, []) for video in truth.videos}
-        count = chosen.write(output, detections, truth, overwrite)
+        kept = {
+            video: [item for item in items if item.score >= threshold]
+            for video, items in detections.items()
+        }
+        count = chosen.write(output, kept, truth, overwrite)
+    if as_json:
+        emit_json({"files": [str(output)], chosen.unit: count, "notes": []})
     log(f"{output}: {count} {chosen.unit}")
+
+
+def _merged(results: Sequence[Path]) -> dict[str, list[Detection]]:
+    """Return the detections of several files, of which each video is in one."""
+    merged: dict[str, list[Detection]] = {}
+    for path in results:
+        found = _read(path)
+        for video, items in (found if isinstance(found, dict) else _segments(found)).items():
+            if video in merged:
+                raise UsageError(
+                    f"video {video!r} is in another result, too",
+                    path=path,
+                    remedy="export the results of different models one by one",
+                )
+            merged[video] = items
+    return merged
+
+
+def _annotations(found: dict[str, list[Detection]], truth: Annotations | None) -> Annotations:
+    """Return detections as annotations whose segments have scores."""
+    from dataclasses import replace
+
+    from vidkd.annotations import Annotations, Segment, VideoAnnotation
+
+    known = {} if truth is None else truth.videos
+    videos = {
+        name: replace(
+            known.get(name, VideoAnnotation(name)),
+            segments=tuple(
+                Segment(item.start, item.end, item.label, float(item.score))
+                for item in found.get(name, ())
+            ),
+        )
+        for name in (found if truth is None else known)
+    }
+    return Annotations.of_labels(videos, () if truth is None else truth.classes)
+
+
+def _write(
+    output: Path,
+    to: str,
+    annotations: Annotations,
+    videos: Path | VideoFolder | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write annotations in a format, and say what became of them."""
+    from vidkd.annotations.writers import write_as
+    from vidkd.video import VideoFolder
+
+    if videos is not None:
+        folder = videos if isinstance(videos, VideoFolder) else VideoFolder(videos)
+        annotations = _completed(annotations, folder)
+    files, left_out = write_as(output, to, annotations, overwrite=overwrite)
+    counts = [
+        f"{len(annotations.subset(name).videos)} {name or '(no subset)'}"
+        for name in annotations.subsets
+    ]
+    segments = sum(len(video.segments) for video in annotations.videos.values())
+    notes = [*annotations.notes, *left_out]
+    if as_json:
+        emit_json(
+            {
+                "files": [str(file) for file in files],
+                "videos": len(annotations.videos),
+                "segments": segments,
+                "classes": list(annotations.classes),
+                "notes": notes,
+            }
+        )
+    log(f"{output}: {len(annotations.videos)} videos ({', '.join(counts)}), {segments} segments")
+    for note in notes:
+        log(f"note: {note}")
 
 
 def _read(path: Path) -> DenseScores | dict[str, list[Detection]]:
     from vidkd.evaluation import read_dense_scores, read_detections
+    from vidkd.files import refuse_address
 
+    refuse_address(path, "results")
     return read_detections(path) if path.suffix.lower() == ".json" else read_dense_scores(path)
 
 
@@ -109,8 +265,18 @@ def _segments(scores: DenseScores) -> dict[str, list[Detection]]:
 
 def convert(
     annotations: Annotated[Path, typer.Option(metavar="FILE", help="The annotations.")],
-    output: Annotated[Path, typer.Option(metavar="FILE.json", help="The file to write.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="The file; a folder where a file holds one video and there are more.",
+        ),
+    ],
     annotation_format: Format = "auto",
+    to: Annotated[
+        str,
+        typer.Option(metavar="FORMAT", help="Format to write; `vidkd data formats` lists them."),
+    ] = "activitynet",
     annotation_rate: AnnotationRate = None,
     rename: Annotated[
         list[str] | None,
@@ -124,28 +290,31 @@ def convert(
         Path | None,
         typer.Option(metavar="DIR", help="Videos, for durations and rates not in the file."),
     ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
-    """Write annotations of any format as ActivityNet-style JSON.
+    """Write annotations of any format as ActivityNet-style JSON, or for an annotation tool.
 
-    With --hold-out, data sets that have only training and testing get a subset for validation:
-    whole subjects where they are known, always the same videos.
+    What the other format cannot hold is said. With --hold-out, data sets that have only training
+    and testing get a subset for validation: whole subjects where they are known, always the same
+    videos.
     """
     from vidkd.annotations import load_annotations
-    from vidkd.annotations.activitynet import write_annotations
     from vidkd.annotations.subsets import hold_out, rename_subsets
+    from vidkd.video import VideoFolder
 
-    found = load_annotations(annotations, annotation_format, frame_rate=annotation_rate)
+    folder = None if videos is None else VideoFolder(videos)
+    found = load_annotations(
+        annotations,
+        annotation_format,
+        frame_rate=annotation_rate,
+        rate_of=None if folder is None else folder.rate,
+    )
     if rename:
         found = rename_subsets(found, dict(_pair(text) for text in rename))
     if fraction is not None:
         found = hold_out(found, fraction)
-    if videos is not None:
-        found = _with_durations(found, videos)
-    write_annotations(output, found)
-    counts = [f"{len(found.subset(name).videos)} {name or '(no subset)'}" for name in found.subsets]
-    log(f"{output}: {len(found.videos)} videos ({', '.join(counts)})")
-    for note in found.notes:
-        log(f"note: {note}")
+    _write(output, to, found, folder, overwrite, as_json)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -155,28 +324,27 @@ def _pair(text: str) -> tuple[str, str]:
     return old, new
 
 
-def _with_durations(annotations: Annotations, folder: Path) -> Annotations:
+def _completed(annotations: Annotations, folder: VideoFolder) -> Annotations:
+    """Return annotations with the files, durations and frame rates of their videos."""
     from dataclasses import replace
 
-    from vidkd.keys import KeyIndex
-    from vidkd.video import find_videos, probe
-
-    files = KeyIndex({item.key: item.path for item in find_videos([folder])}, folder)
     videos = dict(annotations.videos)
     missing = []
     for key, video in annotations.videos.items():
-        if video.duration is not None and video.frame_rate is not None:
-            continue
-        path = files.find(key)
+        path = folder.path(key)
         if path is None:
             missing.append(key)
             continue
-        info = probe(path)
-        videos[key] = replace(
-            video,
-            duration=video.duration or info.duration,
-            frame_rate=video.frame_rate or float(info.frame_rate),
-        )
+        found = replace(video, file=str(path.absolute()))
+        if video.duration is None or video.frame_rate is None:
+            info = folder.info(key)
+            assert info is not None  # it has a path
+            found = replace(
+                found,
+                duration=video.duration or info.duration,
+                frame_rate=video.frame_rate or float(info.frame_rate),
+            )
+        videos[key] = found
     if missing:
         log(f"warning: no video for {', '.join(missing[:3])} ({len(missing)} in all)")
     return replace(annotations, videos=videos)

@@ -18,7 +18,7 @@ from vidkd.features.data_report import DataReport, Severity, similar
 from vidkd.files import sha256
 from vidkd.keys import KeyIndex
 from vidkd.recipe import SnippetSettings
-from vidkd.video import VideoFile, VideoInfo, find_videos, probe, snippet_count
+from vidkd.video import VideoFile, VideoFolder, VideoInfo, find_videos, probe, snippet_count
 
 _SAME_TIME = 1e-6
 """Seconds; two streams cut from the same frames carry the same times up to rounding."""
@@ -56,7 +56,8 @@ def check_data(
     """
     report = DataReport()
     try:
-        truth = load_annotations(annotations, format, frame_rate=annotation_rate)
+        rate_of = None if videos is None else VideoFolder(videos).rate
+        truth = load_annotations(annotations, format, frame_rate=annotation_rate, rate_of=rate_of)
     except AnnotationError as error:
         report.add("error", "annotations", "", str(error))
         return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vidkd.video.decode import Frame, read_frames
 from vidkd.video.encode import VideoWriter
+from vidkd.video.folder import VideoFolder
 from vidkd.video.inputs import VIDEO_SUFFIXES, VideoFile, find_videos
 from vidkd.video.opened import OpenVideo, VideoInfo, open_video, probe
 from vidkd.video.snippets import Snippet, clip_frames, cut_snippets, snippet_count, snippet_pts
@@ -14,6 +15,7 @@ __all__ = [
     "OpenVideo",
     "Snippet",
     "VideoFile",
+    "VideoFolder",
     "VideoInfo",
     "VideoWriter",
     "clip_frames",
