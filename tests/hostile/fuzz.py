@@ -119,13 +119,16 @@ class Reader:
     tree: bool = False
 
 
+TREES = {".json", ".yaml", ".boris", ".otio", ".llc"}
+
+
 def cases(reader: Reader, seeds: list[Path], folder: Path, number: int) -> Path:
     """Write the damaged file of one case."""
     rng = random.Random(number)
     seed = seeds[number % len(seeds)]
     target = folder / f"case{seed.suffix}"
     data = seed.read_bytes()
-    if reader.tree and seed.suffix != ".csv" and rng.random() < 0.8:
+    if reader.tree and seed.suffix in TREES and rng.random() < 0.8:
         import yaml
 
         tree = yaml.safe_load(data) if seed.suffix == ".yaml" else json.loads(data)
@@ -211,6 +214,17 @@ def _annotations(folder: Path) -> list[Path]:
         "video,start,end,label,subset,duration\na,0,1.5,walk,training,4\nb,1,2,sit,testing,5\n"
     )
     return [folder / name for name in (*trees, "three.csv")]
+
+
+def _tools(folder: Path) -> list[Path]:
+    from vidkd.annotations import Annotations, Segment, VideoAnnotation
+    from vidkd.annotations.writers import WRITERS, write_as
+
+    segments = (Segment(0.5, 2.0, "walk"), Segment(1.0, 1.0, "sit"), Segment(3.0, 4.0, "walk"))
+    found = Annotations.of_labels({"a": VideoAnnotation("a", "training", 9.0, 25.0, segments)})
+    return [
+        write_as(folder / f"{name}{WRITERS[name].ending}", name, found)[0][0] for name in WRITERS
+    ]
 
 
 def _read_annotations(path: Path) -> None:
@@ -340,6 +354,7 @@ READERS = {
     "video": Reader(_videos, _read_video),
     "cache": Reader(_caches, _read_cache),
     "annotations": Reader(_annotations, _read_annotations, tree=True),
+    "tools": Reader(_tools, _read_annotations, tree=True),
     "predictions": Reader(_predictions, _read_predictions, tree=True),
     "scores": Reader(_scores, _read_scores),
     "recipe": Reader(_recipes, _read_recipe, tree=True),

@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).with_name("fuzz.py")
     "readers",
     [
         ("video", "cache", "annotations", "predictions", "scores"),
-        ("recipe", "weights", "checkpoint"),
+        ("recipe", "weights", "checkpoint", "tools"),
     ],
 )
 def test_damaged_files_are_read_or_refused_in_one_line(
@@ -39,7 +39,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(
     found = json.loads(result.stdout)
     assert set(found) == set(readers)
     # The files are damaged enough to be noticed, where a reader tries one format only.
-    for name in set(readers) - {"annotations", "recipe"}:
+    for name in set(readers) - {"annotations", "recipe", "tools"}:
         assert found[name]["refused"] > 30
     # What a pickle would have executed leaves a file.
     assert not list(tmp_path.rglob("owned"))

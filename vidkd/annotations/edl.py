@@ -1,8 +1,8 @@
 """CMX3600 edit decision lists: each event shows a segment of a video; frames.
 
-A comment ``* COMMENT: CLASS`` after an event is its class, and ``* FROM CLIP NAME:`` its video.
-DaVinci Resolve's lists of markers have ``|M:CLASS |D:FRAMES`` instead, and count from the beginning
-of a timeline, which is 01:00:00:00 there.
+A comment ``* COMMENT: CLASS`` after an event is its class, and ``* FROM CLIP NAME:`` its video,
+whose first frame is 00:00:00:00. DaVinci Resolve's lists of markers have ``|M:CLASS |D:FRAMES``
+instead, and count from the beginning of a timeline, which is 01:00:00:00 there.
 """
 
 from __future__ import annotations
@@ -57,13 +57,12 @@ def _parse(source: Source, given: float | None) -> list[OneVideo]:
     root = Context(source.path)
     shifted = 0
     for number, match, dropping, facts in events:
-        here = root.at(f"line {number}")
         file = facts.get("FROM CLIP NAME", "")
         video = found_videos.setdefault(file, OneVideo([], file or None))
         name = media_path(file).stem if file else source.path.stem
         rate = given or source.rate_of(name)
         if rate is None:
-            raise here.error(
+            raise root.at(f"line {number}").error(
                 "counts in frames, and nothing says how many there are per second",
                 "give --annotation-rate, or convert it with `vidkd data convert --videos DIR`",
             )
@@ -76,11 +75,6 @@ def _parse(source: Source, given: float | None) -> list[OneVideo]:
         else:
             pair = _frames(match[2], rate, dropping), _frames(match[3], rate, dropping)
             label = facts.get("COMMENT", "")
-            if not label:
-                raise here.error(
-                    f"event {match[1]} has no class",
-                    "write `* COMMENT: CLASS` below it, or export markers",
-                )
         video.marks.append(Mark("", label, pair[0] / rate, pair[1] / rate))
     if shifted:
         note = f"{root.path.name}: {shifted} markers counted from 01:00:00:00"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
-from vidkd.annotations.media import Mark, OneVideo, is_kind, lanes, read_each
+from vidkd.annotations.media import Mark, OneVideo, counted, is_kind, lanes, read_each
 from vidkd.annotations.model import Annotations
 from vidkd.annotations.parse import Context, Reader, Source
 from vidkd.files import atomic_path
@@ -45,7 +45,7 @@ def _parse(source: Source) -> list[OneVideo]:
             dependent[name] = count
     if dependent:
         notes.append(
-            f"{here.path.name}: {sum(dependent.values())} annotations of dependent tiers"
+            f"{here.path.name}: {counted(sum(dependent.values()), 'annotation')} of dependent tiers"
             f" ({', '.join(dependent)}) left out: they have no times of their own"
         )
     return [OneVideo(marks, file, classes=_vocabulary(root, marks), notes=notes)]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vidkd.annotations.media import video_ids
+from vidkd.annotations.media import counted, video_ids
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
 from vidkd.annotations.parse import Context, Reader, Source, short
 from vidkd.files import write_json
@@ -96,7 +96,7 @@ def _samples(root: Context, samples: list[Any], source: Source, rate: float | No
             segments=tuple(sorted(segments, key=lambda item: (item.start, item.end))),
             file=file,
         )
-    notes = [f"{others} labels that are no temporal detections left out"] if others else []
+    notes = [f"{counted(others, 'label')} of other kinds left out"] if others else []
     return Annotations.of_labels(videos, notes=notes)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from vidkd.annotations.media import video_ids
+from vidkd.annotations.media import counted, video_ids
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
 from vidkd.annotations.parse import Context, Reader, Source, short
 from vidkd.files import write_json, write_text
@@ -30,7 +30,7 @@ def _tasks(source: Source) -> list[Any]:
 
 
 def _recognises(source: Source) -> bool:
-    if source.path.is_dir() or source.text.lstrip()[:1] not in {"[", "{"}:
+    if source.path.is_dir() or not (source.object or source.text.lstrip().startswith("[")):
         return False
     first = next(iter(_tasks(source)), None)
     if not isinstance(first, dict):
@@ -88,9 +88,9 @@ def _read(source: Source, rate: float | None) -> Annotations:
         regions.setdefault(media, []).extend(item for items in done for item in items)
         data.setdefault(media, facts)
     if unlabelled:
-        notes.append(f"{unlabelled} tasks left out: nobody has annotated them")
+        notes.append(f"{counted(unlabelled, 'task')} left out: nobody has annotated them")
     if predictions:
-        notes.append(f"{predictions} predictions left out: they are no labels")
+        notes.append(f"{counted(predictions, 'prediction')} left out: they are no labels")
     ids = video_ids(regions)
     videos: dict[str, VideoAnnotation] = {}
     others: dict[str, int] = {}
@@ -127,7 +127,7 @@ def _read(source: Source, rate: float | None) -> Annotations:
     notes += (f"{count} {kind} left out: no segments" for kind, count in others.items())
     if guessed:
         notes.append(
-            f"{guessed} regions count frames at a rate that the file does not say;"
+            f"{counted(guessed, 'region')} in frames, at a rate that the file does not say:"
             f" {FRAME_RATE:g} per second assumed, Label Studio's default"
         )
     return Annotations.of_labels(videos, notes=notes)

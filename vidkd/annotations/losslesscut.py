@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidkd.annotations.media import Mark, OneVideo, is_kind, read_each
+from vidkd.annotations.media import Mark, OneVideo, counted, is_kind, read_each
 from vidkd.annotations.model import Annotations
 from vidkd.annotations.parse import Context, Reader, Source, short
 from vidkd.files import write_text
@@ -35,7 +35,9 @@ def _parse(source: Source) -> list[OneVideo]:
         score = None if score is None else here.number(score, "a score")
         marks.append(Mark("", str(item.get("name") or ""), start, end, score))
     if instants:
-        notes.append(f"{here.path.name}: {instants} segments without an end are read as instants")
+        notes.append(
+            f"{here.path.name}: {counted(instants, 'segment')} without an end read as instants"
+        )
     file = content.get("mediaFileName")
     return [OneVideo(marks, file if isinstance(file, str) and file else None, notes=notes)]
 

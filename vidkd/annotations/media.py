@@ -95,12 +95,12 @@ def files_of(source: Source, endings: Sequence[str]) -> list[Path]:
 def is_kind(
     source: Source, endings: Sequence[str], looks_right: Callable[[Source], bool] | None = None
 ) -> bool:
-    """Return whether a file, or the first one of a folder's files, is of a kind."""
-    path = source.path
-    files = files_of(source, endings) if path.is_dir() else [path]
-    if not files or files[0].suffix.lower() not in endings:
-        return False
-    return looks_right is None or looks_right(source if files[0] == path else Source(files[0]))
+    """Return whether a file, or one of the first files of a folder, is of a kind."""
+    if not source.path.is_dir():
+        known = source.path.suffix.lower() in endings
+        return known and (looks_right is None or looks_right(source))
+    files = files_of(source, endings)[:20]
+    return any(looks_right is None or looks_right(Source(file)) for file in files)
 
 
 def read_each(
@@ -134,15 +134,17 @@ def read_each(
     notes = [note for _, item in content for note in item.notes]
     if labels == "auto":
         filled = sum(bool(mark.value.strip()) for mark in marks)
-        labels = "values" if 2 * filled > len(marks) else "tiers"
+        labels = "values" if 2 * filled >= len(marks) else "tiers"
         if labels == "tiers" and filled:
-            notes.append(f"{filled} values left out: the tiers are taken for the classes")
+            notes.append(
+                f"{counted(filled, 'value')} left out: the tiers are taken for the classes"
+            )
     videos: dict[str, VideoAnnotation] = {}
     unnamed = 0
     for (path, item), name in zip(content, _ids(source.path, content), strict=True):
         segments = []
         for mark in item.marks:
-            label = (mark.tier if labels == "tiers" else mark.value).strip()
+            label = one_line(mark.tier if labels == "tiers" else mark.value)
             if not label:
                 unnamed += 1
                 continue
@@ -156,7 +158,7 @@ def read_each(
             file=item.file,
         )
     if unnamed:
-        notes.append(f"{unnamed} annotations without a value left out")
+        notes.append(f"{counted(unnamed, 'annotation')} without a value left out")
     listed = (name for _, item in content for name in item.classes)
     return Annotations.of_labels(videos, () if labels == "tiers" else listed, notes)
 
@@ -209,3 +211,9 @@ def lanes(segments: Iterable[Segment]) -> list[list[Segment]]:
         else:
             found.append([segment])
     return found
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number with the noun that it counts, such as ``1 clip`` and ``2 clips``."""
+    many = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{count} {what if count == 1 else many}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidkd.annotations.media import Mark, OneVideo, is_kind, lanes, media_path, read_each
+from vidkd.annotations.media import Mark, OneVideo, counted, is_kind, lanes, media_path, read_each
 from vidkd.annotations.model import Annotations, Segment
 from vidkd.annotations.parse import Context, Reader, Source
 from vidkd.files import write_json
@@ -44,17 +44,22 @@ def _parse(source: Source) -> list[OneVideo]:
         for marker in here.sequence(clip.get("markers") or [], '"markers"'):
             marker = here.mapping(marker, "a marker")
             low, high = _range(here, marker.get("marked_range"))
-            label = here.text(marker.get("name"), "the name of a marker")
-            markers.append((file, Mark(track, label, low - begin, high - begin)))
+            title = marker.get("name")
+            if isinstance(title, str) and title.strip():
+                markers.append((file, Mark(track, title, low - begin, high - begin)))
+    chosen, notes = markers or clips, []
+    if markers:
+        notes.append(f"{here.path.name}: {counted(len(clips), 'clip')} left out: there are markers")
+    named = [(file, mark) for file, mark in chosen if file is not None]
+    if named and len(named) < len(chosen):
+        other = counted(len(chosen) - len(named), "clip")
+        notes.append(f"{here.path.name}: {other} without a file left out")
     found: dict[str | None, OneVideo] = {}
-    for file, mark in markers or clips:
+    for file, mark in named or chosen:
         found.setdefault(file, OneVideo([], file)).marks.append(mark)
-    if markers and found:
-        note = f"{here.path.name}: {len(clips)} clips left out, because there are markers"
-        next(iter(found.values())).notes.append(note)
-    if len(found) > 1 and None in found:
-        raise here.error("has clips of several videos, not all of which are named", "correct it")
-    return list(found.values()) or [OneVideo([])]
+    videos = list(found.values()) or [OneVideo([])]
+    videos[0].notes = notes
+    return videos
 
 
 def _schema(item: object) -> str:

@@ -172,7 +172,10 @@ class Source:
     @property
     def object(self) -> dict[str, Any]:
         """The JSON object; empty for a folder, and for a file that is none."""
-        if self.path.is_dir() or self.text.lstrip()[:1] not in {"{", "["}:
+        # LosslessCut writes JSON5, which mostly is no JSON.
+        if self.path.suffix.lower() == ".llc" or self.path.is_dir():
+            return {}
+        if self.text.lstrip()[:1] not in {"{", "["}:
             return {}
         return self.json if isinstance(self.json, dict) else {}
 

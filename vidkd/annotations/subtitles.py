@@ -20,7 +20,7 @@ def _cues(source: Source) -> Iterator[tuple[float, float, str]]:
     """Yield start, end and text of every cue."""
     lines = source.text.split("\n")
     for number, line in enumerate(lines):
-        if "-->" not in line:
+        if "-->" not in line or line.startswith("NOTE"):
             continue
         match = _TIMING.fullmatch(line)
         here = Context(source.path, f"line {number + 1}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidkd.annotations.media import video_ids, without_ending
+from vidkd.annotations.media import counted, video_ids, without_ending
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
 from vidkd.annotations.parse import Context, Reader, Source, short
 from vidkd.files import write_json
@@ -62,11 +62,11 @@ def _read(source: Source, _: float | None) -> Annotations:
         score = None if score is None else here.number(score, "a score")
         found[view].append(Segment(segment.start, segment.end, segment.label, score))
     notes = [
-        f"{count} {what}"
-        for count, what in (
-            (regions, "regions and time markers left out: they are no segments"),
-            (unnamed, "segments without a value left out"),
-            (others, "further values left out: a segment has one label"),
+        f"{counted(count, what)} left out{why}"
+        for count, what, why in (
+            (regions, "region and time marker", ": no segments"),
+            (unnamed, "segment", ", without a value"),
+            (others, "further value", ": a segment has one label"),
         )
         if count
     ]

@@ -22,6 +22,7 @@ from vidkd.annotations import (
     textgrid,
     via,
 )
+from vidkd.annotations.media import counted
 from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
 from vidkd.errors import AnnotationError, UsageError
 from vidkd.extensions import Table
@@ -229,14 +230,14 @@ def left_out(writer: Writer, annotations: Annotations) -> Iterator[str]:
     }
     for kind, count in counts.items():
         if count and not {f"{kind}s", f"{kind}es"} & writer.holds:
-            yield f"{_counted(count, kind)} left out: {writer.tool} has no place for them"
+            yield f"{counted(count, kind)} left out: {writer.tool} has no place for them"
     instants = sum(item.start == item.end for _, item in segments)
     if instants and "instants" not in writer.holds:
         unit = writer.unit[:-1]
-        yield f"{_counted(instants, 'instant')} made one {unit} long: {writer.tool} has none"
+        yield f"{counted(instants, 'instant')} made one {unit} long: {writer.tool} has none"
     rounded = sum(_rounded(writer, video, item) for video, item in segments)
     if rounded:
-        yield f"times of {_counted(rounded, 'segment')} rounded to whole {writer.unit}"
+        yield f"times of {counted(rounded, 'segment')} rounded to whole {writer.unit}"
     if writer.default_rate is not None and any(video.frame_rate is None for video in videos):
         yield (
             f"frame rates are not known, and {writer.default_rate:g} per second is taken;"
@@ -244,7 +245,7 @@ def left_out(writer: Writer, annotations: Annotations) -> Iterator[str]:
         )
     unnamed = sum(video.file is None for video in videos)
     if unnamed and writer.names_files:
-        files = _counted(unnamed, "video file")
+        files = counted(unnamed, "video file")
         yield f"names of {files} are not known, and ID.mp4 is written; --videos finds them"
 
 
@@ -253,8 +254,3 @@ def _rounded(writer: Writer, video: VideoAnnotation, item: Segment) -> bool:
         return False
     rate = _PER_SECOND.get(writer.unit) or video.frame_rate or writer.default_rate or 1.0
     return any(abs(round(time * rate) / rate - time) > 1e-9 for time in (item.start, item.end))
-
-
-def _counted(count: int, what: str) -> str:
-    many = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{count} {what if count == 1 else many}"
