@@ -15,6 +15,7 @@ from vidkd.cli import (
     cache,
     data,
     detect,
+    diagnose,
     doctor,
     evaluate,
     export,
@@ -67,7 +68,13 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start here": (detect.detect, run.run, run.demo, doctor.doctor),
     "Extract": (extract.extract_flow, extract.extract_features, extract_pose.extract_pose),
     "Train": (train.train_teacher, train.train_baseline, train.distill, train.train_encoder),
-    "Evaluate": (evaluate.evaluate, benchmark.benchmark, plot.plot, export.export),
+    "Evaluate": (
+        evaluate.evaluate,
+        diagnose.diagnose,
+        benchmark.benchmark,
+        plot.plot,
+        export.export,
+    ),
 }
 _GROUPS = {"pose": pose.app, "models": models.app, "data": data.app, "cache": cache.app}
 _TOOLS: dict[str, Callable[..., None]] = {"speed": speed.speed, "synth": synth.synth}

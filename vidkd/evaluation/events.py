@@ -84,8 +84,8 @@ class ClassEvents:
             )
             self.positives += len(events)
 
-    def greedy(self, tiou: float, *, strict: bool = False) -> np.ndarray:
-        """Return (N,) bool: true positives when detections choose their events by score.
+    def matches(self, tiou: float, *, strict: bool = False) -> np.ndarray:
+        """Return (N,) the event that each detection takes, or -1, when they choose by score.
 
         Each takes the free event that it overlaps most, if the tIoU suffices; so a detection
         whose best event is gone may have its second best (ActivityNet).
@@ -94,16 +94,20 @@ class ClassEvents:
             tiou: the threshold.
             strict: the tIoU must exceed the threshold (THUMOS14) instead of reaching it.
         """
-        hits = np.zeros(self.count, dtype=bool)
+        partner = np.full(self.count, -1, dtype=np.int64)
         for video in self._videos:
             enough = video.overlaps > tiou if strict else video.overlaps >= tiou
             open_ = np.where(enough, video.overlaps, -1.0)
             for row in np.flatnonzero(enough.any(axis=1)):
                 best = int(open_[row].argmax())
                 if open_[row, best] >= 0:
-                    hits[video.ranks[row]] = True
+                    partner[video.ranks[row]] = video.first + best
                     open_[:, best] = -1.0
-        return hits
+        return partner
+
+    def greedy(self, tiou: float, *, strict: bool = False) -> np.ndarray:
+        """Return (N,) bool: true positives when detections choose by score; see `matches`."""
+        return self.matches(tiou, strict=strict) >= 0
 
     def by_event(self, tiou: float) -> np.ndarray:
         """Return (N,) bool: true positives when events choose their detections (THUMOS14 toolkit).

@@ -1,0 +1,201 @@
+"""``vidkd diagnose``: what kinds of errors a result has, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidkd.cli.export import AnnotationRate, Format
+from vidkd.cli.options import Device, Json
+from vidkd.console import emit, log
+from vidkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidkd.annotations import Annotations
+    from vidkd.evaluation import DenseScores, Detection
+    from vidkd.evaluation.diagnosis import Diagnosis
+
+VIEW_PORT = 8765
+
+
+def diagnose(
+    result: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULT|RUN",
+            help="Detections (.json), dense scores (.h5), or a run folder with its --cache.",
+        ),
+    ],
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="The ground truth.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a page with every error, pictures and JSON."),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.h5", help="Dense scores that belong to the detections."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The cache with the features of the run.")
+    ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(help="Default: testing, or all videos of a file without subsets."),
+    ] = None,
+    tiou: Annotated[
+        float, typer.Option(metavar="NUMBER", help="tIoU from which borders fit, above 0.1 to 1.")
+    ] = 0.5,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Score from which a detection counts. Default: that of the best F1."),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="2,4,...",
+            help="Seconds that divide short from long events. Default: 30,60,120,180, or fifths "
+            "of the events if nearly all of them are shorter or longer.",
+        ),
+    ] = None,
+    frame_rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Moments per second to compare. Default: as in `evaluate`."),
+    ] = None,
+    view_port: Annotated[
+        int,
+        typer.Option(min=1, max=65535, help="Port of `vidkd view`, which the page links to."),
+    ] = VIEW_PORT,
+    format: Format = "auto",
+    annotation_rate: AnnotationRate = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what kinds of errors a result has, which events it misses, and where.
+
+    Every detection is right, double, of a wrong border, a wrong class, both, or in the background,
+    as in DETAD (Alwassel et al. 2018). With --output, each error has a link to its second in
+    `vidkd view`. All proposals (`detect --all-proposals`) say more than the segments alone.
+    """
+    from vidkd.annotations import load_annotations
+    from vidkd.evaluation.diagnosis import diagnose as compute
+    from vidkd.files import write_json
+
+    truth = load_annotations(annotations, format, frame_rate=annotation_rate)
+    if subset is None and truth.subsets != ("",):
+        subset = "testing"
+    truth = truth if subset is None else truth.subset(subset)
+    detections, dense, limits = _predictions(result, scores, cache, truth, device)
+    found = compute(
+        detections,
+        truth,
+        tiou=tiou,
+        threshold=threshold,
+        lengths=_numbers(lengths),
+        scores=dense,
+        score_thresholds=limits,
+        frame_rate=frame_rate,
+    )
+    data = found.to_json()
+    if output is not None:
+        from vidkd.console import without_nan
+        from vidkd.report.diagnosis import write_diagnosis
+
+        write_diagnosis(output, found, title=result.name, address=f"http://127.0.0.1:{view_port}/")
+        write_json(output / "diagnosis.json", without_nan({**data, **_lists(found)}))
+    emit(data, as_json, ("kind", "all", "at threshold", "mAP gained"), _rows(found), _title(found))
+    if not as_json:
+        _say(found)
+    if output is not None:
+        log(f"wrote {output / 'index.html'}")
+
+
+def _predictions(
+    result: Path, scores: Path | None, cache: Path | None, truth: Annotations, device: str
+) -> tuple[Mapping[str, Sequence[Detection]], DenseScores | None, Sequence[float] | None]:
+    """Return detections, and if known the dense scores and the threshold of each class."""
+    from vidkd.detection.predict import predict_runs, ranked_segments, run_segment_settings
+    from vidkd.evaluation import read_dense_scores, read_detections
+    from vidkd.networks import load_temporal_filter
+    from vidkd.recipe import SegmentSettings
+
+    if result.is_dir() or result.suffix.lower() == ".safetensors":
+        if cache is None or scores is not None:
+            raise UsageError(
+                "is a run, which needs the cache with its features and no --scores",
+                path=result,
+                remedy="name the --cache",
+            )
+        dense = predict_runs([result], cache, truth.videos, device=device)
+        limits = load_temporal_filter(result)[1].thresholds
+        return ranked_segments(dense, run_segment_settings(result)), dense, limits
+    if cache is not None:
+        raise UsageError("--cache belongs to runs", remedy="leave it out, or give a run folder")
+    if result.suffix.lower() == ".json":
+        dense_scores = None if scores is None else read_dense_scores(scores)
+        return read_detections(result), dense_scores, None
+    if scores is not None:
+        raise UsageError("holds scores itself", path=result, remedy="leave out --scores")
+    dense = read_dense_scores(result)
+    return ranked_segments(dense, SegmentSettings()), dense, None
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or values[0] <= 0 or any(a >= b for a, b in pairwise(values)):
+        raise UsageError(f"{text!r} are no lengths", remedy="give such as --lengths 2,4,8")
+    return values
+
+
+def _lists(found: Diagnosis) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "detections": [asdict(item) for item in found.detections],
+        "missed": [asdict(item) for item in found.missed()],
+    }
+
+
+def _title(found: Diagnosis) -> str:
+    return f"detections at tIoU {found.tiou:g}, mAP {100 * found.map:.1f}"
+
+
+def _rows(found: Diagnosis) -> list[tuple[object, ...]]:
+    every, seen = found.counts(), found.counts(seen=True)
+    return [
+        (
+            kind,
+            every[kind],
+            seen[kind],
+            f"{100 * found.impact[kind]:+.1f}" if kind in found.impact else "",
+        )
+        for kind in every
+    ]
+
+
+def _say(found: Diagnosis) -> None:
+    log(f"threshold {found.threshold:.3g}: {len(found.missed())} of {len(found.events)} missed")
+    for name, bins in found.characteristics.items():
+        shares = ", ".join(
+            f"{item.name} {100 * item.missed_at_threshold / item.events:.0f} % of {item.events}"
+            for item in bins
+            if item.events
+        )
+        log(f"missed by {name}: {shares}")
+    for name, scores in (
+        ("detections", found.segment_reliability),
+        ("dense scores", found.frame_reliability),
+    ):
+        if scores is not None:
+            count = len(scores.count)
+            log(f"expected calibration error of {name}: {scores.error:.3f} ({count} equal bins)")
+    for note in found.notes:
+        log(f"note: {note}")
