@@ -70,18 +70,22 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def progress(description: str, total: float | None, unit: str) -> Iterator[Advance]:
+def progress(
+    description: str | Callable[[], str], total: float | None, unit: str
+) -> Iterator[Advance]:
     """Show the progress of long work on standard error while the block runs.
 
     On a terminal this is a bar with the rate and the time left; elsewhere a plain line is
     printed at most every ten seconds. The yielded function advances by a number of units.
 
     Args:
-        description: what is being done, such as ``"extract-flow"``.
+        description: what is being done, such as ``"extract-flow"``; a function is asked anew
+            whenever it is shown.
         total: the number of units in all, or None when it is unknown.
         unit: the plural name of the unit, such as ``"frames"``.
     """
     console = Console(stderr=True, highlight=False)
+    title = description if callable(description) else lambda: description
     if console.is_terminal:
         with Progress(
             TextColumn("{task.description}"),
@@ -92,8 +96,12 @@ def progress(description: str, total: float | None, unit: str) -> Iterator[Advan
             console=console,
             transient=True,
         ) as bar:
-            task = bar.add_task(description, total=total, unit=unit)
-            yield lambda amount: bar.advance(task, amount)
+            task = bar.add_task(title(), total=total, unit=unit)
+
+            def advance_bar(amount: float) -> None:
+                bar.update(task, description=title(), advance=amount)
+
+            yield advance_bar
         return
     started = time.monotonic()
     state = {"done": 0.0, "printed": started}
@@ -104,7 +112,7 @@ def progress(description: str, total: float | None, unit: str) -> Iterator[Advan
         if now - state["printed"] >= 10:
             state["printed"] = now
             rate = state["done"] / (now - started)
-            line = f"{description}: {state['done']:.0f}"
+            line = f"{title()}: {state['done']:.0f}"
             if total is not None:
                 line += f"/{total:.0f}"
             line += f" {unit}, {rate:.1f} {unit}/s"

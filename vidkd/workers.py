@@ -274,7 +274,7 @@ def _serve(connection: Connection, pickled: bytes, threads: int) -> None:
         stopping = True
 
     signal.signal(signal.SIGTERM, stop)
-    _limit_threads(threads)
+    limit_threads(threads)
     done, sent = 0.0, time.monotonic()
 
     def report(amount: float) -> None:
@@ -295,17 +295,26 @@ def _serve(connection: Connection, pickled: bytes, threads: int) -> None:
             except (EOFError, OSError):
                 return  # the parent is gone
             _send(connection, ("progress", 0.0))
-            try:
-                message = ("result", work(job, report, threads))
-            except VidkdError as error:
-                message = ("error", error)
-            except MemoryError:
-                message = ("error", VidkdError("memory ran out", remedy="use fewer --workers"))
-            except Exception as error:
-                message = ("error", _unexpected(error))
+            message = attempted(work, job, report, threads)
             _send(connection, ("progress", done))
             done = 0.0
             _send(connection, message)
+
+
+def attempted(work: Work, job: Any, report: Report, threads: int) -> tuple[str, Any]:
+    """Do a job and return ``("result", what it gave)`` or ``("error", the VidkdError)``.
+
+    Raises:
+        Cancelled: ``report`` ended it.
+    """
+    try:
+        return "result", work(job, report, threads)
+    except VidkdError as error:
+        return "error", error
+    except MemoryError:
+        return "error", VidkdError("memory ran out", remedy="use fewer --workers")
+    except Exception as error:
+        return "error", _unexpected(error)
 
 
 def _send(connection: Connection, message: tuple[str, Any]) -> None:
@@ -316,7 +325,8 @@ def _send(connection: Connection, message: tuple[str, Any]) -> None:
         raise Cancelled from None
 
 
-def _limit_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
+    """Set how many threads numeric libraries use; call it before they are imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(threads)
 

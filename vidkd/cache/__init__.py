@@ -1,6 +1,7 @@
 """The cache: one HDF5 file per video and artefact, with full provenance and atomic writes."""
 
 from vidkd.cache.check import CacheEntry, list_cache, remove_leftovers, verify, verify_cache
+from vidkd.cache.claims import claim, claimed, drop_abandoned
 from vidkd.cache.layout import SCHEMA_VERSION, cache_files, cache_path
 from vidkd.cache.provenance import (
     Artefact,
@@ -24,8 +25,11 @@ __all__ = [
     "State",
     "cache_files",
     "cache_path",
+    "claim",
+    "claimed",
     "describe_source",
     "differences",
+    "drop_abandoned",
     "library_versions",
     "list_cache",
     "remove_leftovers",

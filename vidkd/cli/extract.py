@@ -14,6 +14,7 @@ from vidkd.errors import UsageError
 from vidkd.recipe import FlowSettings, FrameSettings, Precision, SnippetSettings
 
 if TYPE_CHECKING:
+    from vidkd.cluster import Executor
     from vidkd.features import JobResult, Task
 
 FeatureType = Literal["float16", "float32"]
@@ -50,6 +51,41 @@ TimeLimit = Annotated[
         "each 10 MB of the file.",
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Do only the I-th of N parts of the videos, for N processes or machines that write "
+        "into one cache.",
+    ),
+]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        metavar="local|ray|slurm|ADDRESS",
+        help="Where to work: processes of this machine, a Ray cluster (that of RAY_ADDRESS, the "
+        "one running here, or ray://HOST:PORT), or an array of SLURM tasks.",
+    ),
+]
+SlurmParameters = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", metavar="NAME=VALUE", help="For --cluster slurm: an option of sbatch."),
+]
+
+
+def executor(
+    cluster: str, slurm: Sequence[str] | None, workers: int | None, device: str, local: int
+) -> Executor:
+    """Return what does the work where the options say."""
+    from vidkd.cluster import executor_for
+
+    pairs = [item.partition("=") for item in slurm or ()]
+    if wrong := [name for name, _, value in pairs if not name or not value]:
+        raise UsageError(f"--slurm {wrong[0]} has no value", remedy="give NAME=VALUE")
+    parameters = {name: value for name, _, value in pairs}
+    return executor_for(
+        cluster, workers, local=local, gpu=device.startswith("cuda"), slurm=parameters
+    )
 
 
 def _streams(incomplete: str) -> list[str]:
@@ -70,6 +106,9 @@ def extract_flow(
         int | None,
         typer.Option(min=1, help="Videos at a time. Default: one per processor; one on a GPU."),
     ] = None,
+    shard: Shard = None,
+    cluster: Cluster = "local",
+    slurm: SlurmParameters = None,
     time_limit: TimeLimit = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -84,8 +123,10 @@ def extract_flow(
 
     place = _flow_device(flow, device)
     task = FlowTask(cache, frames, flow, place, overwrite)
-    number = workers or (1 if place.startswith("cuda") else cores())
-    _run(inputs, root, task, number, time_limit, dry_run, as_json)
+    where = executor(
+        cluster, slurm, workers, place, local=1 if place.startswith("cuda") else cores()
+    )
+    _run(inputs, root, shard, task, where, time_limit, dry_run, as_json)
 
 
 @with_settings
@@ -141,7 +182,15 @@ def extract_features(
             "flow.",
         ),
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Videos at a time.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Videos at a time. Default: 1; on a cluster as many as it has room for."
+        ),
+    ] = None,
+    shard: Shard = None,
+    cluster: Cluster = "local",
+    slurm: SlurmParameters = None,
     time_limit: TimeLimit = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -168,7 +217,13 @@ def extract_features(
         stream, name, frames, snippet, crop, batch_size, dtype, precision, device
     )
     task = feature_task(cache, settings, overwrite=overwrite)
-    _run(inputs, root, task, workers, time_limit, dry_run, as_json)
+    place = device
+    if cluster != "local" and device == "auto":
+        from vidkd.networks import select_device
+
+        place = str(select_device(device))
+    where = executor(cluster, slurm, workers, place, local=1)
+    _run(inputs, root, shard, task, where, time_limit, dry_run, as_json)
 
 
 def _flow_device(flow: FlowSettings, device: str) -> str:
@@ -183,21 +238,22 @@ def _flow_device(flow: FlowSettings, device: str) -> str:
 def _run(
     inputs: Sequence[Path],
     root: Path | None,
+    part: str | None,
     task: Task,
-    workers: int,
+    executor: Executor,
     time_limit: float | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Do a task with every video, or say what it would do."""
-    from vidkd.features import plan_jobs, run_jobs
+    from vidkd.features import plan_jobs, run_jobs, shard
     from vidkd.video import find_videos
 
-    videos = find_videos(inputs, root)
+    videos = shard(find_videos(inputs, root), part)
     if dry_run:
         print_results(plan_jobs(videos, task, time_limit=time_limit), as_json, planned=True)
     else:
-        results = run_jobs(videos, task, workers=workers, time_limit=time_limit)
+        results = run_jobs(videos, task, time_limit=time_limit, executor=executor)
         print_results(results, as_json)
 
 

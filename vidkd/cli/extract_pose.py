@@ -9,11 +9,15 @@ import typer
 
 from vidkd.cli.extract import (
     Cache,
+    Cluster,
     DryRun,
     Frames,
     Inputs,
     Overwrite,
     Root,
+    Shard,
+    SlurmParameters,
+    executor,
     print_results,
 )
 from vidkd.cli.options import Device, Json, with_settings
@@ -47,6 +51,9 @@ def extract_pose(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Videos at a time. Default: one per processor.")
     ] = None,
+    shard: Shard = None,
+    cluster: Cluster = "local",
+    slurm: SlurmParameters = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -56,12 +63,13 @@ def extract_pose(
     Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
     from vidkd.features import plan_jobs, run_jobs
+    from vidkd.features import shard as part_of
     from vidkd.features.pose_video import render_all
     from vidkd.features.poses import pose_task
     from vidkd.video import find_videos
     from vidkd.workers import cores
 
-    videos = find_videos(inputs, root)
+    videos = part_of(find_videos(inputs, root), shard)
     task = pose_task(
         cache,
         frames,
@@ -76,7 +84,8 @@ def extract_pose(
         return
     # A second process on one GPU would only wait for the first.
     number = workers or (1 if device.startswith("cuda") else cores())
-    results = run_jobs(videos, task, workers=number)
+    where = executor(cluster, slurm, workers, device, local=number)
+    results = run_jobs(videos, task, executor=where)
     failed = render is not None and render_all(results, render, workers=number)
     print_results(results, as_json)
     if failed:

@@ -1,6 +1,6 @@
 """From videos to the cache: optical flow, poses, and the features of snippets."""
 
-from vidkd.features.jobs import JobResult, plan_jobs, run_jobs
+from vidkd.features.jobs import JobResult, plan_jobs, run_jobs, shard
 from vidkd.features.tasks import Extraction, FeatureTask, FlowTask, Task, feature_task
 from vidkd.streams.base import FeatureSettings
 
@@ -14,4 +14,5 @@ __all__ = [
     "feature_task",
     "plan_jobs",
     "run_jobs",
+    "shard",
 ]

@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import queue
+import re
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from vidkd.cache import CacheFile, remove_leftovers, state
-from vidkd.console import log, progress
-from vidkd.errors import VidkdError
+from vidkd.cache import CacheFile, claimed, drop_abandoned, remove_leftovers, state
+from vidkd.cluster import Executor, LocalPool
+from vidkd.console import Advance, log, progress
+from vidkd.errors import UsageError, VidkdError
 from vidkd.features.tasks import Task, refusal
 from vidkd.video import VideoFile, probe
-from vidkd.workers import run_pool, silent
+from vidkd.workers import Ended, silent
 
 _SILENCE_SECONDS = 600.0
 _SLOWEST_DISK = 10e6
+_LOOK_SECONDS = 1.0
+
+
+def shard(videos: Sequence[VideoFile], part: str | None) -> list[VideoFile]:
+    """Return the videos of one of several processes that share the work.
+
+    A video's key alone decides its shard, so that every process finds the same division whatever
+    else is in its list.
+
+    Args:
+        videos: all of them.
+        part: ``I/N``, the I-th of N shards, counted from 1; None for all videos.
+
+    Raises:
+        UsageError: ``part`` is not of this form.
+    """
+    if part is None:
+        return list(videos)
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(
+            f"--shard {part} is not one of N shards",
+            remedy="give I/N with I from 1 to N, such as 1/8",
+        )
+    return [
+        video
+        for video in videos
+        if int.from_bytes(hashlib.sha256(video.key.encode()).digest()[:8]) % count == number - 1
+    ]
 
 
 @dataclass(frozen=True)
@@ -130,8 +164,12 @@ def run_jobs(
     *,
     workers: int = 1,
     time_limit: float | None = None,
+    executor: Executor | None = None,
 ) -> list[JobResult]:
-    """Plan, then do what is to be done in spawned processes, ``workers`` videos at a time.
+    """Plan, then do what is to be done, by default in ``workers`` processes of this machine.
+
+    A video that somebody else is at work on, in another process or on another machine that sees
+    the cache, is left to them; this call ends when that is done, or does it if they gave up.
 
     Progress and failures go to standard error, nothing to standard output. A video of which
     nothing comes for ``time_limit`` seconds, or by default for what ``silence_allowed`` says,
@@ -155,11 +193,32 @@ def run_jobs(
     total = None if None in estimates else sum(item for item in estimates if item)
     jobs = [video for video in videos if video.key in todo]
     limit = functools.partial(silence_allowed, time_limit=time_limit)
+    executor = executor or LocalPool(workers)
+
+    def title() -> str:
+        return f"{task.name} {len(videos) - len(todo)}/{len(videos)} videos"
+
+    def ends(advance: Advance) -> Iterator[Ended[VideoFile]]:
+        left = jobs
+        while left:
+            elsewhere = []
+            for ended in executor.run(left, task, advance=advance, silence=limit):
+                if ended.error is None and ended.result.elsewhere:
+                    elsewhere.append(ended.job)
+                else:
+                    yield ended
+            left = elsewhere
+            if left:
+                log(f"{task.name}: {len(left)} videos are being done by somebody else; waiting")
+            while left and all(claimed(task.path(video)) for video in left):
+                time.sleep(_LOOK_SECONDS)
+
     try:
-        with progress(task.name, total, "frames") as advance:
-            for ended in run_pool(jobs, task, workers=workers, advance=advance, silence=limit):
+        with progress(title, total, "frames") as advance:
+            for ended in ends(advance):
                 plan, seconds = todo.pop(ended.job.key), ended.seconds
                 if ended.error is not None:
+                    drop_abandoned(plan.path)
                     remove_leftovers(plan.path)
                     results[plan.key] = _failed(plan, _reason(ended.error, ended.job), seconds)
                 else:
@@ -173,6 +232,7 @@ def run_jobs(
     finally:
         # Of workers that had to be killed; those that stopped by themselves left nothing.
         for plan in todo.values():
+            drop_abandoned(plan.path)
             remove_leftovers(plan.path)
     return [results[video.key] for video in videos]
 

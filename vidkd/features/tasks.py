@@ -18,6 +18,7 @@ from vidkd.cache import (
     CacheWriter,
     Provenance,
     cache_path,
+    claim,
     describe_source,
     library_versions,
     remove_leftovers,
@@ -30,7 +31,7 @@ from vidkd.recipe import FlowSettings, FrameSettings, ModelCard, Precision
 from vidkd.streams.base import FeatureSettings, FeatureType, Stream, VideoJob, decode, ignore
 from vidkd.streams.flow import FLOW_PACKAGES
 from vidkd.video import VideoFile, probe
-from vidkd.video.watched import stamp, unreadable
+from vidkd.video.watched import Stamp, stamp, unreadable
 from vidkd.workers import Report
 
 if TYPE_CHECKING:
@@ -42,11 +43,19 @@ Block = tuple[np.ndarray, np.ndarray, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Extraction:
-    """What is in the cache after a call: the file, its number of rows, and whether it was new."""
+    """What is in the cache after a call.
+
+    Attributes:
+        path: the file.
+        rows: their number.
+        skipped: it had been done before.
+        elsewhere: another process is at work on it, and nothing was done.
+    """
 
     path: Path
     rows: int
     skipped: bool
+    elsewhere: bool = False
 
 
 class Task:
@@ -95,7 +104,7 @@ class Task:
     def __call__(
         self, video: VideoFile, report: Report = ignore, threads: int = 1, /
     ) -> Extraction:
-        """Extract one video, unless that is done.
+        """Extract one video, unless that is done or somebody is at it.
 
         Args:
             video: the video and its key.
@@ -110,6 +119,20 @@ class Task:
         """
         path, before = self.path(video), stamp(video.path)
         provenance = self.provenance(video)
+        with claim(path) as own:
+            if not own:
+                return Extraction(path, 0, False, elsewhere=True)
+            return self._extract(video, before, provenance, report, threads)
+
+    def _extract(
+        self,
+        video: VideoFile,
+        before: Stamp,
+        provenance: Provenance,
+        report: Report,
+        threads: int,
+    ) -> Extraction:
+        path = self.path(video)
         done = finished_rows(path, provenance, overwrite=self.overwrite)
         if done is not None:
             return Extraction(path, done, True)
