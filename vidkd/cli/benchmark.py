@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidkd.cli.extract import Cluster, SlurmParameters, executor
 from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
@@ -46,6 +47,8 @@ def benchmark(
     workers: Annotated[
         int, typer.Option(min=1, help="Rows trained at once, and videos read at once.")
     ] = cores(),
+    cluster: Cluster = "local",
+    slurm: SlurmParameters = None,
     device: Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
@@ -74,6 +77,7 @@ def benchmark(
         device=device,
         numbers=_numbers(tables),
         subset=subset,
+        cluster=None if cluster == "local" else executor(cluster, slurm, None, device, 1),
     )
     if dry_run:
         _print_plan(plan, as_json)

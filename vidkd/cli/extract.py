@@ -83,6 +83,10 @@ def executor(
     if wrong := [name for name, _, value in pairs if not name or not value]:
         raise UsageError(f"--slurm {wrong[0]} has no value", remedy="give NAME=VALUE")
     parameters = {name: value for name, _, value in pairs}
+    if cluster != "local" and device == "auto":
+        from vidkd.networks import select_device
+
+        device = str(select_device(device))
     return executor_for(
         cluster, workers, local=local, gpu=device.startswith("cuda"), slurm=parameters
     )
@@ -217,12 +221,7 @@ def extract_features(
         stream, name, frames, snippet, crop, batch_size, dtype, precision, device
     )
     task = feature_task(cache, settings, overwrite=overwrite)
-    place = device
-    if cluster != "local" and device == "auto":
-        from vidkd.networks import select_device
-
-        place = str(select_device(device))
-    where = executor(cluster, slurm, workers, place, local=1)
+    where = executor(cluster, slurm, workers, device, local=1)
     _run(inputs, root, shard, task, where, time_limit, dry_run, as_json)
 
 

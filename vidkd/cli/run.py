@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vidkd.cli.extract import Cluster, SlurmParameters, executor
 from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json
 from vidkd.files import cores
@@ -31,6 +32,8 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Annotations, for recipes that name none.")
     ] = None,
     workers: Workers = cores(),
+    cluster: Cluster = "local",
+    slurm: SlurmParameters = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -53,6 +56,7 @@ def run(
         workers=workers,
         device=device,
         overwrite=overwrite,
+        cluster=None if cluster == "local" else executor(cluster, slurm, None, device, 1),
     )
     results = gather(plan, plan.run())
     results.pictures = sorted(plan.layout.pictures.glob("*.*"))
@@ -71,4 +75,4 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Render a small data set and run the whole chain on it, in about ten minutes on two cores."""
-    run("demo", output, None, None, workers, device, overwrite, as_json)
+    run("demo", output, workers=workers, device=device, overwrite=overwrite, as_json=as_json)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidkd.cluster import Executor
 from vidkd.console import log
 from vidkd.errors import UsageError, VidkdError
 from vidkd.pipeline.check import check_recipe
@@ -43,6 +44,7 @@ class Benchmark:
             ends it, runs are trained one by one in this process, and only the reported subset is
             evaluated. Otherwise what has changed is made again, and failed rows are noted.
         overwrite: if ``strict``, make again what was made with other settings.
+        cluster: reads the videos, and trains the rows of a benchmark, in place of the workers.
     """
 
     recipe: Pipeline
@@ -53,6 +55,7 @@ class Benchmark:
     subset: str | None = None
     strict: bool = False
     overwrite: bool = False
+    cluster: Executor | None = None
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class Benchmark:
         device: str = "auto",
         numbers: Sequence[int] | None = None,
         subset: str | None = None,
+        cluster: Executor | None = None,
     ) -> Benchmark:
         """Plan ``vidkd benchmark``; nothing is read or written yet.
 
@@ -80,7 +84,7 @@ class Benchmark:
                 remedy="report another --subset",
             )
         tables = build_tables(recipe, numbers)
-        return cls(recipe, layout, tables, workers, device, subset)
+        return cls(recipe, layout, tables, workers, device, subset, cluster=cluster)
 
     @classmethod
     def of_models(
@@ -91,6 +95,7 @@ class Benchmark:
         workers: int = 1,
         device: str = "auto",
         overwrite: bool = False,
+        cluster: Executor | None = None,
     ) -> Benchmark:
         """Plan ``vidkd run``; nothing is read or written yet.
 
@@ -100,7 +105,16 @@ class Benchmark:
         layout = Layout(output)
         check_recipe(recipe, layout.cache)
         tables = [models_table(recipe)]
-        return cls(recipe, layout, tables, workers, device, strict=True, overwrite=overwrite)
+        return cls(
+            recipe,
+            layout,
+            tables,
+            workers,
+            device,
+            strict=True,
+            overwrite=overwrite,
+            cluster=cluster,
+        )
 
     @property
     def reported(self) -> str:
@@ -160,6 +174,7 @@ class Benchmark:
             keep_going=not self.strict,
             overwrite=self.overwrite or not self.strict,
             outcome=outcome,
+            cluster=None if self.strict else self.cluster,
         )
 
     def _training_workers(self) -> int:
@@ -171,7 +186,7 @@ class Benchmark:
 
     def _execution(self, *, overwrite: bool) -> Execution:
         retrain = overwrite or not self.strict
-        return Execution(self.workers, self.device, overwrite, retrain)
+        return Execution(self.workers, self.device, overwrite, retrain, self.cluster)
 
     def make_features(self) -> Outcome:
         """Make what all rows share: the videos of a recipe that renders them, flow, features.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vidkd.cache import CacheFile, cache_files
+from vidkd.cluster import Executor
 from vidkd.errors import CacheError, VidkdError
 from vidkd.features import FeatureSettings, FlowTask, Task, feature_task, run_jobs
 from vidkd.pipeline.layout import file_name
@@ -34,12 +35,14 @@ class Execution:
         device: ``auto``, ``cpu`` or ``cuda[:n]``.
         overwrite: make again what the cache holds and was made with other settings.
         retrain: train again what was trained with other settings, in the run's own folder.
+        cluster: reads the videos in place of the workers.
     """
 
     workers: int = 1
     device: str = "auto"
     overwrite: bool = False
     retrain: bool = False
+    cluster: Executor | None = None
 
     @functools.cached_property
     def encoding_workers(self) -> int:
@@ -97,7 +100,7 @@ def extract_flow(split: Split, how: Execution) -> None:
     """Compute the TV-L1 flow of every annotated video (``vidkd extract-flow``)."""
     flow, device = flow_of(split, how)
     task = FlowTask(split.layout.cache, split.recipe.frames, flow, device, how.overwrite)
-    _run(split, task, 1 if device.startswith("cuda") else how.workers)
+    _run(split, task, 1 if device.startswith("cuda") else how.workers, how.cluster)
 
 
 def flow_of(split: Split, how: Execution) -> tuple[FlowSettings, str]:
@@ -152,7 +155,7 @@ def extract_features(split: Split, modality: Modality, how: Execution) -> None:
         settings, stream=stream.configured(flow_of(split, how)[0]), device=how.device
     )
     task = feature_task(split.layout.cache, settings, overwrite=how.overwrite)
-    _run(split, task, how.encoding_workers)
+    _run(split, task, how.encoding_workers, how.cluster)
 
 
 def feature_settings(split: Split, modality: Modality) -> FeatureSettings:
@@ -190,7 +193,7 @@ def extract_poses(split: Split, how: Execution) -> None:
         device=how.device,
         overwrite=how.overwrite,
     )
-    _run(split, task, how.encoding_workers)
+    _run(split, task, how.encoding_workers, how.cluster)
 
 
 def pose_encoder_job(split: Split, how: Execution) -> PoseEncoderJob:
@@ -218,7 +221,7 @@ def train_pose_encoder(split: Split, how: Execution) -> None:
     train_encoder(pose_encoder_job(split, how))
 
 
-def _run(split: Split, task: Task, workers: int) -> None:
+def _run(split: Split, task: Task, workers: int, cluster: Executor | None) -> None:
     """Do a task with every annotated video, and go on only when every one of them was done.
 
     A table on some of the videos would mislead.
@@ -226,7 +229,7 @@ def _run(split: Split, task: Task, workers: int) -> None:
     Raises:
         VidkdError: a video failed.
     """
-    results = run_jobs(split.videos, task, workers=workers)
+    results = run_jobs(split.videos, task, workers=workers, executor=cluster)
     failed = [result for result in results if result.status == "failed"]
     if failed:
         raise VidkdError(

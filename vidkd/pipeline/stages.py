@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidkd.cluster import Executor, LocalPool
 from vidkd.console import log, progress
 from vidkd.differences import differences, listed
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import write_json
-from vidkd.workers import Ended, Report, run_pool, threads_per_worker
+from vidkd.workers import Ended, Report, threads_per_worker
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def run_stages(
     keep_going: bool = False,
     overwrite: bool = False,
     outcome: Outcome | None = None,
+    cluster: Executor | None = None,
 ) -> Outcome:
     """Do the stages that are not finished, and again those whose inputs have been made again.
 
@@ -115,6 +117,7 @@ def run_stages(
             ``folder/logs/NAME.log``. Otherwise the first failure is raised, and stages speak here.
         overwrite: do again what was made with other settings.
         outcome: of earlier stages, which is added to.
+        cluster: does them in place of the workers.
 
     Raises:
         UsageError: a stage was made with other settings, and ``overwrite`` is not set.
@@ -126,7 +129,7 @@ def run_stages(
             stage.refuse_changes(folder)
     bar = progress("stages", len(stages), "stages") if keep_going else nullcontext(_ignore)
     with bar as advance:
-        for group in _levels(stages) if workers > 1 else ([stage] for stage in stages):
+        for group in _levels(stages) if workers > 1 or cluster else ([stage] for stage in stages):
             todo = [stage for stage in group if _needed(stage, folder, outcome)]
             for stage in group if not keep_going else ():
                 state = " ..." if stage in todo else ": done before"
@@ -136,7 +139,7 @@ def run_stages(
             # a kill: other numbers of threads add in another order, and end with other weights.
             threads = threads_per_worker(workers) if keep_going else None
             jobs = [(stage, folder, threads) for stage in todo]
-            for ended in _done(jobs, workers, keep_going):
+            for ended in _done(jobs, workers, keep_going, cluster):
                 _settle(ended, outcome, keep_going)
                 advance(1)
     return outcome
@@ -168,9 +171,11 @@ def _needed(stage: Stage, folder: Path, outcome: Outcome) -> bool:
     return True
 
 
-def _done(jobs: Sequence[Job], workers: int, keep_going: bool) -> Iterable[Ended[Job]]:
-    if workers > 1:
-        return run_pool(jobs, _work, workers=workers, advance=_ignore)
+def _done(
+    jobs: Sequence[Job], workers: int, keep_going: bool, cluster: Executor | None
+) -> Iterable[Ended[Job]]:
+    if workers > 1 or cluster:
+        return (cluster or LocalPool(workers)).run(jobs, _work, advance=_ignore)
     # One at a time needs no process of its own, which would import torch once more.
     return (_in_this_process(job, keep_going) for job in jobs)
 
