@@ -2,7 +2,9 @@
 
 from vidkd.cache.check import CacheEntry, list_cache, remove_leftovers, verify, verify_cache
 from vidkd.cache.claims import claim, claimed, drop_abandoned
-from vidkd.cache.layout import SCHEMA_VERSION, cache_files, cache_path
+from vidkd.cache.layout import SCHEMA_VERSION, cache_files, cache_path, encoder_folders
+from vidkd.cache.packing import Packed, pack_cache, unpack_cache
+from vidkd.cache.packs import present
 from vidkd.cache.provenance import (
     Artefact,
     Provenance,
@@ -20,6 +22,7 @@ __all__ = [
     "CacheEntry",
     "CacheFile",
     "CacheWriter",
+    "Packed",
     "Provenance",
     "Source",
     "State",
@@ -30,10 +33,14 @@ __all__ = [
     "describe_source",
     "differences",
     "drop_abandoned",
+    "encoder_folders",
     "library_versions",
     "list_cache",
+    "pack_cache",
+    "present",
     "remove_leftovers",
     "state",
+    "unpack_cache",
     "verify",
     "verify_cache",
 ]

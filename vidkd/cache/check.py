@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidkd.cache.layout import canonical
+from vidkd.cache.packs import packed, stored_size
 from vidkd.cache.provenance import ARTEFACTS, Provenance
 from vidkd.cache.reader import CacheFile
 from vidkd.errors import CacheError
@@ -58,7 +59,7 @@ def _entry(cache: Path, path: Path) -> CacheEntry:
     encoder = parts.pop(0) if artefact == "features" and len(parts) > 1 else None
     key = "/".join(parts)
     try:
-        size = path.stat().st_size
+        size = stored_size(path)
         with CacheFile(path) as file:
             shape = tuple(file.data.shape)
             return CacheEntry(
@@ -175,20 +176,20 @@ def _walk(cache: Path) -> Iterator[Path]:
     if not cache.is_dir():
         raise CacheError("is not a folder", path=cache, remedy="check the path of the cache")
     folders = [cache / artefact for artefact in ARTEFACTS if (cache / artefact).is_dir()]
-    if not folders:
+    found = {cache / name for name in packed(cache)}
+    if not folders and not found:
         raise CacheError(
             f"is not a cache (it has no folder {', '.join(ARTEFACTS)})",
             path=cache,
             remedy="give the folder that was given as --cache",
         )
-    found: list[Path] = []
     for top in folders:
         for folder, _, names in os.walk(top, onerror=_unreadable):
-            found += [
+            found |= {
                 Path(folder, name)
                 for name in names
                 if _is_temporary(name) or (name.endswith(".h5") and not name.startswith("."))
-            ]
+            }
     yield from sorted(found)
 
 

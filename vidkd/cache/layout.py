@@ -18,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from vidkd.cache.packs import names_below
 from vidkd.cache.provenance import ARTEFACTS, Artefact, Provenance, Source
 from vidkd.errors import UsageError
 from vidkd.keys import KeyIndex
@@ -49,18 +50,28 @@ def cache_path(cache: Path, artefact: str, key: str, encoder: str | None = None)
 
 
 def cache_files(cache: Path, artefact: str, encoder: str | None = None) -> KeyIndex[Path]:
-    """Return the finished files of one artefact in a cache by the key of their video.
+    """Return the finished files of one artefact in a cache or pack by the key of their video.
 
     Raises:
         UsageError: there is no such artefact, or the encoder's name would leave the folder.
     """
     folder = cache_path(cache, artefact, "any", encoder).parent
-    found = {
+    found = {name.removesuffix(".h5"): folder / name for name in names_below(folder, cache)}
+    found |= {
         path.relative_to(folder).as_posix().removesuffix(".h5"): path
-        for path in sorted(folder.rglob("*.h5"))
+        for path in folder.rglob("*.h5")
         if not path.name.startswith(".")  # still being written
     }
-    return KeyIndex(found, folder)
+    return KeyIndex(dict(sorted(found.items())), folder)
+
+
+def encoder_folders(cache: Path) -> list[str]:
+    """Return the names of the folders of features in a cache or pack, sorted."""
+    top = cache / "features"
+    names = {name.partition("/")[0] for name in names_below(top, cache)}
+    if top.is_dir():
+        names |= {item.name for item in top.iterdir() if item.is_dir()}
+    return sorted(names)
 
 
 def canonical(provenance: Provenance) -> bytes:

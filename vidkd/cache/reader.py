@@ -13,6 +13,7 @@ import hdf5plugin  # noqa: F401 - importing it makes HDF5 able to read zstd
 import numpy as np
 
 from vidkd.cache.layout import DTYPES, SCHEMA_VERSION, as_text, first_line, from_attributes
+from vidkd.cache.packs import find_member, present
 from vidkd.cache.provenance import Provenance, differences
 from vidkd.errors import CacheError, VidkdError
 
@@ -41,7 +42,12 @@ class CacheFile:
         self.path = Path(path)
         _check_readable(self.path)
         with _read_errors(self.path):
-            self._file = h5py.File(self.path, "r", locking=False)
+            member = None if self.path.exists() else find_member(self.path)
+            self._file = (
+                h5py.File(self.path, "r", locking=False)
+                if member is None
+                else h5py.File(member.open(), "r")
+            )
         try:
             with _read_errors(self.path):
                 version = self._file.attrs.get("schema_version")
@@ -133,7 +139,7 @@ def state(path: Path, expected: Provenance) -> State:
     comes from another video, other settings or other weights; the reason names them. ``broken``:
     it cannot be opened. Rows are not read: that is what ``verify`` does.
     """
-    if not path.exists():
+    if not present(path):
         return State("missing", "")
     try:
         with CacheFile(path) as found:
@@ -145,7 +151,8 @@ def state(path: Path, expected: Provenance) -> State:
 
 def _check_readable(path: Path) -> None:
     try:
-        with path.open("rb") as stream:
+        member = None if path.exists() else find_member(path)
+        with member.open() if member else path.open("rb") as stream:
             start = stream.read(len(_SIGNATURE))
     except FileNotFoundError as error:
         raise CacheError(

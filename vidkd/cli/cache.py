@@ -1,18 +1,21 @@
-"""``vidkd cache ls`` and ``vidkd cache verify``."""
+"""``vidkd cache``: list, check, pack and unpack."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidkd.cli.options import Command, Json
 from vidkd.console import emit, log
 
-app = typer.Typer(no_args_is_help=True, help="List the files of a cache, and check them.")
+if TYPE_CHECKING:
+    from vidkd.cache import Packed
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Cache folder.")]
+app = typer.Typer(no_args_is_help=True, help="List, check and pack the files of a cache.")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Cache folder, or a pack.")]
 
 
 @app.command("ls", cls=Command)
@@ -81,3 +84,48 @@ def verify_files(
     )
     if damaged:
         raise typer.Exit(1)
+
+
+@app.command("pack", cls=Command)
+def pack(
+    folder: Folder,
+    output: Annotated[Path, typer.Argument(metavar="PACK", help="Empty folder for the pack.")],
+    shard_size: Annotated[
+        float, typer.Option(min=0.001, metavar="GB", help="A shard ends when it is so large.")
+    ] = 1.0,
+    json: Json = False,
+) -> None:
+    """Put all files of a cache into a few large ones, which --cache takes like a cache.
+
+    For many thousands of videos on a file system or an object store that dislikes small files.
+    Every file is checked before; the cache stays.
+    """
+    from vidkd.cache import pack_cache
+
+    _emit_packed(pack_cache(folder, output, round(shard_size * 1e9)), json)
+
+
+@app.command("unpack", cls=Command)
+def unpack(
+    pack: Annotated[Path, typer.Argument(metavar="PACK", help="Folder of the pack.")],
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="Cache folder to write into.")],
+    json: Json = False,
+) -> None:
+    """Write the files of a pack as they were in the cache; those already there are kept."""
+    from vidkd.cache import unpack_cache
+
+    _emit_packed(unpack_cache(pack, output), json)
+
+
+def _emit_packed(made: Packed, json: bool) -> None:
+    emit(
+        {
+            "folder": str(made.folder),
+            "files": made.files,
+            "shards": made.shards,
+            "bytes": made.size,
+        },
+        json,
+        ("folder", "files", "shards", "MB"),
+        [(made.folder, made.files, made.shards, f"{made.size / 1e6:.2f}")],
+    )

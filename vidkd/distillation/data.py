@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vidkd.annotations import Annotations, load_annotations, snippet_events, snippet_targets
-from vidkd.cache import CacheFile, cache_files
+from vidkd.cache import CacheFile, cache_files, encoder_folders
 from vidkd.console import log
 from vidkd.detection.segments import cell_borders
 from vidkd.differences import differences
@@ -123,11 +123,8 @@ def find_stream(cache: Path, modality: Modality, encoder: str | None = None) -> 
                 remedy="name another --encoder",
             )
         return stream
-    folder = cache / "features"
-    names = (
-        sorted(item.name for item in folder.iterdir() if item.is_dir()) if folder.is_dir() else []
-    )
-    streams = [item for item in (_describe(cache, name) for name in names) if item]
+    described = (_describe(cache, name) for name in encoder_folders(cache))
+    streams = [item for item in described if item]
     found = [item for item in streams if item.modality == modality]
     if len(found) == 1:
         return found[0]

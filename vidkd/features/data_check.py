@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vidkd.annotations import Annotations, VideoAnnotation, load_annotations
-from vidkd.cache import CacheFile, cache_files, cache_path, verify
+from vidkd.cache import CacheFile, cache_files, cache_path, encoder_folders, present, verify
 from vidkd.errors import AnnotationError, CacheError, UsageError, VideoError
 from vidkd.features.data_report import DataReport, Severity, similar
 from vidkd.files import sha256
@@ -201,10 +201,8 @@ def _find_features(
         return {}
     if not cache.is_dir():
         raise CacheError("is not a folder", path=cache, remedy="check the path of the cache")
-    top = cache / "features"
-    there = sorted(item.name for item in top.iterdir() if item.is_dir()) if top.is_dir() else []
     folders = {}
-    for name in encoders or there:
+    for name in encoders or encoder_folders(cache):
         folders[name] = cache_files(cache, "features", name)
         report.counts[f"features {name}"] = len(folders[name].items)
     if not folders:
@@ -319,7 +317,7 @@ def _check_features(
         detail = f"{item.path}: {info.path} has changed since; make it again with --overwrite"
         report.add("error", "stale-cache", video.id, detail)
     flow = cache_path(cache, "flow", item.key)
-    if flow.exists() and (problem := _flow_problem(flow, item)):
+    if present(flow) and (problem := _flow_problem(flow, item)):
         report.add("error", "flow-count", video.id, f"{flow}: {problem}")
 
 

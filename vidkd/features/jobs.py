@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from vidkd.cache import CacheFile, claimed, drop_abandoned, remove_leftovers, state
+from vidkd.cache import CacheFile, claimed, drop_abandoned, present, remove_leftovers, state
 from vidkd.cluster import Executor, LocalPool
 from vidkd.console import Advance, log, progress
 from vidkd.errors import UsageError, VidkdError
@@ -109,7 +109,7 @@ def _plan(video: VideoFile, path: Path, task: Task) -> JobResult:
     rate = task.sampling().frame_rate
     if rate is not None and info.duration is not None:
         frames = info.duration * rate
-    if not path.exists():
+    if not present(path):
         # Before the provenance, which reads the whole video.
         task.check_inputs(video)
         return JobResult(video.key, video.path, path, "missing", frames=frames)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vidkd.cache import Source, cache_files, cache_path
+from vidkd.cache import Source, cache_files, cache_path, present
 from vidkd.errors import CacheError, UsageError
 from vidkd.keys import KeyIndex
 from vidkd.recipe import (
@@ -244,7 +244,7 @@ class Stream:
         if self.artefact is None:
             return
         path = cache_path(cache, self.artefact, video.key)
-        if not path.exists():
+        if not present(path):
             raise CacheError(
                 f"the {self.artefact} of this video is needed and missing",
                 path=path,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidkd.cache import CacheFile, Provenance, Source, cache_path, differences
+from vidkd.cache import CacheFile, Provenance, Source, cache_path, differences, present
 from vidkd.console import log
 from vidkd.errors import CacheError
 from vidkd.recipe import FlowSettings, ModelCard, Pipeline
@@ -84,7 +84,7 @@ class Flow(Stream):
         if not self.cached:
             return {"flow": asked}
         path = cache_path(job.cache, "flow", job.video.key)
-        if not path.exists():
+        if not present(path):
             # The flow may be deleted once features are made of it; they remember its settings.
             recorded = self._recorded(job)
             if recorded is None:
