@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidkd.detection.predict import predict_runs, read_features
+from vidkd.detection.scorers import StudentScorer
+from vidkd.distillation import train
 from vidkd.distillation.validation import Validation
+from vidkd.networks import load_temporal_filter
 
 
 def f1(probabilities, targets, threshold):
@@ -44,3 +50,38 @@ def test_a_class_with_few_positives_takes_the_common_threshold():
 def test_without_positives_the_threshold_is_a_half():
     nothing = Validation(0.0, 0.0, np.full((9, 1), 0.2), np.zeros((9, 1), dtype=bool))
     assert nothing.thresholds() == [0.5]
+
+
+def test_the_calibration_of_a_run_changes_scores_and_no_ranking(job):
+    runs = {
+        mode: train(job(output=job().output.with_name(mode), calibrate=mode)).output
+        for mode in ("none", "temperature", "per-class")
+    }
+    recipe = {mode: yaml.safe_load((run / "recipe.yaml").read_text()) for mode, run in runs.items()}
+    assert "calibrate" not in recipe["none"]
+    assert recipe["per-class"]["calibrate"] == "per-class"
+    headers = {mode: load_temporal_filter(run)[1] for mode, run in runs.items()}
+    assert headers["none"].calibration is None
+    assert headers["none"].segment_calibration is None
+    assert len(set(headers["temperature"].calibration)) == 1
+    assert len(headers["per-class"].segment_calibration) == len(headers["none"].classes)
+    assert {key: item.thresholds for key, item in headers.items()} == dict.fromkeys(
+        headers, headers["none"].thresholds
+    )
+    cache = job().cache
+    folder = cache / "features" / headers["none"].encoder
+    videos = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.h5")]
+    plain = predict_runs([runs["none"]], cache, videos)
+    for mode in ("temperature", "per-class"):
+        found = predict_runs([runs[mode]], cache, videos)
+        for video, (scores, pts) in found.videos.items():
+            before = plain.videos[video][0]
+            assert not np.allclose(scores, before)
+            for own, made in zip(before.T, scores.T, strict=True):
+                assert (np.diff(made[np.argsort(own, kind="stable")]) >= 0).all()
+            # What detection shows is what evaluation compares.
+            scorer = StudentScorer(runs[mode], torch.device("cpu"))
+            rows, _ = read_features(folder / f"{video}.h5", scorer.header)
+            shown, candidates = scorer.scores(rows, pts)
+            np.testing.assert_allclose(shown, scores, atol=1e-6)
+            np.testing.assert_allclose(candidates.score, found.candidates[video].score, atol=1e-6)

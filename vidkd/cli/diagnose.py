@@ -130,7 +130,8 @@ def _predictions(
                 remedy="name the --cache",
             )
         dense = predict_runs([result], cache, truth.videos, device=device)
-        limits = load_temporal_filter(result)[1].thresholds
+        header = load_temporal_filter(result)[1]
+        limits = None if header.calibration else header.thresholds
         return ranked_segments(dense, run_segment_settings(result)), dense, limits
     if cache is not None:
         raise UsageError("--cache belongs to runs", remedy="leave it out, or give a run folder")

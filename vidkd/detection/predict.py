@@ -134,8 +134,8 @@ def _fused(
         features = torch.from_numpy(rows).to(device)[None]
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=device)
         (output,) = run_student(module, features, mask)
-        logits = torch.from_numpy(output.logits)
-        segments.append(output.candidates(pts))
+        logits, found = output.calibrated(header, pts)
+        segments.append(found)
         total = logits if total is None else total + logits
     if total is None or first is None:
         raise ValueError("at least one stream is needed")

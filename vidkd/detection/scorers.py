@@ -111,7 +111,9 @@ class StudentScorer:
         self.classes = self.header.classes
         self.settings = self.header.segments
         self._offset = torch.zeros(())
-        if self.header.thresholds is not None:
+        if self.header.calibration is not None:
+            self.score_name = "calibrated probability"
+        elif self.header.thresholds is not None:
             # Shifts every class so that its best threshold on the validation subset becomes 0.5;
             # rare classes would hardly ever reach 0.5 by themselves.
             self._offset = torch.logit(torch.tensor(self.header.thresholds, dtype=torch.float32))
@@ -130,8 +132,9 @@ class StudentScorer:
         x = torch.from_numpy(rows).to(self._device)[None]
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         (output,) = run_student(self._filter, x, mask)
-        scores = torch.sigmoid(torch.from_numpy(output.logits) - self._offset).numpy()
-        found, thresholds = output.candidates(pts), self.header.segment_thresholds
+        logits, found = output.calibrated(self.header, pts)
+        scores = torch.sigmoid(logits - self._offset).numpy()
+        thresholds = None if self.header.calibration else self.header.segment_thresholds
         return scores, found.shifted(thresholds) if found and thresholds else found
 
     def check_stream(self) -> None:

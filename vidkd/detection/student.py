@@ -10,6 +10,7 @@ import torch
 
 from vidkd.detection.segments import cell_borders
 from vidkd.evaluation.predictions import Candidates
+from vidkd.networks.filter_weights import FilterHeader
 from vidkd.networks.segment_head import Proposals, proposals
 from vidkd.networks.temporal import TemporalFilter
 
@@ -36,6 +37,23 @@ class StudentOutput(NamedTuple):
         cells = np.arange(len(borders))
         start, end = (np.interp(side, cells, borders) for side in (found.start, found.end))
         return Candidates(found.label, found.score, start, end)
+
+    def calibrated(
+        self, header: FilterHeader, pts: np.ndarray
+    ) -> tuple[torch.Tensor, Candidates | None]:
+        """Return logits (T, K) and proposals in seconds, of probabilities if the header says how.
+
+        Args:
+            header: of the student.
+            pts: (T, 2) start and end second of every snippet.
+        """
+        logits, found = torch.from_numpy(self.logits), self.candidates(pts)
+        if header.calibration is not None:
+            scale, bias = torch.tensor(header.calibration, dtype=torch.float32).T
+            logits = scale * logits + bias
+        if found is not None and header.segment_calibration is not None:
+            found = found.calibrated(header.segment_calibration)
+        return logits, found
 
 
 @torch.inference_mode()

@@ -500,6 +500,8 @@ def recipe_as_run(job: TrainingJob, data: TrainingData) -> dict[str, Any]:
             "teachers": [str(path) for path in job.teachers],
         },
     }
+    if job.calibrate != "none":  # runs of before there was a choice are the same runs still
+        recipe["calibrate"] = job.calibrate
     if data.teachers:
         recipe["distillation"] = job.distillation.model_dump(mode="json")
         recipe["teachers"] = [

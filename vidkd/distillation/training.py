@@ -224,7 +224,17 @@ class FilterTraining(Training[TrainResult]):
         return {
             "thresholds": self.validation.thresholds(),
             "segment_thresholds": self.validation.segment_thresholds(),
+            **self._calibration(),
             "model": {name: value.detach().cpu().clone() for name, value in state.items()},
+        }
+
+    def _calibration(self) -> dict[str, Any]:
+        if self.job.calibrate == "none":
+            return {}
+        per_class = self.job.calibrate == "per-class"
+        return {
+            "calibration": self.validation.calibration(per_class=per_class),
+            "segment_calibration": self.validation.segment_calibration(per_class=per_class),
         }
 
     def write_weights(self) -> None:
@@ -255,6 +265,8 @@ class FilterTraining(Training[TrainResult]):
             segments=job.segments,
             thresholds=tuple(found["thresholds"]),
             segment_thresholds=found["segment_thresholds"],
+            calibration=found.get("calibration"),
+            segment_calibration=found.get("segment_calibration"),
         )
         with torch.device("meta"):
             best = build_temporal_filter(self.filter, header.in_features, len(header.classes))

@@ -20,6 +20,7 @@ from vidkd.distillation.data import VideoFeatures
 from vidkd.distillation.losses import classification_loss
 from vidkd.distillation.storage import RowStorage, batches_ahead, readers_for
 from vidkd.evaluation import DenseScores, Detection
+from vidkd.evaluation.calibration import Affine, fit_classes
 from vidkd.evaluation.events import ClassEvents
 from vidkd.evaluation.frames import frame_ap, frame_grid, frame_labels, midpoints
 from vidkd.evaluation.predictions import Candidates
@@ -151,6 +152,32 @@ class Validation:
         A class with few events takes the threshold that is best for all classes together. None
         without a segment head.
         """
+        outcomes = self._segment_outcomes()
+        if outcomes is None:
+            return None
+        scores, hits = (np.concatenate(part) for part in zip(*outcomes, strict=True))
+        common = _best_threshold(scores, hits)
+        return [
+            _best_threshold(scores, hits) if hits.sum() >= _FEW_EVENTS else common
+            for scores, hits in outcomes
+        ]
+
+    def calibration(self, *, per_class: bool) -> list[Affine]:
+        """Return scale and bias of each class that make probabilities of these scores."""
+        return fit_classes(list(self.probabilities.T), list(self.targets.T), per_class=per_class)
+
+    def segment_calibration(self, *, per_class: bool) -> list[Affine] | None:
+        """Return the same for scores of segments, right at a tIoU of 0.5; None without a head."""
+        outcomes = self._segment_outcomes()
+        if outcomes is None:
+            return None
+        # Missed events have no score.
+        found = [(scores[scores > 0], hits[scores > 0]) for scores, hits in outcomes]
+        scores, hits = zip(*found, strict=True)
+        return fit_classes(scores, hits, per_class=per_class)
+
+    def _segment_outcomes(self) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """Return by class what `_outcomes` says; None without a segment head."""
         if not self.segments:
             return None
         names = [str(k) for k in range(self.targets.shape[1])]
@@ -160,13 +187,7 @@ class Validation:
             parts = Candidates(inside.label, inside.score, inside.start, inside.end)
             found[video] = clear_candidates(parts, names, threshold=_LEAST)
             truth[video] = [Segment(float(a), float(b), str(int(k))) for k, a, b in events]
-        outcomes = [_outcomes(truth, found, name) for name in names]
-        scores, hits = (np.concatenate(part) for part in zip(*outcomes, strict=True))
-        common = _best_threshold(scores, hits)
-        return [
-            _best_threshold(scores, hits) if hits.sum() >= _FEW_EVENTS else common
-            for scores, hits in outcomes
-        ]
+        return [_outcomes(truth, found, name) for name in names]
 
 
 def _outcomes(

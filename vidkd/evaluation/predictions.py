@@ -12,6 +12,7 @@ import numpy as np
 
 from vidkd.annotations import Source
 from vidkd.annotations.parse import Context, short
+from vidkd.evaluation.calibration import apply
 from vidkd.files import atomic_path, write_json
 
 _LARGEST_SCORES = 1 << 30
@@ -40,6 +41,11 @@ class Candidates:
         odds = odds / (1 - odds)
         score = self.score / (self.score + (1 - self.score) * odds)
         return Candidates(self.label, score, self.start, self.end)
+
+    def calibrated(self, pairs: Sequence[tuple[float, float]]) -> Candidates:
+        """Return them with the scale and bias of each class applied to the logits of the scores."""
+        scale, bias = np.array(pairs)[self.label].reshape(-1, 2).T
+        return Candidates(self.label, apply(self.score, scale, bias), self.start, self.end)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,11 +47,23 @@ class FilterHeader(Settings):
     segment_thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
     """The same for the scores of the segment head: best F1 of segments at a tIoU of 0.5."""
 
+    calibration: tuple[tuple[float, float], ...] | None = None
+    """For each class scale and bias of the logits that make probabilities of the scores."""
+    segment_calibration: tuple[tuple[float, float], ...] | None = None
+    """The same for the scores of the segment head: right is a segment at a tIoU of 0.5."""
+
     @model_validator(mode="after")
     def _complete(self) -> FilterHeader:
         for given in (self.thresholds, self.segment_thresholds):
             if given is not None and len(given) != len(self.classes):
                 raise ValueError("thresholds must have one number for each class")
+        for pairs in (self.calibration, self.segment_calibration):
+            if pairs is None:
+                continue
+            if len(pairs) != len(self.classes) or not all(
+                0 < scale < math.inf and math.isfinite(bias) for scale, bias in pairs
+            ):
+                raise ValueError("calibration must have a positive scale and a bias for each class")
         return self
 
 

@@ -68,6 +68,10 @@ class TrainingJob(Settings):
     subsets: SubsetSettings = SubsetSettings()
     segments: Annotated[SegmentSettings, Option("segment")] = SegmentSettings()
     """Kept in the header of the weights for detection; training does not use them."""
+    calibrate: Literal["none", "temperature", "per-class"] = "none"
+    """Make scores probabilities, fitted on the validation subset: one temperature for all classes,
+    or a temperature and a bias for each. Detection then takes the plain threshold 0.5 instead of
+    that of the best F1."""
     unlabelled: bool = False
     """Distil also on the cached videos that the annotations do not name."""
     skip_missing: Annotated[bool, Option(common=True)] = False
