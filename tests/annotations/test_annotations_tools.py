@@ -28,6 +28,7 @@ from vidkd.annotations import (
     load_annotations,
     recognise,
 )
+from vidkd.annotations.subsets import like
 from vidkd.annotations.writers import EXACT, FRAMES, KINDS, MILLISECONDS, WRITERS, write_as
 from vidkd.errors import AnnotationError, UsageError, VidkdError
 
@@ -189,6 +190,23 @@ def test_a_folder_is_read_as_one_video_a_file(tmp_path: Path) -> None:
     # Two files that name one video, as those made from one template do, go by their own names.
     write(tmp_path / "P01/second.eaf", text)
     assert list(load_annotations(tmp_path).videos) == ["P01/first", "P01/second"]
+
+
+def test_labels_corrected_in_a_tool_get_their_subsets_back(tmp_path: Path) -> None:
+    items = (Segment(1.0, 2.0, "walk"), Segment(1.5, 3.0, "walk"), Segment(4.0, 5.0, "sit"))
+    video = VideoAnnotation("P01/v", "testing", 9.0, 25.0, items, {"subject": "P01"})
+    before = Annotations(("walk", "sit", "run"), {"P01/v": video})
+    write_as(tmp_path / "v.eaf", "elan", before)
+    # A new annotation in ELAN has no value until somebody types one: the tier is its class then.
+    text = (tmp_path / "v.eaf").read_text()
+    (tmp_path / "v.eaf").write_text(text.replace("<ANNOTATION_VALUE>walk<", "<ANNOTATION_VALUE><"))
+    found = load_annotations(tmp_path / "v.eaf")
+    assert segments(found, "v") == [(item.start, item.end, item.label) for item in items]
+    back = like(found, before, tmp_path / "before.json")
+    assert back == before
+    other = Annotations.of_labels({"w": VideoAnnotation("w")})
+    with pytest.raises(AnnotationError, match="has no video of these annotations"):
+        like(found, other, tmp_path / "other.json")
 
 
 def test_elan_and_praat_files_read_by_pympi(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "distillation"))
 
 import artificial
 
-from vidkd.annotations import load_annotations
+from vidkd.annotations import Segment, load_annotations
 from vidkd.cache import CacheFile
 from vidkd.cli import main
 from vidkd.detection.detector import Detector
@@ -247,3 +247,43 @@ def test_a_folder_of_annotations_trains_without_its_ambiguous_segments(
     )
     assert code == 0, err
     assert "1 ambiguous segments are ignored" in out
+
+
+def test_detections_go_to_tools_and_labels_come_back(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "vidéos & more"
+    folder.mkdir()
+    with VideoWriter(folder / "ä 1.mp4", 64, 64, Fraction(25)) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    result, other = tmp_path / "one.json", tmp_path / "two.json"
+    write_detections(
+        result, {"ä 1": [Detection("wälk", 0.9, 0.4, 1.2), Detection("sit", 0.1, 0, 2)]}
+    )
+    write_detections(other, {"b": []})
+    export = ["export", result, other, "--output"]
+    code, out, err = run(*export, tmp_path / "elan", "--to", "elan", "--videos", folder, "--json")
+    assert code == 0
+    assert "no video for b" in err
+    report = json.loads(out)
+    assert [Path(file).name for file in report["files"]] == ["ä 1.eaf", "b.eaf"]
+    assert (report["videos"], report["segments"]) == (2, 2)
+    assert "2 scores left out: ELAN has no place for them" in report["notes"]
+    assert (folder / "ä 1.mp4").as_uri() in (tmp_path / "elan/ä 1.eaf").read_text()
+    code, _, err = run(*export, tmp_path / "elan", "--to", "elan")
+    assert (code, "exists already" in err, "--overwrite" in err) == (2, True, True)
+    corrected = tmp_path / "corrected.json"
+    assert run("data", "convert", "--annotations", tmp_path / "elan", "--output", corrected)[0] == 0
+    assert load_annotations(corrected).videos["ä 1"].segments[1] == Segment(0.4, 1.2, "wälk")
+    # A decision list counts frames, which the videos know.
+    assert run("export", result, "--output", tmp_path / "v.edl", "--to", "edl")[0] == 1
+    options = ["--to", "edl", "--videos", folder, "--threshold", 0.5]
+    assert run("export", result, "--output", tmp_path / "v.edl", *options)[0] == 0
+    options = ["--annotations", tmp_path / "v.edl", "--videos", folder]
+    assert run("data", "convert", *options, "--output", corrected, "--json")[0] == 0
+    assert load_annotations(corrected).videos["ä 1"].segments == (Segment(0.4, 1.2, "wälk"),)
+    code, _, err = run("export", result, result, "--output", tmp_path / "x", "--to", "csv")
+    assert (code, "is in another result, too" in err) == (2, True)
+    code, _, err = run("export", "s3://bucket/r.json", "--output", tmp_path / "x", "--to", "csv")
+    assert (code, "s3://bucket/r.json is an address" in err) == (2, True)
+    code, out, _ = run("data", "formats", "--json")
+    assert json.loads(out)["written"]["elan"]["times"] == "milliseconds"

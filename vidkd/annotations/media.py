@@ -13,6 +13,9 @@ from vidkd.annotations.model import Annotations, Segment, VideoAnnotation
 from vidkd.annotations.parse import Context, Source, short
 from vidkd.keys import VIDEO_SUFFIXES
 
+_FURTHER = re.compile(r" \((?:\d+|points(?: \d+)?)\)$")
+"""End of the names of tiers on which a class goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -119,7 +122,7 @@ def read_each(
         endings: of such files in a folder, in lower case.
         parse: reads one of them; each of several videos must name its video file.
         labels: ``values`` or ``tiers``: what the classes are; ``auto`` takes the tiers where most
-            values are empty.
+            values are empty, and else for a value that is empty on a tier called like a class.
     """
     root = Context(source.path)
     paths = files_of(source, endings)
@@ -132,19 +135,27 @@ def read_each(
     ]
     marks = [mark for _, item in content for mark in item.marks]
     notes = [note for _, item in content for note in item.notes]
+    tiers = {one_line(mark.tier) for mark in marks}
+    listed = {name for _, item in content for name in item.classes}
+    by_tier = labels == "auto"
     if labels == "auto":
         filled = sum(bool(mark.value.strip()) for mark in marks)
         labels = "values" if 2 * filled >= len(marks) else "tiers"
-        if labels == "tiers" and filled:
-            notes.append(
-                f"{counted(filled, 'value')} left out: the tiers are taken for the classes"
-            )
+    classes = listed | {one_line(mark.value) for mark in marks}
     videos: dict[str, VideoAnnotation] = {}
-    unnamed = 0
+    unnamed = ignored = 0
     for (path, item), name in zip(content, _ids(source.path, content), strict=True):
         segments = []
         for mark in item.marks:
-            label = one_line(mark.tier if labels == "tiers" else mark.value)
+            # A class whose segments overlap is on several tiers (``lanes``).
+            tier = one_line(mark.tier)
+            base = _FURTHER.sub("", tier)
+            tier = base if base in tiers | listed else tier
+            label = tier if labels == "tiers" else one_line(mark.value)
+            # Somebody who adds a segment to the tier of a class may give it no value.
+            if not label and by_tier and tier in classes:
+                label = tier
+            ignored += labels == "tiers" and one_line(mark.value) not in ("", label)
             if not label:
                 unnamed += 1
                 continue
@@ -159,8 +170,13 @@ def read_each(
         )
     if unnamed:
         notes.append(f"{counted(unnamed, 'annotation')} without a value left out")
-    listed = (name for _, item in content for name in item.classes)
-    return Annotations.of_labels(videos, () if labels == "tiers" else listed, notes)
+    if ignored:
+        notes.append(f"{counted(ignored, 'value')} left out: the tiers are taken for the classes")
+    found = Annotations.of_labels(videos, notes=notes)
+    if labels == "tiers" and not listed.intersection(found.classes):
+        return found
+    order = (name for _, item in content for name in item.classes)
+    return Annotations.of_labels(videos, order, notes)
 
 
 def _ids(root: Path, content: Sequence[tuple[Path, OneVideo]]) -> list[str]:

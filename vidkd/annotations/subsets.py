@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from vidkd.annotations.model import Annotations
+from vidkd.annotations.media import counted
+from vidkd.annotations.model import Annotations, VideoAnnotation
 from vidkd.errors import AnnotationError, UsageError
+from vidkd.keys import KeyIndex
 
 
 def rename_subsets(annotations: Annotations, names: Mapping[str, str]) -> Annotations:
@@ -23,6 +26,49 @@ def rename_subsets(annotations: Annotations, names: Mapping[str, str]) -> Annota
         for key, video in annotations.videos.items()
     }
     return replace(annotations, videos=videos)
+
+
+def like(annotations: Annotations, other: Annotations, where: Path) -> Annotations:
+    """Return annotations with what another file says of the same videos.
+
+    A video that has no subset, duration, frame rate or attributes gets those of the other file, and
+    is called as there. Classes have the order of the other file; new ones follow.
+
+    Args:
+        annotations: such as labels that were corrected in a tool which has no subsets.
+        other: the labels before that.
+        where: the other file, for messages.
+
+    Raises:
+        AnnotationError: the files have no video in common.
+        UsageError: several videos of the other file could be meant by one.
+    """
+    index = KeyIndex(other.videos, where)
+    videos: dict[str, VideoAnnotation] = {}
+    notes = list(annotations.notes)
+    for name, video in annotations.videos.items():
+        before = index.find(name)
+        if before is None:
+            videos[name] = video
+            continue
+        videos[before.id] = replace(
+            video,
+            id=before.id,
+            subset=video.subset or before.subset,
+            duration=video.duration or before.duration,
+            frame_rate=video.frame_rate or before.frame_rate,
+            attributes=before.attributes | video.attributes,
+            file=video.file or before.file,
+        )
+    new = [name for name in annotations.videos if name in videos and name not in other.videos]
+    if len(new) == len(videos):
+        raise AnnotationError(
+            "has no video of these annotations", path=where, remedy="give their former file"
+        )
+    if new:
+        notes.append(f"{counted(len(new), 'video')} not in {where.name}, such as {new[0]}")
+    classes = dict.fromkeys((*other.classes, *annotations.classes))
+    return Annotations(tuple(classes), videos, tuple(notes))
 
 
 def hold_out(

@@ -290,6 +290,13 @@ def convert(
         Path | None,
         typer.Option(metavar="DIR", help="Videos, for durations and rates not in the file."),
     ] = None,
+    subsets_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Annotations of the same videos, for subsets and what else the file leaves out.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -297,10 +304,11 @@ def convert(
 
     What the other format cannot hold is said. With --hold-out, data sets that have only training
     and testing get a subset for validation: whole subjects where they are known, always the same
-    videos.
+    videos. With --subsets-from, labels that were corrected in a tool without subsets get back what
+    they had.
     """
     from vidkd.annotations import load_annotations
-    from vidkd.annotations.subsets import hold_out, rename_subsets
+    from vidkd.annotations.subsets import hold_out, like, rename_subsets
     from vidkd.video import VideoFolder
 
     folder = None if videos is None else VideoFolder(videos)
@@ -310,6 +318,8 @@ def convert(
         frame_rate=annotation_rate,
         rate_of=None if folder is None else folder.rate,
     )
+    if subsets_from is not None:
+        found = like(found, load_annotations(subsets_from), subsets_from)
     if rename:
         found = rename_subsets(found, dict(_pair(text) for text in rename))
     if fraction is not None:
