@@ -77,25 +77,32 @@ def _name(item: Element) -> str:
 
 
 def _times(root: Element, here: Context) -> dict[str, float]:
-    """Return the millisecond of every slot; those without one lie evenly between their neighbours.
+    """Return the millisecond of every slot.
 
-    ELAN shows slots that were never aligned in the same way.
+    Slots without a time stand between annotations that divide a longer one; they lie evenly between
+    the nearest slots of their tier that have one, as ELAN shows them.
     """
-    slots = [
-        (item.get("TIME_SLOT_ID", ""), item.get("TIME_VALUE")) for item in root.iter("TIME_SLOT")
-    ]
     times: dict[str, float] = {}
-    waiting: list[str] = []
-    last = 0.0
-    for name, value in slots:
+    unaligned: set[str] = set()
+    for item in root.iter("TIME_SLOT"):
+        name, value = item.get("TIME_SLOT_ID", ""), item.get("TIME_VALUE")
         if value is None:
-            waiting.append(name)
-            continue
-        now = here.number(value, f"the time of {name}")
-        for number, other in enumerate(waiting, start=1):
-            times[other] = last + (now - last) * number / (len(waiting) + 1)
-        times[name], last, waiting = now, now, []
-    times.update(dict.fromkeys(waiting, last))
+            unaligned.add(name)
+        else:
+            times[name] = here.number(value, f"the time of {name}")
+    for tier in root.iter("TIER"):
+        waiting: dict[str, None] = {}
+        last = 0.0
+        for item in tier.iter("ALIGNABLE_ANNOTATION"):
+            for name in (item.get("TIME_SLOT_REF1", ""), item.get("TIME_SLOT_REF2", "")):
+                if name in unaligned and name not in times:
+                    waiting[name] = None
+                    continue
+                now = times.get(name, last)
+                for number, other in enumerate(waiting, start=1):
+                    times[other] = last + (now - last) * number / (len(waiting) + 1)
+                last, waiting = now, {}
+        times.update(dict.fromkeys(waiting, last))
     return times
 
 

@@ -31,17 +31,16 @@ def _parse(source: Source) -> list[OneVideo]:
         raise here.error(
             f"is not a usable TextGrid ({problem})", "save it again with Praat"
         ) from error
-    marks = [
-        Mark(
-            tier.name,
-            # Praat doubles quotation marks, and praatio leaves them so.
-            entry.label.replace('""', '"'),
-            here.number(getattr(entry, "start", getattr(entry, "time", None)), "a start"),
-            here.number(getattr(entry, "end", getattr(entry, "time", None)), "an end"),
-        )
-        for tier in tiers
-        for entry in tier.entries
-    ]
+    marks = []
+    for tier in tiers:
+        for entry in tier.entries:
+            if isinstance(tier, textgrid.PointTier):
+                # praatio leaves quotation marks doubled in points, other than in intervals.
+                text, times = entry.label.replace('""', '"'), (entry.time, entry.time)
+            else:
+                text, times = entry.label, (entry.start, entry.end)
+            start, end = (here.number(time, "a time") for time in times)
+            marks.append(Mark(tier.name, text, start, end))
     return [OneVideo(marks, duration=here.positive(grid.maxTimestamp, "the duration"))]
 
 
