@@ -25,14 +25,18 @@ class DataSet:
 
     def __init__(self, folder: Path, make_video: Callable[..., Any]) -> None:
         self.folder = folder
-        self.videos = {n: make_video(n, FRAMES).path for n in ("v1", "v2")}
+        self.videos = {n: make_video(n, FRAMES).path for n in ("v1", "v2", "v3")}
         self.database: dict[str, Any] = {
             name: {
                 "subset": subset,
                 "duration": FRAMES / 25,
                 "annotations": [{"segment": [0.2, 1.0], "label": "walk"}],
             }
-            for name, subset in (("v1", "training"), ("v2", "testing"))
+            for name, subset in (
+                ("v1", "training"),
+                ("v2", "testing"),
+                ("v3", "validation"),
+            )
         }
         self.classes = ["walk"]
         for name in self.videos:
@@ -92,14 +96,15 @@ def test_a_sound_data_set_has_no_finding(data: DataSet) -> None:
     report = data.check()
     assert report.findings == []
     assert report.counts == {
-        "videos": 2,
-        "segments": 2,
+        "videos": 3,
+        "segments": 3,
         "classes": 1,
         "subset testing": 1,
         "subset training": 1,
-        "video files": 2,
-        "features my-flow": 2,
-        "features my-rgb": 2,
+        "subset validation": 1,
+        "video files": 3,
+        "features my-flow": 3,
+        "features my-rgb": 3,
     }
     assert report.to_json()["ok"] is True
 
@@ -167,6 +172,7 @@ def test_classes(data: DataSet) -> None:
         "warning class-spelling": [""],
         "warning unused-class": [""],
         "warning untrained-class": [""],
+        "warning unmeasured-class": [""],
     }
     data.segment(0, 1, "fly")
     report = data.check()
@@ -192,7 +198,7 @@ def test_missing_and_ambiguous_features(data: DataSet) -> None:
         "error ambiguous-features": ["v2"],
     }
     report = data.check(encoders=["absent"])
-    assert found(report)["error missing-features"] == ["v1", "v2"]
+    assert found(report)["error missing-features"] == ["v1", "v2", "v3"]
 
 
 def test_two_encoders_with_other_snippets(data: DataSet) -> None:
@@ -231,7 +237,9 @@ def test_stale_broken_and_mixed_caches(data: DataSet) -> None:
 
 def test_deep_hashes_the_videos(data: DataSet) -> None:
     assert "error stale-cache" not in found(data.check())
-    assert found(data.check(deep=True)) == {"error stale-cache": ["v1", "v1", "v2", "v2"]}
+    assert found(data.check(deep=True)) == {
+        "error stale-cache": ["v1", "v1", "v2", "v2", "v3", "v3"]
+    }
 
 
 def test_flow_that_the_features_did_not_see(data: DataSet) -> None:
@@ -261,3 +269,34 @@ def test_names_are_found_as_training_finds_them() -> None:
     assert files.candidates("run_1.mp4") == []
     assert "'v_Run-1'" in similar(files, "run_1.mp4")
     assert similar(files, "z") == ""
+
+
+def test_what_a_recipe_would_refuse_of_the_subsets(data: DataSet) -> None:
+    for name in ("v1", "v2", "v3"):
+        data.database[name]["subset"] = ""
+    report = data.check()
+    assert found(report) == {"error missing-subset": [""]}
+    assert "`vidkd init VIDEOS --labels FILE`" in report.findings[0].detail
+    data.database["v1"]["subset"] = data.database["v2"]["subset"] = "training"
+    assert found(data.check()) == {
+        "error missing-subset": ["", ""],
+        "warning no-subset": ["v3"],
+    }
+    data.database["v2"]["subset"], data.database["v3"]["subset"] = "val", "testing"
+    data.database["v3"]["annotations"] = []
+    kinds = found(data.check(subsets=("training", "val", "testing")))
+    assert kinds == {"error empty-subset": [""], "warning no-segments": ["v3"]}
+
+
+def test_one_video_under_two_names(data: DataSet) -> None:
+    (data.folder / "videos" / "P1").mkdir()
+    data.videos["v1"].rename(data.folder / "videos" / "P1" / "v1.mp4")
+    data.database["P1/v1"] = data.database["v1"]
+    assert found(data.check(cache=False)) == {"error video-twice": ["P1/v1"]}
+
+
+def test_a_video_that_breaks_off_is_found_by_decoding_it(data: DataSet) -> None:
+    whole = data.videos["v2"].read_bytes()
+    data.videos["v2"].write_bytes(whole[: len(whole) * 2 // 3])
+    assert "error broken-video" not in found(data.check(cache=False))
+    assert found(data.check(cache=False, deep=True)) == {"error broken-video": ["v2"]}

@@ -13,7 +13,10 @@ from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vidkd.features.data_report import DataReport
+    from vidkd.recipe import Pipeline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +29,17 @@ _SHOWN = 5
 
 @app.command("check", cls=Command)
 def check(
-    annotations: Annotated[Path, typer.Option(metavar="FILE", help="Annotations of the videos.")],
+    annotations: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Annotations of the videos.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            help="Check what `vidkd run` would be given: this recipe, its videos, annotations and "
+            "subsets.",
+        ),
+    ] = None,
     annotation_format: Format = "auto",
     annotation_rate: AnnotationRate = None,
     videos: Annotated[
@@ -43,7 +56,7 @@ def check(
         ),
     ] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also read every row and hash every video.")
+        bool, typer.Option("--deep", help="Also read every row, and decode and hash every video.")
     ] = False,
     show_all: Annotated[
         bool, typer.Option("--all", help=f"Show all findings, not {_SHOWN} of each kind.")
@@ -54,8 +67,17 @@ def check(
 
     Exit code 1 if something would stop training, 0 with warnings only.
     """
-    from vidkd.features.data_check import check_data
+    from vidkd.features.data_check import SUBSETS, check_data
 
+    subsets: Sequence[str] = SUBSETS
+    if recipe is not None:
+        found = _recipe(recipe, videos, annotations, cache)
+        assert found.data is not None
+        videos, annotations = found.data.videos, found.data.annotations
+        annotation_format = found.data.format if annotation_format == "auto" else annotation_format
+        subsets = (*found.subsets.model_dump().values(), found.evaluation.subset)
+    if annotations is None:
+        raise UsageError("there is nothing to check", remedy="give --annotations or --recipe")
     if encoder and cache is None:
         raise UsageError("--encoder belongs to a cache", remedy="give --cache as well")
     with progress("data check", None, "videos") as advance:
@@ -66,6 +88,7 @@ def check(
             videos=videos,
             cache=cache,
             encoders=encoder or (),
+            subsets=subsets,
             deep=deep,
             advance=advance,
         )
@@ -75,6 +98,18 @@ def check(
         _print(report, show_all)
     if report.of("error"):
         raise typer.Exit(1)
+
+
+def _recipe(
+    path: Path, videos: Path | None, annotations: Path | None, cache: Path | None
+) -> Pipeline:
+    """Return a recipe on videos of its user's, of which `vidkd run` would refuse nothing."""
+    from vidkd.pipeline.check import check_recipe
+    from vidkd.recipe import Pipeline, load_yaml, pipeline_path
+
+    found = load_yaml(pipeline_path(path), Pipeline).with_data(videos, annotations)
+    check_recipe(found, cache or Path())
+    return found
 
 
 def _print(report: DataReport, show_all: bool) -> None:

@@ -13,13 +13,25 @@ import numpy as np
 
 from vidkd.annotations import Annotations, VideoAnnotation, load_annotations
 from vidkd.cache import CacheFile, cache_files, cache_path, encoder_folders, present, verify
+from vidkd.differences import listed
 from vidkd.errors import AnnotationError, CacheError, UsageError, VideoError
 from vidkd.features.data_report import DataReport, Severity, similar
 from vidkd.files import sha256
 from vidkd.keys import KeyIndex
 from vidkd.recipe import SnippetSettings
-from vidkd.video import VideoFile, VideoFolder, VideoInfo, find_videos, probe, snippet_count
+from vidkd.video import (
+    VideoFile,
+    VideoFolder,
+    VideoInfo,
+    find_videos,
+    probe,
+    read_frames,
+    snippet_count,
+)
 
+SUBSETS = ("training", "validation", "testing")
+"""What recipes train on, choose epochs by, and report, unless they name others."""
+_DIVIDE = "`vidkd init VIDEOS --labels FILE` divides the videos"
 _SAME_TIME = 1e-6
 """Seconds; two streams cut from the same frames carry the same times up to rounding."""
 _TOLERANCE = 0.5
@@ -35,6 +47,7 @@ def check_data(
     videos: Path | None = None,
     cache: Path | None = None,
     encoders: Sequence[str] = (),
+    subsets: Sequence[str] = SUBSETS,
     deep: bool = False,
     advance: Callable[[float], None] | None = None,
 ) -> DataReport:
@@ -47,7 +60,8 @@ def check_data(
         videos: folder of the videos; None leaves them out.
         cache: the cache folder; None leaves it out.
         encoders: the encoders whose features are to be there; none takes all in the cache.
-        deep: also read every row and hash every video.
+        subsets: names of the subsets for training, for validation, and of what is reported.
+        deep: also read every row, and decode and hash every video.
         advance: called with 1 after every annotated video.
 
     Raises:
@@ -61,7 +75,8 @@ def check_data(
     except AnnotationError as error:
         report.add("error", "annotations", "", str(error))
         return report
-    _check_classes(truth, report)
+    _check_classes(truth, subsets[0], report)
+    _check_subsets(truth, subsets, report)
     files = _find_videos(videos, report)
     folders = _find_features(cache, encoders, report)
     stored: dict[str, dict[str, _Features]] = {name: {} for name in folders}
@@ -79,7 +94,7 @@ def check_data(
         if files is not None:
             complete = bool(folders) and not missing
             path = _find_one(files, video.id, complete, report)
-            info = None if path is None else _probe(path, video, complete, report)
+            info = None if path is None else _probe(path, video, complete, deep, report)
         if info is not None:
             _check_duration(video, info, report)
             duration = info.duration or duration
@@ -89,6 +104,8 @@ def check_data(
         if advance is not None:
             advance(1)
     _check_mixing(stored, report)
+    if files is not None:
+        _check_names(truth, files, report)
     _check_unannotated(truth, files, folders, report)
     report.findings.sort(key=lambda item: item.severity)
     return report
@@ -120,7 +137,7 @@ class _Features:
         return json.dumps([self.weights, self.width, alike], sort_keys=True)
 
 
-def _check_classes(truth: Annotations, report: DataReport) -> None:
+def _check_classes(truth: Annotations, training: str, report: DataReport) -> None:
     items = list(truth.videos.values())
     report.counts.update(
         videos=len(items),
@@ -140,13 +157,58 @@ def _check_classes(truth: Annotations, report: DataReport) -> None:
     used = {item.label for video in items for item in video.segments}
     for name in [name for name in truth.classes if name not in used]:
         report.add("warning", "unused-class", "", f"class {name!r} has no segment")
-    if "training" in truth.subsets:
-        trained = {
-            item.label for video in items if video.subset == "training" for item in video.segments
-        }
-        for name in sorted(used - trained):
-            detail = f"class {name!r} has no segment in the subset 'training'"
+    if training in truth.subsets:
+        for name in sorted(used - _labels(truth, training)):
+            detail = (
+                f"class {name!r} has no segment in the subset {training!r} and cannot be learnt:"
+                f" {_DIVIDE}"
+            )
             report.add("warning", "untrained-class", "", detail)
+
+
+def _labels(truth: Annotations, subset: str) -> set[str]:
+    """Return the classes that occur in a subset, which the file has."""
+    videos = truth.subset(subset).actions().videos.values()
+    return {item.label for video in videos for item in video.segments}
+
+
+def _check_subsets(truth: Annotations, wanted: Sequence[str], report: DataReport) -> None:
+    """Every stage of a recipe has a subset of its own, and none may be empty."""
+    there = [name for name in truth.subsets if name]
+    if not there:
+        detail = f"no video belongs to a subset, and {', '.join(wanted)} are needed: {_DIVIDE}"
+        report.add("error", "missing-subset", "", detail)
+        return
+    for name in dict.fromkeys(wanted):
+        if name not in there:
+            detail = f"no video is in the subset {name!r} (there are {', '.join(there)}): {_DIVIDE}"
+            report.add("error", "missing-subset", "", detail)
+            continue
+        labels = _labels(truth, name)
+        if not labels:
+            detail = f"no video of the subset {name!r} has a segment: {_DIVIDE}"
+            report.add("error", "empty-subset", "", detail)
+        elif name != wanted[0] and (lacking := _labels_of_all(truth) - labels):
+            detail = f"the subset {name!r} has no segment of {listed(sorted(lacking))}"
+            report.add("warning", "unmeasured-class", "", detail)
+    for video in truth.videos.values():
+        if not video.subset:
+            detail = f"belongs to no subset, so that nothing uses it: {_DIVIDE}"
+            report.add("warning", "no-subset", video.id, detail)
+
+
+def _labels_of_all(truth: Annotations) -> set[str]:
+    return {item.label for video in truth.actions().videos.values() for item in video.segments}
+
+
+def _check_names(truth: Annotations, files: KeyIndex[VideoFile], report: DataReport) -> None:
+    """A video under two names would be in two subsets."""
+    names: dict[str, str] = {}
+    for video in truth.videos:
+        for key in files.candidates(video)[:1]:
+            if (other := names.setdefault(key, video)) != video:
+                detail = f"is the same video as {other!r}: keep one of the two"
+                report.add("error", "video-twice", video, detail)
 
 
 def _check_segments(video: VideoAnnotation, report: DataReport) -> float | None:
@@ -231,10 +293,14 @@ def _find_one(
 
 
 def _probe(
-    path: Path, video: VideoAnnotation, complete: bool, report: DataReport
+    path: Path, video: VideoAnnotation, complete: bool, deep: bool, report: DataReport
 ) -> VideoInfo | None:
     try:
-        return probe(path)
+        info = probe(path)
+        if deep:
+            for _ in read_frames(path, short_side=min(32, info.width, info.height)):
+                pass
+        return info
     except VideoError as error:
         report.add("warning" if complete else "error", "broken-video", video.id, str(error))
         return None

@@ -100,7 +100,7 @@ class Benchmark:
         """Plan ``vidkd run``; nothing is read or written yet.
 
         Raises:
-            UsageError: the recipe has no teacher, or names what there is not.
+            UsageError: the recipe names what there is not.
         """
         layout = Layout(output)
         check_recipe(recipe, layout.cache)

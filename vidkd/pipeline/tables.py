@@ -226,23 +226,23 @@ class _Builder:
 def models_table(recipe: Pipeline) -> Table[TableRow]:
     """Return the table of ``vidkd run``: every teacher, vanilla RGB, their fusion, the student.
 
-    Raises:
-        UsageError: there is no teacher.
+    Without teachers it is vanilla RGB alone.
     """
     builder = _Builder(recipe)
-    if not recipe.teachers:
-        raise UsageError("the recipe has no teacher", remedy="name one under `teachers`")
     known = "+".join(sorted(recipe.teachers, reverse=True))
     teachers = tuple(builder.single(item) for item in recipe.teachers)
     vanilla = builder.single(RGB.name)
-    student = builder.student(teachers, recipe.distillation, name="augmented-rgb")
-    fused = "two-stream" if len(teachers) == 1 else "late fusion"
-    rows = [
+    rows: list[tuple[str, tuple[Run, ...], str, str]] = [
         *((f"{run.modality} teacher", (run,), "teacher", run.modality) for run in teachers),
         ("vanilla RGB", (vanilla,), "vanilla", "flow"),
-        (fused, (vanilla, *teachers), "two-stream", known),
-        ("augmented RGB", (student,), "augmented", known),
     ]
+    if teachers:
+        student = builder.student(teachers, recipe.distillation, name="augmented-rgb")
+        fused = "two-stream" if len(teachers) == 1 else "late fusion"
+        rows += [
+            (fused, (vanilla, *teachers), "two-stream", known),
+            ("augmented RGB", (student,), "augmented", known),
+        ]
     return Table(
         "models",
         recipe.name,
