@@ -21,6 +21,7 @@ from vidkd.cli import (
     export,
     extract,
     extract_pose,
+    init,
     models,
     plot,
     pose,
@@ -65,7 +66,7 @@ def _root(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Start here": (detect.detect, run.run, run.demo, doctor.doctor),
+    "Start here": (detect.detect, init.init, run.run, run.demo, doctor.doctor),
     "Extract": (extract.extract_flow, extract.extract_features, extract_pose.extract_pose),
     "Train": (train.train_teacher, train.train_baseline, train.distill, train.train_encoder),
     "Evaluate": (
