@@ -185,7 +185,7 @@ def render_overlay(
     truth: Sequence[Segment] | None = None,
     report: Callable[[float], None] | None = None,
 ) -> None:
-    """Write an annotated copy of a video as H.264 in MP4, without sound, atomically.
+    """Write an annotated copy of a video as H.264 in MP4, with its sound, atomically.
 
     Args:
         video: the original.

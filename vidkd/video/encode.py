@@ -27,6 +27,8 @@ class VideoWriter:
         frame_rate: frames per second.
         quality: x264's constant rate factor, 0 (lossless) to 51; 18 is visually lossless.
         threads: of the encoder; with 1 the same pictures give the same file on every machine.
+        sound: samples per second and layout (``mono`` or ``stereo``) of the sound, which is
+            written as AAC; None for no sound.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class VideoWriter:
         *,
         quality: int = 18,
         threads: int = 1,
+        sound: tuple[int, str] | None = None,
     ) -> None:
         if width < 2 or height < 2:
             raise ValueError("a video needs at least 2x2 pixels")
@@ -49,6 +52,13 @@ class VideoWriter:
         self._threads = threads
         self._stack = contextlib.ExitStack()
         self._written = 0
+        self._sound = sound
+        self._samples = 0
+
+    @property
+    def seconds(self) -> float:
+        """Length of the pictures that have been written."""
+        return float(self._written / self._rate)
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
@@ -73,6 +83,9 @@ class VideoWriter:
             stream.codec_context.colorspace = Colorspace.SMPTE170M
             stream.codec_context.color_range = ColorRange.MPEG
             self._stream = stream
+            if self._sound is not None:
+                rate, layout = self._sound
+                self._audio = self._container.add_stream("aac", rate=rate, layout=layout)
             self._stack = stack.pop_all()
         return self
 
@@ -92,6 +105,23 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             raise self._failed(error) from error
 
+    def write_sound(self, samples: np.ndarray) -> None:
+        """Append samples, (channels, N) float32 in [-1, 1].
+
+        Write them along with the pictures: what one of the two is ahead is kept in memory.
+        """
+        if self._sound is None:
+            raise ValueError("the writer was made without sound")
+        rate, layout = self._sound
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, self._samples, Fraction(1, rate)
+        self._samples += samples.shape[1]
+        try:
+            for packet in self._audio.encode(frame):
+                self._container.mux(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._failed(error) from error
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -104,6 +134,9 @@ class VideoWriter:
                     raise ValueError("no picture was given")
                 for packet in self._stream.encode():
                     self._container.mux(packet)
+                if self._samples:
+                    for sound in self._audio.encode():
+                        self._container.mux(sound)
                 # Closing writes the index, and may be what meets a full disk.
                 self._container.close()
             except (av.error.FFmpegError, OSError, ValueError) as failure:

@@ -11,6 +11,7 @@ import numpy as np
 from vidkd.video.decode import read_frames
 from vidkd.video.encode import VideoWriter
 from vidkd.video.opened import open_video
+from vidkd.video.sound import open_sound
 
 SMALLEST_HEIGHT, LARGEST_HEIGHT = 360, 1080
 """Smaller videos are enlarged, or else text over them could not be read."""
@@ -25,7 +26,7 @@ def redraw(
     begin: Callable[[int, int], tuple[tuple[int, int], Draw]],
     report: Callable[[float], None] | None = None,
 ) -> None:
-    """Write an annotated copy of a video as H.264 in MP4, without sound, atomically.
+    """Write an annotated copy of a video as H.264 in MP4, with its sound as AAC, atomically.
 
     Args:
         video: the original; it is decoded again, and shown at a constant frame rate.
@@ -37,15 +38,19 @@ def redraw(
         VideoError: the video cannot be decoded.
         VidkdError: the file cannot be written.
     """
-    with open_video(video) as opened:
+    with open_video(video) as opened, open_sound(video) as sound:
         info = opened.info
         rate = min(max(float(info.frame_rate), 1.0), 60.0)
         side = min(max(min(info.width, info.height), SMALLEST_HEIGHT), LARGEST_HEIGHT)
         frames = read_frames(opened, short_side=side, frame_rate=rate)
         first = next(frames)
         size, draw = begin(first.image.shape[1], first.image.shape[0])
-        with VideoWriter(path, *size, rate, quality=21, threads=0) as writer:
+        format = None if sound is None else (sound.rate, sound.layout)
+        with VideoWriter(path, *size, rate, quality=21, threads=0, sound=format) as writer:
             for frame in itertools.chain([first], frames):
                 writer.write(draw(frame.image, frame.start))
+                if sound is not None:
+                    for samples in sound.until(writer.seconds):
+                        writer.write_sound(samples)
                 if report is not None:
                     report(1)
