@@ -63,6 +63,19 @@ def emit(
         emit_table(title, columns, rows)
 
 
+def clock(seconds: float) -> str:
+    """Write a time as ``mm:ss.s``, or ``h:mm:ss.s`` from one hour on.
+
+    >>> clock(59.96), clock(3725.04)
+    ('01:00.0', '1:02:05.0')
+    """
+    tenths = round(max(0.0, seconds) * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    rest = f"{minutes:02d}:{tenths // 10:02d}.{tenths % 10}"
+    return f"{hours}:{rest}" if hours else rest
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

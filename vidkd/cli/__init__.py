@@ -27,6 +27,7 @@ from vidkd.cli import (
     pose,
     run,
     speed,
+    suggest,
     synth,
     train,
 )
@@ -69,6 +70,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start here": (detect.detect, init.init, run.run, run.demo, doctor.doctor),
     "Extract": (extract.extract_flow, extract.extract_features, extract_pose.extract_pose),
     "Train": (train.train_teacher, train.train_baseline, train.distill, train.train_encoder),
+    "Label": (suggest.suggest,),
     "Evaluate": (
         evaluate.evaluate,
         diagnose.diagnose,

@@ -93,7 +93,7 @@ def export(
     kept = {
         video: [item for item in items if item.score >= threshold] for video, items in found.items()
     }
-    _write(output, to, _annotations(kept, truth), videos, overwrite, as_json)
+    _write(output, to, as_annotations(kept, truth), videos, overwrite, as_json)
 
 
 def export_submission(
@@ -187,7 +187,7 @@ def _merged(results: Sequence[Path]) -> dict[str, list[Detection]]:
     return merged
 
 
-def _annotations(found: dict[str, list[Detection]], truth: Annotations | None) -> Annotations:
+def as_annotations(found: dict[str, list[Detection]], truth: Annotations | None) -> Annotations:
     """Return detections as annotations whose segments have scores."""
     from dataclasses import replace
 
@@ -221,7 +221,7 @@ def _write(
 
     if videos is not None:
         folder = videos if isinstance(videos, VideoFolder) else VideoFolder(videos)
-        annotations = _completed(annotations, folder)
+        annotations = completed(annotations, folder)
     files, left_out = write_as(output, to, annotations, overwrite=overwrite)
     counts = [
         f"{len(annotations.subset(name).videos)} {name or '(no subset)'}"
@@ -334,7 +334,7 @@ def _pair(text: str) -> tuple[str, str]:
     return old, new
 
 
-def _completed(annotations: Annotations, folder: VideoFolder) -> Annotations:
+def completed(annotations: Annotations, folder: VideoFolder) -> Annotations:
     """Return annotations with the files, durations and frame rates of their videos."""
     from dataclasses import replace
 

@@ -7,16 +7,19 @@ Nothing here computes or imports flow or pose: what a student learned from them 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidkd.cache import CacheFile
+from vidkd.console import clock
 from vidkd.detection.predict import read_features
 from vidkd.detection.scorers import Scorer, StudentScorer, load_scorer
 from vidkd.detection.segments import clear_candidates, clear_segments, scores_to_segments
-from vidkd.errors import VideoError
+from vidkd.errors import UsageError, VideoError
 from vidkd.evaluation import Detection
 from vidkd.evaluation.predictions import Candidates
 from vidkd.networks import Encoder, select_device
@@ -24,6 +27,9 @@ from vidkd.recipe import Precision, SegmentSettings, SnippetSettings
 from vidkd.streams.encode import BatchEncoder, snippet_batches
 from vidkd.video import OpenVideo, VideoInfo, open_video, read_frames
 from vidkd.workers import read_ahead
+
+if TYPE_CHECKING:
+    import pandas
 
 Report = Callable[[float], None]
 
@@ -44,6 +50,7 @@ class DetectionResult:
         model: the student's path, or the encoder's name.
         settings: how scores become the ranked list of `proposals`.
         candidates: what the model's segment head proposes; None without one.
+        feature_mean: (D,) mean over the snippets of what the encoder made of them.
     """
 
     video_id: str
@@ -57,6 +64,7 @@ class DetectionResult:
     model: str
     settings: SegmentSettings
     candidates: Candidates | None = None
+    feature_mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @property
     def duration(self) -> float:
@@ -68,6 +76,39 @@ class DetectionResult:
         return scores_to_segments(
             self.scores, self.pts, self.classes, self.settings, self.candidates
         )
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the segments as a table: video, label, start and end second, score.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError(
+                "a table of the segments needs pandas", remedy="pip install pandas"
+            ) from error
+        columns = ("video", "label", "start", "end", "score")
+        rows = [(self.video_id, i.label, i.start, i.end, i.score) for i in self.segments]
+        return pandas.DataFrame(rows, columns=columns)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the segments by start, as bars on the video's time."""
+        duration = max(self.duration, 1e-9)
+        rows = [
+            f"<tr><td>{escape(item.label)}</td><td>{clock(item.start)}</td>"
+            f"<td>{clock(item.end)}</td><td>{item.score:.2f}</td><td style='width:40%'>"
+            "<div style='height:10px;border-radius:2px;background:#3b82f6;min-width:2px;"
+            f"margin-left:{100 * item.start / duration:.2f}%;"
+            f"width:{100 * (item.end - item.start) / duration:.2f}%'></div></td></tr>"
+            for item in sorted(self.segments, key=lambda item: (item.start, item.end))
+        ]
+        title = f"{escape(self.info.path.name)}, {clock(self.duration)}"
+        if not rows:
+            return f"<p>{title}: no action reaches {self.threshold:g}</p>"
+        head = "<tr><th>action</th><th>start</th><th>end</th><th>score</th><th></th></tr>"
+        return f"<table><caption>{title}</caption>{head}{''.join(rows)}</table>"
 
     def best(self) -> tuple[str, float, float]:
         """Return the class of the highest score, that score, and the second of its snippet."""
@@ -234,6 +275,7 @@ def _result(
         model=scorer.name,
         settings=scorer.settings,
         candidates=candidates,
+        feature_mean=rows.mean(axis=0, dtype=np.float64),
     )
 
 

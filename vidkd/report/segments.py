@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from vidkd.annotations import Segment
+from vidkd.console import clock
 from vidkd.evaluation import Detection
 
 PALETTE = (
@@ -73,19 +74,6 @@ def choose_labels(
 def colour_of(labels: Sequence[str]) -> dict[str, str]:
     """Give every label its colour, in order."""
     return {label: PALETTE[number % len(PALETTE)] for number, label in enumerate(labels)}
-
-
-def clock(seconds: float) -> str:
-    """Write a time as ``mm:ss.s``, or ``h:mm:ss.s`` from one hour on.
-
-    >>> clock(59.96), clock(3725.04)
-    ('01:00.0', '1:02:05.0')
-    """
-    tenths = round(max(0.0, seconds) * 10)
-    minutes, tenths = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    rest = f"{minutes:02d}:{tenths // 10:02d}.{tenths % 10}"
-    return f"{hours}:{rest}" if hours else rest
 
 
 def segment_rows(segments: Iterable[Detection]) -> list[tuple[str, str, str, str]]:
