@@ -1,7 +1,8 @@
 """Try the plain wheel: what `pip install .` gives, without the tools of developers.
 
 Builds the wheel and installs it into an empty environment, at the versions that requirements.txt
-pins but with no other packages than those the wheel itself asks for. There, every command shows its
+pins but with no other packages than those the wheel itself asks for. It is under 15 MB, and the
+package index will take it. There, every command shows its
 help, `vidkd doctor` finds nothing broken, and a small `run` and `benchmark` go from rendered videos
 to their tables and figures, on encoders with random weights.
 
@@ -21,6 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Inside the repository, so that uv can link to its cache instead of copying gigabytes.
 FOLDER = ROOT / ".wheel-smoke"
+LARGEST = 15_000_000
+"""Bytes of the wheel."""
 PYTHON = FOLDER / "env" / "bin" / "python"
 VIDKD = FOLDER / "env" / "bin" / "vidkd"
 
@@ -88,6 +91,8 @@ def install() -> None:
     call(uv, "build", "--quiet", "--wheel", "--out-dir", FOLDER / "dist", cwd=ROOT)
     call(sys.executable, "-m", "venv", FOLDER / "env")
     [wheel] = (FOLDER / "dist").glob("*.whl")
+    assert wheel.stat().st_size < LARGEST, f"{wheel.name} has {wheel.stat().st_size} bytes"
+    call(sys.executable, "-m", "twine", "check", "--strict", wheel)
     pins = ("--constraint", ROOT / "requirements.txt")
     call(uv, "pip", "install", "--quiet", "--python", PYTHON, *pins, wheel)
     call(uv, "pip", "check", "--python", PYTHON)
