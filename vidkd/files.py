@@ -25,8 +25,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Raises:
         VidkdError: the folder cannot be created or written, or the disk is full.
+        UsageError: the path is an address such as ``s3://...``.
     """
     path = Path(path)
+    refuse_address(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -58,12 +60,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def refuse_address(path: str | Path, what: str) -> None:
-    """Say of an address such as ``s3://bucket/name`` that it is none of a file.
+def refuse_address(path: str | Path) -> None:
+    """Say of an address such as ``s3://bucket/name`` that it is no path.
 
-    Args:
-        path: what the user gave. ``Path`` makes one slash of two, which is undone in the message.
-        what: is to be read from there, such as ``videos``.
+    ``Path`` makes one slash of two, so that a file would be sought or written in a folder ``s3:``.
 
     Raises:
         UsageError: it is an address, and no file is called so.
@@ -71,8 +71,9 @@ def refuse_address(path: str | Path, what: str) -> None:
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path), re.DOTALL)
     if match is not None and not Path(path).exists():
         raise UsageError(
-            f"{match[1]}://{match[2]} is an address, and {what} are read from this machine only",
-            remedy="download it, or mount it as a folder, and give the path",
+            f"{match[1]}://{match[2]} is an address, and files are read and written on this"
+            " machine only",
+            remedy="copy it here, or mount it as a folder, and give the path",
         )
 
 

@@ -257,7 +257,7 @@ def read_bytes(path: Path) -> bytes:
         UsageError: it is an address such as ``s3://...``.
     """
     root = Context(path)
-    refuse_address(path, "annotations")
+    refuse_address(path)
     try:
         size = path.stat().st_size
         if size > _LARGEST:

@@ -112,7 +112,7 @@ def recognise(source: Source | str | Path) -> str:
     """
     if not isinstance(source, Source):
         source = Source(Path(source))
-    refuse_address(source.path, "annotations")
+    refuse_address(source.path)
     found = [name for name, reader in READERS.items() if reader.recognises(source)]
     if len(found) == 1:
         return found[0]

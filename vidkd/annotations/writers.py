@@ -216,15 +216,18 @@ def _files(writer: Writer, path: Path, annotations: Annotations) -> dict[Path, A
 
 
 def left_out(writer: Writer, annotations: Annotations) -> Iterator[str]:
-    """Yield what a format cannot hold of annotations, one line for each kind."""
+    """Yield what a format cannot hold of annotations, one line for each kind.
+
+    Durations and frame rates of videos whose files are known are not lost: the files have them.
+    """
     videos = list(annotations.videos.values())
     segments = [(video, item) for video in videos for item in video.segments]
     labels = {item.label for _, item in segments}
     counts = {
         "score": sum(item.score is not None for _, item in segments),
         "subset": sum(bool(video.subset) for video in videos),
-        "duration": sum(video.duration is not None for video in videos),
-        "frame rate": sum(video.frame_rate is not None for video in videos),
+        "duration": sum(video.duration is not None for video in videos if not video.file),
+        "frame rate": sum(video.frame_rate is not None for video in videos if not video.file),
         "attribute": sum(len(video.attributes) for video in videos),
         "unused class": sum(name not in labels for name in annotations.classes),
     }

@@ -26,6 +26,7 @@ from pydantic_core import PydanticUndefined
 from typer.core import TyperCommand
 
 from vidkd.errors import UsageError
+from vidkd.files import refuse_address
 from vidkd.recipe.settings import Option, Settings
 
 Json = Annotated[
@@ -269,7 +270,18 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class Command(TyperCommand):
-    """A command whose help lists the names in tables of parts, which takes an import of each."""
+    """A command of paths on this machine, whose help lists the names in tables of parts.
+
+    These take an import of each.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, unless a path is an address."""
+        for value in ctx.params.values():
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, Path):
+                    refuse_address(item)
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""

@@ -59,7 +59,7 @@ def find_videos(inputs: Sequence[Path], root: Path | None = None) -> list[VideoF
 def _expand(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     for item in inputs:
         path = Path(item)
-        refuse_address(path, "videos")
+        refuse_address(path)
         if path.is_dir():
             yield from ((video, path) for video in _inside(path))
         elif path.suffix.lower() == ".txt":
