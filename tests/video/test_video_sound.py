@@ -35,7 +35,7 @@ def flash_and_beep(
         beep = (times >= FLASH) & (times < FLASH + 0.08)
         samples = (0.8 * np.sin(2 * np.pi * 1000 * times) * beep).astype(np.float32)[None]
         first = round(late * rate)
-        form = "fltp" if codec == "aac" else "s16"
+        form = "s16" if codec.startswith("pcm") else "fltp"
         if form == "s16":
             samples = (samples * 32767).astype(np.int16)
         for begin in range(first, samples.shape[1], 1024):

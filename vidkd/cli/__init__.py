@@ -13,6 +13,7 @@ import typer
 from vidkd.cli import (
     benchmark,
     cache,
+    cut,
     data,
     detect,
     diagnose,
@@ -80,7 +81,11 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     ),
 }
 _GROUPS = {"pose": pose.app, "models": models.app, "data": data.app, "cache": cache.app}
-_TOOLS: dict[str, Callable[..., None]] = {"speed": speed.speed, "synth": synth.synth}
+_TOOLS: dict[str, Callable[..., None]] = {
+    "cut": cut.cut,
+    "speed": speed.speed,
+    "synth": synth.synth,
+}
 _OTHER_NAMES: dict[str, Callable[..., None]] = {
     "bench": speed.speed,
     "convert-pose": pose.convert,

@@ -122,6 +122,14 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             raise self._failed(error) from error
 
+    def write_silence(self) -> None:
+        """Append silence up to the end of the pictures, if the file has sound."""
+        if self._sound is not None:
+            rate, layout = self._sound
+            missing = round(self.seconds * rate) - self._samples
+            if missing > 0:
+                self.write_sound(np.zeros((1 if layout == "mono" else 2, missing), np.float32))
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
