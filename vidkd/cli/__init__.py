@@ -31,6 +31,7 @@ from vidkd.cli import (
     suggest,
     synth,
     train,
+    view,
 )
 from vidkd.cli.options import Command
 from vidkd.console import log
@@ -68,7 +69,7 @@ def _root(
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Start here": (detect.detect, init.init, run.run, run.demo, doctor.doctor),
+    "Start here": (detect.detect, view.view, init.init, run.run, run.demo, doctor.doctor),
     "Extract": (extract.extract_flow, extract.extract_features, extract_pose.extract_pose),
     "Train": (train.train_teacher, train.train_baseline, train.distill, train.train_encoder),
     "Label": (suggest.suggest,),

@@ -65,6 +65,14 @@ def detect(
         Path | None,
         typer.Option(metavar="OUT.png", help="Draw a timeline; for several videos, a folder."),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.html",
+            help="Write a page that plays the video above its segments and scores, without a "
+            "server; for several videos, a folder.",
+        ),
+    ] = None,
     device: Device = "auto",
     precision: Annotated[
         Precision,
@@ -101,13 +109,17 @@ def detect(
         videos = find_videos(inputs)
     else:
         videos = _feature_files(features)
-        if inputs or model is None or render is not None or plot is not None:
+        if inputs or model is None or any((render, plot, page)):
             raise UsageError(
                 "--features needs --model and no video, and leaves nothing to draw",
-                remedy="leave out the videos, --render and --plot",
+                remedy="leave out the videos, --render, --plot and --page",
             )
     _check_names(videos)
-    targets = {"--render": (render, ".mp4"), "--plot": (plot, ".png")}
+    targets = {
+        "--render": (render, ".mp4"),
+        "--plot": (plot, ".png"),
+        "--page": (page, ".html"),
+    }
     for option, (path, ending) in targets.items():
         _check_target(option, path, ending, several=len(videos) > 1)
 
@@ -138,6 +150,7 @@ def detect(
                     # After every video, so that an interruption costs one video and not all.
                     _write_output(output, detector.scorer, found, all_proposals)
                 _draw(result, _target(render, video, ".mp4"), _target(plot, video, ".png"))
+                _write_page(result, _target(page, video, ".html"))
             except VidkdError as error:
                 failures += 1
                 log(f"error: {error}")
@@ -187,7 +200,7 @@ def _check_target(option: str, path: Path | None, ending: str, several: bool) ->
             path=path,
             remedy="name a folder",
         )
-    kinds = {ending} if ending == ".mp4" else {".png", ".pdf", ".svg"}
+    kinds = {".png", ".pdf", ".svg"} if ending == ".png" else {ending}
     if not several and not path.is_dir() and path.suffix.lower() not in kinds:
         raise UsageError(
             f"{option} needs a file that ends in {' or '.join(sorted(kinds))}",
@@ -198,7 +211,7 @@ def _check_target(option: str, path: Path | None, ending: str, several: bool) ->
 
 def _target(path: Path | None, video: VideoFile, ending: str) -> Path | None:
     """Return the file for one video, where ``path`` is that file or a folder."""
-    if path is None or path.suffix.lower() in {".mp4", ".png", ".pdf", ".svg"}:
+    if path is None or path.suffix.lower() in {".mp4", ".png", ".pdf", ".svg", ".html"}:
         return path
     return path / f"{video.path.stem}{ending}"
 
@@ -232,6 +245,15 @@ def _draw(result: DetectionResult, video: Path | None, picture: Path | None) -> 
         total = result.duration * float(result.info.frame_rate)
         with progress(f"{video.name}", total, "frames") as advance:
             render_detection(video, result, report=advance)
+
+
+def _write_page(result: DetectionResult, path: Path | None) -> None:
+    if path is None:
+        return
+    from vidkd.view import write_page
+
+    copy = write_page(path, result)
+    log(f"wrote {path}" + (f", and {copy}, which browsers play" if copy else ""))
 
 
 def _print(result: DetectionResult) -> None:
