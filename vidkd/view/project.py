@@ -50,7 +50,7 @@ def load_models(paths: Sequence[Path]) -> list[Model]:
     """
     found: dict[Path, tuple[Path | None, Path | None]] = {}
     for path in paths:
-        refuse_address(path, "results")
+        refuse_address(path)
         segments: Path | None = path / "segments.json" if path.is_dir() else path
         scores: Path | None = None
         if segments is not None and (segments.suffix.lower() in {".h5", ".hdf5"}):
