@@ -28,6 +28,7 @@ from vidkd.annotations import (
     load_annotations,
     recognise,
 )
+from vidkd.annotations.media import video_ids
 from vidkd.annotations.subsets import like
 from vidkd.annotations.writers import EXACT, FRAMES, KINDS, MILLISECONDS, WRITERS, write_as
 from vidkd.errors import AnnotationError, UsageError, VidkdError
@@ -392,6 +393,17 @@ def test_label_studio(tmp_path: Path) -> None:
     ]
     found = load_annotations(write(tmp_path / "min.json", minimal))
     assert segments(found, "clip") == [(0.5, 1.0, "左")]
+
+
+def test_names_of_videos_stay_apart() -> None:
+    def ids(*files: str) -> list[str]:
+        return list(video_ids(files).values())
+
+    assert ids("/x/a.mp4", "C:\\x\\b c.AVI", "https://h/d%20e.mp4?x=1") == ["a", "b c", "d e"]
+    assert ids("/x/1/a.mp4", "/x/2/a.mp4", "/x/2/b.mp4") == ["1/a", "2/a", "b"]
+    assert ids("a.mp4", "a.avi", "b.mp4") == ["a.mp4", "a.avi", "b"]
+    uploads = [f"/data/upload/1/{number}a1b2c3d-a.mp4" for number in (0, 1)]
+    assert ids(*uploads) == uploads
 
 
 def test_label_studio_gets_detections_as_predictions(tmp_path: Path) -> None:

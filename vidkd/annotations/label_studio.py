@@ -54,6 +54,7 @@ def _read(source: Source, rate: float | None) -> Annotations:
     root = Context(source.path)
     regions: dict[str, list[Any]] = {}
     data: dict[str, dict[str, Any]] = {}
+    attributes: dict[str, dict[str, str]] = {}
     notes: list[str] = []
     unlabelled = predictions = 0
     for number, task in enumerate(_tasks(source), start=1):
@@ -87,6 +88,13 @@ def _read(source: Source, rate: float | None) -> Annotations:
             notes.append(f"{here.place}: {len(done)} annotations of one video are joined")
         regions.setdefault(media, []).extend(item for items in done for item in items)
         data.setdefault(media, facts)
+        # JSON-MIN mixes them with who annotated when.
+        known = {} if inner is None else facts
+        attributes.setdefault(media, {}).update(
+            (key, value)
+            for key, value in known.items()
+            if isinstance(value, str) and key not in (*_OWN, *_MEDIA)
+        )
     if unlabelled:
         notes.append(f"{counted(unlabelled, 'task')} left out: nobody has annotated them")
     if predictions:
@@ -106,7 +114,7 @@ def _read(source: Source, rate: float | None) -> Annotations:
         for item in items:
             found = list(_segments(here, item, fps or FRAME_RATE))
             segments += (segment for segment, _ in found)
-            guessed += any(counted for _, counted in found) and fps is None
+            guessed += any(in_frames for _, in_frames in found) and fps is None
             if not found:
                 kind = item.get("type", "region") if isinstance(item, dict) else "region"
                 others[str(kind)] = others.get(str(kind), 0) + 1
@@ -116,12 +124,7 @@ def _read(source: Source, rate: float | None) -> Annotations:
             duration=here.positive(facts.get("duration"), "the duration"),
             frame_rate=here.positive(facts.get("fps"), "the rate"),
             segments=tuple(sorted(segments, key=lambda one: (one.start, one.end))),
-            attributes={
-                key: value
-                for key, value in facts.items()
-                if isinstance(value, str) and inner is not None
-                if key not in (*_OWN, *_MEDIA)
-            },
+            attributes=attributes[media],
             file=media,
         )
     notes += (f"{count} {kind} left out: no segments" for kind, count in others.items())

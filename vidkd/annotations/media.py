@@ -67,7 +67,8 @@ def without_ending(name: str) -> str:
 def video_ids(files: Iterable[str]) -> dict[str, str]:
     """Return an id for each path or address of a video: its name, with folders where needed.
 
-    The id is as short as it can be while all are distinct.
+    The id is as short as it can be while all are distinct. Files of which only the endings differ
+    keep these, and uploads of the same name the names under which they are stored.
     """
     paths = {file: media_path(file) for file in files}
     parts = {file: [*path.parts[:-1], path.stem] for file, path in paths.items()}
@@ -81,6 +82,9 @@ def video_ids(files: Iterable[str]) -> dict[str, str]:
         found.update((file, ids[file]) for file in done)
         parts = {file: names for file, names in parts.items() if file not in found}
         length += 1
+    for longer in (lambda file: str(paths[file]).lstrip("/"), str):
+        taken = Counter(found.values())
+        found = {file: name if taken[name] == 1 else longer(file) for file, name in found.items()}
     return found
 
 
@@ -91,7 +95,9 @@ def files_of(source: Source, endings: Sequence[str]) -> list[Path]:
     return [
         path
         for path in sorted(source.path.rglob("*"))
-        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in endings
+        and not any(part.startswith(".") for part in path.relative_to(source.path).parts)
+        and path.is_file()
     ]
 
 
