@@ -108,7 +108,7 @@ class DetectionResult:
         if not rows:
             return f"<p>{title}: no action reaches {self.threshold:g}</p>"
         head = "<tr><th>action</th><th>start</th><th>end</th><th>score</th><th></th></tr>"
-        return f"<table><caption>{title}</caption>{head}{''.join(rows)}</table>"
+        return f"<table style='width:100%'><caption>{title}</caption>{head}{''.join(rows)}</table>"
 
     def best(self) -> tuple[str, float, float]:
         """Return the class of the highest score, that score, and the second of its snippet."""
