@@ -105,6 +105,13 @@ def test_what_makes_no_sense_is_said(files, extra, message) -> None:
     assert message in done.stderr
 
 
+def test_a_result_of_other_videos_is_refused(files, tmp_path) -> None:
+    write_detections(tmp_path / "other.json", {"w": [Detection("sit", 0.9, 0, 4)]})
+    done = vidkd("diagnose", tmp_path / "other.json", "--annotations", files[0])
+    assert done.returncode == 1
+    assert "'w', is among the annotations" in done.stderr
+
+
 def test_a_run_needs_its_cache(files, tmp_path) -> None:
     done = vidkd("diagnose", tmp_path, "--annotations", files[0])
     assert done.returncode == 2

@@ -246,7 +246,7 @@ def diagnose(
 
     Raises:
         UsageError: alpha is out of range.
-        AnnotationError: there is no event to compare with.
+        AnnotationError: there is no event to compare with, or no video of the result.
     """
     if not LEAST_TIOU < tiou <= 1:
         raise UsageError(
@@ -263,6 +263,12 @@ def diagnose(
         for name in annotations.classes
         if any(item.label == name for items in truth.values() for item in items)
     ]
+    if detections and not detections.keys() & truth.keys():
+        raise AnnotationError(
+            f"no video of the result, such as {next(iter(detections))!r}, is among the annotations,"
+            f" such as {next(iter(truth))!r}",
+            remedy="name another --subset, or call the videos the same in both",
+        )
     if not classes:
         raise AnnotationError(
             "the annotations have no action to compare with", remedy="name another --subset"
