@@ -84,7 +84,7 @@ def video_ids(files: Iterable[str]) -> dict[str, str]:
         length += 1
     for longer in (lambda file: str(paths[file]).lstrip("/"), str):
         taken = Counter(found.values())
-        found = {file: name if taken[name] == 1 else longer(file) for file, name in found.items()}
+        found = {file: found[file] if taken[found[file]] == 1 else longer(file) for file in paths}
     return found
 
 

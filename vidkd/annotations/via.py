@@ -27,7 +27,9 @@ def _read(source: Source, _: float | None) -> Annotations:
         if isinstance(item, dict) and item.get("anchor_id") == _SEGMENT
     }
     views = {
-        key: root.mapping(item, "a view").get("fid_list") or []
+        key: root.sequence(
+            root.mapping(item, "a view").get("fid_list") or [], "the files of a view"
+        )
         for key, item in root.mapping(project.get("view"), '"view"').items()
     }
     files = {
