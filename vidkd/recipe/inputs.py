@@ -131,3 +131,11 @@ class SynthSettings(Settings):
     """Share of the videos that are for validation."""
     testing_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the videos that are for testing."""
+    unlabelled_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the videos that have poses and no labels, in a subset `unlabelled`."""
+    actions: Annotated[tuple[str, ...], Option(unit="CLASS,...")] = ()
+    """What people do. Default: all 15 classes."""
+    pairs: Annotated[float, Field(ge=0, le=1), Option(unit="SHARE")] = 0.3
+    """Share of the videos with two people."""
+    closeness: Annotated[float, Field(ge=0.5, le=1.5), Option(unit="FACTOR")] = 1.0
+    """How much larger people appear than 52 to 72 percent of the picture's height."""

@@ -50,9 +50,23 @@ def render_dataset(output: Path, settings: SynthSettings, workers: int = 1) -> P
         UsageError: the folder holds a data set of other settings.
         VidkdError: the folder cannot be written, or a worker was killed.
     """
+    if unknown := set(settings.actions) - set(CLASSES):
+        raise UsageError(
+            f"nobody is rendered who does {min(unknown)!r}",
+            remedy=f"name some of {', '.join(CLASSES)}",
+        )
+    if "walk" not in (settings.actions or CLASSES) and {"sit down", "pick up"} & set(
+        settings.actions
+    ):
+        raise UsageError(
+            "people have to walk to what they sit on or pick up", remedy="add walk to the actions"
+        )
     manifest = output / "synth.json"
     wanted = {"renderer": RENDERER, **settings.model_dump(mode="json")}
     found = _read_manifest(manifest)
+    if found is not None:
+        # Sets of before there were such settings have their defaults.
+        found = {**SynthSettings().model_dump(mode="json"), **found}
     if found is not None and found != wanted:
         names = [name for name in wanted if found.get(name) != wanted[name]]
         raise UsageError(
@@ -82,11 +96,14 @@ def subsets(settings: SynthSettings) -> list[str]:
     Every subset with a share gets at least one video if there are three or more.
     """
     least = 1 if settings.videos >= 3 else 0
-    shares = (settings.validation_fraction, settings.testing_fraction)
-    validation, testing = (
-        max(least if share > 0 else 0, round(share * settings.videos)) for share in shares
-    )
-    names = ["validation"] * validation + ["testing"] * testing
+    shares = {
+        "validation": settings.validation_fraction,
+        "testing": settings.testing_fraction,
+        "unlabelled": settings.unlabelled_fraction,
+    }
+    names = []
+    for name, share in shares.items():
+        names += [name] * max(least if share > 0 else 0, round(share * settings.videos))
     names = names[: max(0, settings.videos - 1)]
     names = ["training"] * (settings.videos - len(names)) + names
     order = np.random.default_rng([settings.seed, 1_000_003]).permutation(settings.videos)
@@ -96,9 +113,10 @@ def subsets(settings: SynthSettings) -> list[str]:
 def ground_truth(settings: SynthSettings) -> dict[str, Any]:
     """Return the ActivityNet-style annotations of the data set, without rendering anything."""
     duration = len(frame_times(settings)) / settings.frame_rate
+    classes = [name for name in CLASSES if not settings.actions or name in settings.actions]
     database = {}
     for number, subset in enumerate(subsets(settings)):
-        segments = plan(settings, number).segments()
+        segments = plan(settings, number).segments() if subset != "unlabelled" else []
         database[video_name(settings, number)] = {
             "subset": subset,
             "duration": round(duration, 3),
@@ -111,7 +129,7 @@ def ground_truth(settings: SynthSettings) -> dict[str, Any]:
                 for start, end, label in segments
             ],
         }
-    return {"version": "vidkd synth 1", "classes": list(CLASSES), "database": database}
+    return {"version": "vidkd synth 1", "classes": classes, "database": database}
 
 
 def render_video(output: Path, settings: SynthSettings, number: int) -> int:

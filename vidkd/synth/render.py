@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +13,7 @@ from vidkd.synth.body import Looks, add_body, dress
 from vidkd.synth.camera import Camera
 from vidkd.synth.curves import sway
 from vidkd.synth.materials import Palette
-from vidkd.synth.part import Item, Part, before_chair
+from vidkd.synth.part import CLASSES, Item, Part, before_chair
 from vidkd.synth.performance import Performance, perform
 from vidkd.synth.places import Setting, draw_setting
 from vidkd.synth.raster import cast, expose, paint, shadow
@@ -62,8 +62,8 @@ def plan(settings: SynthSettings, number: int) -> Shot:
     while True:
         camera = _camera(rng, settings)
         setting = draw_setting(rng, camera)
-        people = 2 if rng.random() < 0.3 else 1
-        parts = _cast(rng, camera, setting, people, duration)
+        people = 2 if rng.random() < settings.pairs else 1
+        parts = _cast(rng, camera, setting, people, duration, settings.actions or CLASSES)
         # A draw whose place is too narrow for anybody to do anything is drawn again.
         if parts is not None and all(len(part.segments()) >= duration / 12 for part in parts):
             break
@@ -76,7 +76,7 @@ def plan(settings: SynthSettings, number: int) -> Shot:
 
 def _camera(rng: np.random.Generator, settings: SynthSettings) -> Camera:
     distance = float(rng.uniform(4.2, 6.5))
-    share = float(rng.uniform(0.52, 0.72))
+    share = settings.closeness * float(rng.uniform(0.52, 0.72))
     focal = share * settings.height / 1.72 * distance
     azimuth = float(rng.uniform(-0.55, 0.55))
     height = float(rng.choice([rng.uniform(0.9, 1.6), rng.uniform(1.6, 2.4)]))
@@ -87,7 +87,12 @@ def _camera(rng: np.random.Generator, settings: SynthSettings) -> Camera:
 
 
 def _cast(
-    rng: np.random.Generator, camera: Camera, setting: Setting, people: int, duration: float
+    rng: np.random.Generator,
+    camera: Camera,
+    setting: Setting,
+    people: int,
+    duration: float,
+    actions: Collection[str],
 ) -> list[Part] | None:
     side = float(rng.uniform(-0.5, 0.5)) if rng.random() < 0.6 else float(rng.uniform(1.2, 1.9))
     parts: list[Part] = []
@@ -101,7 +106,7 @@ def _cast(
         if part is None:
             return None
         calm = 1.0 if people == 1 else 1.6
-        parts.append(Author(rng, stage, part, duration, calm).write())
+        parts.append(Author(rng, stage, part, duration, calm, actions).write())
     return parts
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from vidkd.synth.actions import REACH, Style
@@ -15,11 +17,18 @@ class Author:
     """Writes one part: draws actions that are possible in the state reached so far."""
 
     def __init__(
-        self, rng: np.random.Generator, stage: Stage, part: Part, seconds: float, calm: float
+        self,
+        rng: np.random.Generator,
+        stage: Stage,
+        part: Part,
+        seconds: float,
+        calm: float,
+        actions: Collection[str],
     ) -> None:
         self.rng, self.stage, self.part = rng, stage, part
         self.end = seconds - 0.25
         self.calm = calm
+        self.actions = actions
         self.now = float(rng.uniform(0.3, 1.6)) * calm
         self.place = part.start
         self.seated = part.seated
@@ -75,6 +84,7 @@ class Author:
         return {
             name: weight * 0.6 ** self.done.count(name) * (0.3 if name == self.done[-1] else 1.0)
             for name, weight in options.items()
+            if name in self.actions or name == "fidget"
         }
 
     def _pause(self) -> None:
@@ -161,6 +171,7 @@ class Author:
                 kinds += ["drink", "drink"]
             if not self.carrying and not self.ball:
                 kinds.append("clap")
+        kinds = [kind for kind in kinds if kind in self.actions]
         if not kinds:
             return
         kind = str(self.rng.choice(kinds))
