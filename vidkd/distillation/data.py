@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -448,6 +448,12 @@ class TrainingData:
         streams = [stream, *(teacher.stream for teacher in teachers)]
         # Only training looks at the teachers.
         training = _subset(job, annotations, job.subsets.training, streams)
+        if teachers and job.subsets.unlabelled is not None:
+            more = _subset(job, annotations, job.subsets.unlabelled, streams)
+            nothing = np.zeros((0, 3), dtype=np.float32)
+            training += [
+                replace(video, targets=None, labels=None, events=nothing) for video in more
+            ]
         if job.unlabelled:
             training += load_unlabelled(streams, annotations)
         validation = _subset(job, annotations, job.subsets.validation, streams[:1])

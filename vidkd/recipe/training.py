@@ -153,3 +153,5 @@ class SubsetSettings(Settings):
     """Subset to train on."""
     validation: Annotated[str, Option("--validation-subset", unit="NAME")] = "validation"
     """Subset that chooses the best epoch."""
+    unlabelled: Annotated[str | None, Option("--unlabelled-subset", unit="NAME")] = None
+    """Subset that students are distilled on without its labels, beside the training subset."""
