@@ -15,8 +15,6 @@ from vidkd.recipe import Precision
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-
     from vidkd.detection.detector import DetectionResult, Detector, FeatureDetector
     from vidkd.detection.scorers import Scorer
     from vidkd.evaluation import Detection
@@ -136,7 +134,7 @@ def detect(
             " is not among them gets the name of one that looks like it"
         )
     found: dict[str, list[Detection]] = {}
-    dense: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    dense: dict[str, DetectionResult] = {}
     failures = 0
     try:
         for video in videos:
@@ -145,7 +143,7 @@ def detect(
                 chosen = result.proposals() if all_proposals else result.segments
                 found[result.video_id] = sorted(chosen, key=lambda item: (item.start, item.end))
                 if scores is not None:
-                    dense[result.video_id] = result.scores, result.pts
+                    dense[result.video_id] = result
                 if output is not None:
                     # After every video, so that an interruption costs one video and not all.
                     _write_output(output, detector.scorer, found, all_proposals)
@@ -292,11 +290,15 @@ def _write_output(
 def _write_scores(
     path: Path,
     scorer: Scorer,
-    dense: dict[str, tuple[np.ndarray, np.ndarray]],
+    found: dict[str, DetectionResult],
 ) -> None:
     from vidkd.evaluation import DenseScores, write_dense_scores
 
-    write_dense_scores(path, DenseScores(scorer.classes, dense))
+    scores = {video: (result.scores, result.pts) for video, result in found.items()}
+    candidates = {
+        video: result.candidates for video, result in found.items() if result.candidates is not None
+    }
+    write_dense_scores(path, DenseScores(scorer.classes, scores, candidates))
 
 
 def _as_json(found: dict[str, list[Detection]]) -> dict[str, list[dict[str, object]]]:

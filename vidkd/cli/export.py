@@ -251,14 +251,10 @@ def _read(path: Path) -> DenseScores | dict[str, list[Detection]]:
 
 
 def _segments(scores: DenseScores) -> dict[str, list[Detection]]:
-    from vidkd.detection.segments import scores_to_segments
+    from vidkd.detection.predict import ranked_segments
     from vidkd.recipe import SegmentSettings
 
-    settings = SegmentSettings()
-    return {
-        video: scores_to_segments(rows, pts, scores.classes, settings)
-        for video, (rows, pts) in scores.videos.items()
-    }
+    return ranked_segments(scores, SegmentSettings())
 
 
 def convert(

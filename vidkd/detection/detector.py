@@ -18,7 +18,7 @@ from vidkd.cache import CacheFile
 from vidkd.console import clock
 from vidkd.detection.predict import read_features
 from vidkd.detection.scorers import Scorer, StudentScorer, load_scorer
-from vidkd.detection.segments import clear_candidates, clear_segments, scores_to_segments
+from vidkd.detection.segments import scores_to_segments, shown_segments
 from vidkd.errors import UsageError, VideoError
 from vidkd.evaluation import Detection
 from vidkd.evaluation.predictions import Candidates
@@ -249,20 +249,7 @@ def _result(
 ) -> DetectionResult:
     threshold = scorer.threshold if threshold is None else threshold
     scores, candidates = scorer.scores(rows, pts)
-    shortest = scorer.settings.minimum_seconds
-    if candidates is not None:
-        segments = clear_candidates(
-            candidates, scorer.classes, threshold=threshold, minimum_seconds=shortest
-        )
-    else:
-        segments = clear_segments(
-            scores,
-            pts,
-            scorer.classes,
-            threshold=threshold,
-            release=scorer.settings.release * threshold,
-            minimum_seconds=shortest,
-        )
+    segments = shown_segments(scores, pts, scorer.classes, threshold, scorer.settings, candidates)
     return DetectionResult(
         video_id=info.path.stem,
         info=info,

@@ -132,6 +132,33 @@ def _ranked(
     ]
 
 
+def shown_segments(
+    scores: np.ndarray,
+    pts: np.ndarray,
+    classes: Sequence[str],
+    threshold: float,
+    settings: SegmentSettings,
+    candidates: Candidates | None,
+) -> list[Detection]:
+    """Return what a person is shown: `clear_candidates` of a segment head, else `clear_segments`.
+
+    Args:
+        scores: (T, K) in [0, 1].
+        pts: (T, 2) seconds.
+        classes: K names.
+        threshold: the score a segment has to reach.
+        settings: ``release``, as a share of the threshold, and the shortest segment.
+        candidates: of the segment head; None without one.
+    """
+    shortest = settings.minimum_seconds
+    if candidates is not None:
+        return clear_candidates(candidates, classes, threshold=threshold, minimum_seconds=shortest)
+    release = settings.release * threshold
+    return clear_segments(
+        scores, pts, classes, threshold=threshold, release=release, minimum_seconds=shortest
+    )
+
+
 def clear_segments(
     scores: np.ndarray,
     pts: np.ndarray,

@@ -73,6 +73,9 @@ class Detection:
 def write_dense_scores(path: str | Path, scores: DenseScores) -> None:
     """Write HDF5 atomically: ``/VIDEO_ID/scores``, ``/VIDEO_ID/pts``, root attribute ``classes``.
 
+    What a segment head proposes is in ``/VIDEO_ID/candidates``, (N, 4) float64: number of the
+    class, score, start and end second.
+
     Raises:
         VidkdError: the file cannot be written.
     """
@@ -91,6 +94,11 @@ def write_dense_scores(path: str | Path, scores: DenseScores) -> None:
             )
             group.create_dataset("scores", data=rows, **options)
             group.create_dataset("pts", data=np.asarray(pts, dtype=np.float64))
+            found = scores.candidates.get(video)
+            if found is not None:
+                rows = np.stack([found.label, found.score, found.start, found.end], axis=1)
+                options = options if rows.size else {}
+                group.create_dataset("candidates", data=rows.astype(np.float64), **options)
 
 
 def read_dense_scores(path: str | Path) -> DenseScores:
@@ -132,7 +140,7 @@ def _read_scores(file: Any, root: Context) -> DenseScores:
             groups.append(name.rpartition("/")[0])
 
     file.visititems(collect)
-    videos = {}
+    videos, candidates = {}, {}
     for video in groups:
         here = root.at(f"video {short(video)}")
         group = file[video] if video else file
@@ -163,7 +171,21 @@ def _read_scores(file: Any, root: Context) -> DenseScores:
         if (np.diff(pts.mean(axis=1)) < 0).any():
             raise here.error("pts are not in temporal order", "sort the rows by time")
         videos[video] = (scores, pts)
-    return DenseScores(classes, videos)
+        if "candidates" in group:
+            candidates[video] = _read_candidates(group["candidates"], len(classes), here)
+    return DenseScores(classes, videos, candidates)
+
+
+def _read_candidates(table: Any, classes: int, here: Context) -> Candidates:
+    if table.ndim != 2 or table.shape[1] != 4 or table.size > _LARGEST_SCORES:
+        raise here.error(
+            f"candidates have the shape {table.shape}", "write (N, 4): class, score, start, end"
+        )
+    label, score, start, end = np.asarray(table[()], dtype=np.float64).T
+    known = (label >= 0) & (label < classes) & (label == np.floor(label))
+    if not (known & (score >= 0) & (score <= 1) & (end > start) & np.isfinite(start + end)).all():
+        raise here.error("candidates make no sense", "write class, score, start and a later end")
+    return Candidates(label.astype(np.int64), score, start, end)
 
 
 def write_detections(

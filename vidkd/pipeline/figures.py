@@ -261,7 +261,7 @@ class Figures:
         As in ``vidkd detect``, 0.5 is where a class separates best (F1) on validation.
         """
         from vidkd.detection.scorers import STUDENT_THRESHOLD
-        from vidkd.detection.segments import clear_segments
+        from vidkd.detection.segments import shown_segments
         from vidkd.report.timeline import Timeline, draw_timeline
 
         _, _, student = self.trio()
@@ -272,14 +272,11 @@ class Figures:
         _, header = load_temporal_filter(benchmark.layout.run(student.slug, self.seed))
         if header.thresholds is not None:
             scores = calibrated(scores, np.array(header.thresholds))
-        settings = benchmark.recipe.segments
-        segments = clear_segments(
-            scores,
-            pts,
-            table.classes,
-            threshold=STUDENT_THRESHOLD,
-            release=settings.release * STUDENT_THRESHOLD,
-            minimum_seconds=settings.minimum_seconds,
+        found = table.candidates.get(video.id)
+        if found is not None and header.segment_thresholds is not None:
+            found = found.shifted(header.segment_thresholds)
+        segments = shown_segments(
+            scores, pts, table.classes, STUDENT_THRESHOLD, benchmark.recipe.segments, found
         )
         path = self.path("figure-7-detection")
         draw_timeline(
