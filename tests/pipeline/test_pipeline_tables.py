@@ -76,8 +76,8 @@ def test_tables_share_their_runs() -> None:
     runs = all_runs(tables)
     slugs = [run.slug for run in runs]
     assert len(slugs) == len(set(slugs))
-    # 7 students of Table 1, 6 more of Table 2, vanilla, teacher and student of 3 filters.
-    assert len(runs) == 7 + 6 + 3 * 3 - 1
+    # 7 students of Table 1, 6 more of Table 2, vanilla, teacher and student of 4 filters.
+    assert len(runs) == 7 + 6 + 3 * 4 - 1
     for number, run in enumerate(runs):
         assert all(teacher in runs[:number] for teacher in run.teachers)
 

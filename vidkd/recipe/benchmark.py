@@ -53,7 +53,7 @@ class BenchmarkSettings(Settings):
     split: Annotated[str, Field(max_length=40)] = ""
     """What the recipe's own split of the videos is called in Table 3."""
     splits: tuple[SplitSettings, ...] = ()
-    filters: tuple[FilterKind, ...] = ("ss-tcn", "tgm", "lstm")
+    filters: tuple[FilterKind, ...] = ("local-attention", "ss-tcn", "tgm", "lstm")
     """Rows of Table 4."""
     baselines: BaselineWeights = BaselineWeights()
     methods: tuple[MethodSettings, ...] = ()
