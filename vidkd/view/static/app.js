@@ -60,11 +60,15 @@ const thumbnails = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "100px" });
 
-function videoEntry(item) {
+function counted(item) {
   const counts = [item.subset, `${item.detections} detections`, `${item.labels} labels`];
   if (!item.file) counts.push("no video file");
+  return counts.filter(Boolean).join(" · ");
+}
+
+function videoEntry(item) {
   const head = element("button", { title: item.id }, element("strong", { textContent: item.id }),
-    element("span", { className: "quiet", textContent: counts.filter(Boolean).join(" · ") }));
+    element("span", { className: "quiet", textContent: counted(item) }));
   head.addEventListener("click", () => open(item.number));
   const entry = element("div", { className: "entry" }, head);
   entry.setAttribute("role", "listitem");
@@ -207,9 +211,9 @@ function refresh() {
   }));
   const wanted = $("find-class").value.toLowerCase();
   const used = $("only-used").checked;
-  const counted = (item) => item.truth.length || item.items.some((items) => items.length);
+  const found = (item) => item.truth.length || item.items.some((items) => items.length);
   view.rows = [...rows.values()].filter((item) =>
-    item.label.toLowerCase().includes(wanted) && (!used || wanted || counted(item)));
+    item.label.toLowerCase().includes(wanted) && (!used || wanted || found(item)));
   const order = $("sort-classes").value;
   if (order === "name") view.rows.sort((a, b) => a.label.localeCompare(b.label));
   if (order === "score") view.rows.sort((a, b) => b.best - a.best);
@@ -322,6 +326,7 @@ function legend() {
 function changed(selected = view.selected) {
   view.selected = selected;
   refresh();
+  if (selected) timeline.reveal(view.rows.findIndex((row) => row.label === selected.label));
   const number = current.number, own = current, content = edits.content();
   $("saved").className = "quiet";
   $("saved").textContent = "saving…";
@@ -331,7 +336,11 @@ function changed(selected = view.selected) {
       if (own === current) revision = next;
       $("saved").textContent = source.alone ? "kept in this browser" : `saved to ${index.save}`;
       const entry = index.videos.find((item) => item.number === number);
-      if (entry) entry.labels = content.labels.length;
+      if (entry) {
+        entry.labels = content.labels.length;
+        const line = document.querySelector(`.entry[data-number="${number}"] .quiet`);
+        if (line) line.textContent = counted(entry);
+      }
     } catch (error) {
       $("saved").className = "bad";
       $("saved").textContent = `not saved: ${error.message}`;
@@ -419,6 +428,11 @@ function play() {
 
 for (const name of ["play", "pause"])
   video.addEventListener(name, () => { $("play").textContent = video.paused ? "Play" : "Pause"; });
+video.addEventListener("pause", () => {
+  if (video.seeking || !playable) return;
+  view.time = Math.min(video.currentTime, view.duration);
+  ticked();
+});
 video.addEventListener("error", () => {
   if (!video.hasAttribute("src")) return;
   playable = false;

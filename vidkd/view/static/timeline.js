@@ -78,6 +78,7 @@ export class Timeline {
   }
 
   reveal(row) {
+    if (row < 0) return;
     const top = row * this.rowHeight;
     const { scrollTop } = this.tracks;
     if (top < scrollTop) this.tracks.scrollTop = top;
@@ -329,28 +330,24 @@ export class Timeline {
     pen.moveTo(this.x(borders[t] ?? 0), bottom);
     while (t < rows && borders[t] <= view.end) {
       const x = this.x(borders[t]);
-      let high = scores[offset + t], low = high;
-      const next = t;
+      let high = scores[offset + t];
       do {
-        const value = scores[offset + t];
-        if (value > high) high = value;
-        if (value < low) low = value;
+        high = Math.max(high, scores[offset + t]);
         t++;
       } while (t < rows && this.x(borders[t + 1]) - x < 1);
-      const right = this.x(borders[t]);
       pen.lineTo(x, bottom - high * tall);
-      if (t - next > 1) pen.lineTo((x + right) / 2, bottom - low * tall);
-      pen.lineTo(right, bottom - high * tall);
+      pen.lineTo(this.x(borders[t]), bottom - high * tall);
     }
     pen.lineTo(this.x(borders[t] ?? borders[rows]), bottom);
-    pen.globalAlpha = 0.22;
     pen.fillStyle = colour;
+    pen.globalAlpha = 0.25;
     pen.fill();
-    pen.globalAlpha = 0.6;
-    pen.strokeStyle = colour;
-    pen.lineWidth = 0.75;
-    pen.stroke();
-    pen.lineWidth = 1;
+    // Where a column of pixels has several rows, an outline would be a thicket.
+    if (this.scale * (borders[1] - borders[0]) > 1) {
+      pen.strokeStyle = colour;
+      pen.globalAlpha = 0.6;
+      pen.stroke();
+    }
     pen.globalAlpha = 1;
   }
 
