@@ -17,8 +17,24 @@ from rich.text import Text
 Advance = Callable[[float], None]
 
 
+_silent = False
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Show neither lines nor progress on standard error while the block runs."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
+
+
 def log(message: str) -> None:
     """Write one line to standard error."""
+    if _silent:
+        return
     Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(message)
 
 
@@ -98,6 +114,9 @@ def progress(
         unit: the plural name of the unit, such as ``"frames"``.
     """
     console = Console(stderr=True, highlight=False)
+    if _silent:
+        yield lambda amount: None
+        return
     title = description if callable(description) else lambda: description
     if console.is_terminal:
         with Progress(

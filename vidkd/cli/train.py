@@ -19,7 +19,8 @@ def train_teacher(
 ) -> None:
     """Train a teacher on cached features, by default of optical flow.
 
-    A finished run is left alone; an unfinished one goes on where it stopped.
+    A finished run is left alone; an unfinished one goes on where it stopped. Several processes:
+    `torchrun --nproc-per-node N -m vidkd train-teacher ...`.
     """
     _train(job, as_json)
 
@@ -31,7 +32,8 @@ def train_baseline(
 ) -> None:
     """Train the vanilla baseline: the student's stream (RGB) without a teacher.
 
-    A finished run is left alone; an unfinished one goes on where it stopped.
+    A finished run is left alone; an unfinished one goes on where it stopped. Several processes:
+    `torchrun --nproc-per-node N -m vidkd train-baseline ...`.
     """
     _train(job, as_json)
 
@@ -43,7 +45,8 @@ def distill(
 ) -> None:
     """Train the RGB student with one or more frozen teachers.
 
-    A finished run is left alone; an unfinished one goes on where it stopped.
+    A finished run is left alone; an unfinished one goes on where it stopped. Several processes:
+    `torchrun --nproc-per-node N -m vidkd distill ...`.
     """
     _train(job, as_json)
 
@@ -52,6 +55,8 @@ def _train(job: TrainingJob, as_json: bool) -> None:
     from vidkd.distillation import train
 
     result = train(job)
+    if os.environ.get("RANK", "0") != "0":
+        return
     emit(
         result.to_json(),
         as_json,

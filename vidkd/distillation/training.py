@@ -23,11 +23,13 @@ from vidkd.distillation.segment_loss import levels_for
 from vidkd.distillation.storage import MemoryBudget, TeacherMaps, feature_rows
 from vidkd.distillation.validation import Validator
 from vidkd.networks import FilterHeader, build_temporal_filter, save_temporal_filter
-from vidkd.networks.temporal import FILTERS
+from vidkd.networks.segment_head import Level
+from vidkd.networks.temporal import FILTERS, TemporalOutput
 from vidkd.recipe.jobs import Stage, TrainingJob
 from vidkd.training.loop import Training, train_in
-from vidkd.training.processes import Processes
+from vidkd.training.processes import Processes, join
 from vidkd.training.run_folder import RunFolder, RunResult
+from vidkd.training.whole_batch import Rows, sum_gradients
 
 _WARM_UP = 0.05
 _LARGEST_GRADIENT = 1.0
@@ -71,6 +73,8 @@ class TrainResult(RunResult):
 def train(job: TrainingJob) -> TrainResult:
     """Train one temporal filter and leave a finished run folder.
 
+    Under ``torchrun`` all processes train together, each on its rows of every batch.
+
     A finished run with the same settings on the same data is left alone, an unfinished one goes
     on where it stopped.
 
@@ -83,15 +87,19 @@ def train(job: TrainingJob) -> TrainResult:
     """
     # What does not exist is refused before anything is read.
     _ = FILTERS[job.filter.kind], loss_weights(job.distillation)
-    data = TrainingData.load(job)
     folder = RunFolder(job.output)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+    with (
+        join(job.device) as processes,
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        job = job.model_copy(update={"device": str(processes.device)})
+        data = TrainingData.load(job)
         return train_in(
             folder,
             recipe_as_run(job, data),
-            lambda: FilterTraining(job, data, folder),
+            lambda: FilterTraining(job, data, folder, processes),
             TrainResult,
-            processes=Processes(0, 1, data.device),
+            processes=processes,
             seed=job.optimiser.seed,
             overwrite=job.overwrite,
         )
@@ -108,11 +116,13 @@ class FilterTraining(Training[TrainResult]):
 
     save_seconds = 5.0  # Writing the state takes about 20 ms.
 
-    def __init__(self, job: TrainingJob, data: TrainingData, folder: RunFolder) -> None:
+    def __init__(
+        self, job: TrainingJob, data: TrainingData, folder: RunFolder, processes: Processes
+    ) -> None:
         settings = job.optimiser
         super().__init__(
             folder,
-            Processes(0, 1, data.device),
+            processes,
             stage=job.stage,
             epochs=settings.epochs,
             seed=settings.seed,
@@ -179,7 +189,9 @@ class FilterTraining(Training[TrainResult]):
             for name, value in self.step(batch).items():
                 sums[name] = sums[name] + value if name in sums else value
             steps += 1
-        means = dict(zip(sums, (torch.stack(list(sums.values())) / steps).tolist(), strict=True))
+        losses = dict(zip(sums, (torch.stack(list(sums.values())) / steps).tolist(), strict=True))
+        # On GPUs the processes' numbers may differ in their last bits, and the rate must not.
+        means = self.processes.share(losses)
         # Progress is that of the training loss. Validation frame mAP is too noisy on a small set:
         # measured there, it brought the rate down within 50 epochs, and long before the
         # distillation losses had begun to show.
@@ -191,24 +203,44 @@ class FilterTraining(Training[TrainResult]):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Take one step of the optimiser and return the parts of the loss."""
-        output = self.model(batch.inputs, batch.mask)
+        output, levels = self._outputs(batch)
         loss, parts = student_loss(
             output,
             batch,
             self.job.distillation,
             self.job.optimiser.classification_reduction,
-            self.model.segments(output, batch.mask),
+            levels,
         )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if self.processes.size > 1:
+            sum_gradients(self.model.parameters())
         nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
         self.optimiser.step()
         if isinstance(self.schedule, LambdaLR):
             self.schedule.step()
         return parts
 
+    def _outputs(self, batch: Batch) -> tuple[TemporalOutput, list[Level]]:
+        """Return what the model says of a batch, of which this process computes its rows."""
+        if self.processes.size == 1:
+            output = self.model(batch.inputs, batch.mask)
+            return output, self.model.segments(output, batch.mask)
+        rows = Rows(self.processes, len(batch.inputs))
+        mask = batch.mask[rows.computed]
+        with rows.random():
+            own = self.model(batch.inputs[rows.computed], mask)
+            levels = self.model.segments(own, mask)
+        found = rows.joined([*own, *(part for level in levels for part in level[:3])])
+        output = TemporalOutput(found[0], found[1])
+        parts = zip(found[2::3], found[3::3], found[4::3], levels, strict=True)
+        return output, [Level(a, b, mask > 0, level.stride) for a, b, mask, level in parts]
+
     def validate(self) -> tuple[float, dict[str, float]]:
         """See :meth:`Training.validate`; the score is the frame mAP."""
+        return self.processes.share(self._validated() if self.processes.first else None)
+
+    def _validated(self) -> tuple[float, dict[str, float]]:
         self.model.eval()
         self.validation = self.validator(self.model)
         # Without a single class in the validation set the last epoch is as good as any.

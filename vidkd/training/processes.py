@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from vidkd.console import silenced
 from vidkd.networks.device import select_device
 
 
@@ -70,7 +71,10 @@ def join(device: str) -> Iterator[Processes]:
         target = select_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(target)
     dist.init_process_group("nccl" if target.type == "cuda" else "gloo")
+    # Progress and remarks are told once; an error that ends this process still is.
+    quiet = silenced() if rank else contextlib.nullcontext()
     try:
-        yield Processes(rank, size, target)
+        with quiet:
+            yield Processes(rank, size, target)
     finally:
         dist.destroy_process_group()
