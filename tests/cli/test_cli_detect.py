@@ -22,6 +22,7 @@ from vidkd.cli import main
 from vidkd.detection import scorers as module
 from vidkd.evaluation import read_dense_scores, read_detections
 from vidkd.networks import load_temporal_filter
+from vidkd.streams import Stream
 from vidkd.video import probe, snippet_pts
 
 
@@ -40,6 +41,8 @@ def run(monkeypatch, capsys):
     card = BrightnessEncoder().card
     monkeypatch.setattr(module, "zoo_card", lambda name: None if name == "their-net" else card)
     monkeypatch.setattr(module, "load_encoder", lambda name, device, precision: BrightnessEncoder())
+    monkeypatch.setattr(Stream, "fetch_encoder", lambda self, name: None)
+    monkeypatch.setattr(Stream, "load_encoder", lambda self, *_: BrightnessEncoder())
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["vidkd", *map(str, arguments)])
@@ -160,7 +163,7 @@ class TestDetect:
                 unplugged += unplug(path)
                 return super().features(x)
 
-        monkeypatch.setattr(module, "load_encoder", lambda name, device, precision: Unplugging())
+        monkeypatch.setattr(Stream, "load_encoder", lambda self, *_: Unplugging())
         target = tmp_path / "o.json"
         arguments = ["--model", student, "--batch-size", "1", "--output", target]
         code, _, err = run("detect", path, videos / "two.mp4", *arguments)

@@ -130,7 +130,11 @@ class TestStudent:
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
-            ({"modality": "flow"}, UsageError, "was trained on flow.*nothing but RGB"),
+            (
+                {"modality": "pose", "stream_settings": {"pose": {"backend": "files"}}},
+                UsageError,
+                "student.safetensors: was trained on poses from files",
+            ),
             ({"encoder_sha256": "cd" * 32}, WeightsError, "with other weights"),
             ({"in_features": 5}, WeightsError, "takes features of width 5"),
         ],

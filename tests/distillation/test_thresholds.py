@@ -80,8 +80,8 @@ def test_the_calibration_of_a_run_changes_scores_and_no_ranking(job):
             for own, made in zip(before.T, scores.T, strict=True):
                 assert (np.diff(made[np.argsort(own, kind="stable")]) >= 0).all()
             # What detection shows is what evaluation compares.
-            scorer = StudentScorer(runs[mode], torch.device("cpu"))
-            rows, _ = read_features(folder / f"{video}.h5", scorer.header)
-            shown, candidates = scorer.scores(rows, pts)
+            scorer = StudentScorer([runs[mode]], torch.device("cpu"))
+            rows, _ = read_features(folder / f"{video}.h5", scorer.students[0].header)
+            shown, _, candidates = scorer.scores([rows], [pts])
             np.testing.assert_allclose(shown, scores, atol=1e-6)
             np.testing.assert_allclose(candidates.score, found.candidates[video].score, atol=1e-6)

@@ -1,12 +1,22 @@
-"""A pose detector for tests: it sees one person where the picture is white."""
+"""A pose detector for tests, which sees one person where the picture is white, and an encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 
+from vidkd.finetuning.poses import pose_card
+from vidkd.finetuning.snippets import LabelledData
+from vidkd.finetuning.training import save_encoder
+from vidkd.networks.agcn import TwoStreamAGCN, initialise
 from vidkd.pose.detector import PersonPose
+from vidkd.recipe import FrameSettings, SnippetSettings
+from vidkd.recipe.jobs import PoseEncoderJob
+
+SNIPPET = SnippetSettings(length=16, stride=8)
 
 
 class WhiteDetector:
@@ -39,3 +49,22 @@ class OtherDetector(WhiteDetector):
 def load(name: str, device: str) -> WhiteDetector:
     """Stand in for ``vidkd.pose.detector.load_pose_detector``."""
     return {"white": WhiteDetector, "other": OtherDetector}[name]()
+
+
+def encoder(folder: Path, seed: int = 0) -> Path:
+    """Write an untrained encoder as a run folder has it."""
+    job = PoseEncoderJob.model_validate(
+        {
+            "annotations": folder / "none.json",
+            "cache": folder / "cache",
+            "output": folder / "small-agcn",
+            "network": {"channels": (8, 8, 16), "blocks": (1, 1, 1)},
+            "snippet": SNIPPET,
+        }
+    )
+    network = TwoStreamAGCN(job.network, 2)
+    initialise(network, torch.Generator().manual_seed(seed))
+    data = LabelledData(("a", "b"), [], [], FrameSettings(short_side=48), {}, {})
+    card = pose_card(job, data, network.feature_dim)
+    save_encoder(job.output / "encoder.safetensors", network, card, data.classes, {})
+    return job.output

@@ -9,26 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pose_double import load
+from pose_double import SNIPPET, encoder, load
 
 from vidkd.cache import CacheFile, cache_path, verify
 from vidkd.errors import CacheError, UsageError, VidkdError
 from vidkd.features import FeatureSettings, FeatureTask, feature_task, plan_jobs
 from vidkd.features.poses import pose_task
-from vidkd.finetuning.poses import pose_card
-from vidkd.finetuning.snippets import LabelledData
-from vidkd.finetuning.training import save_encoder
-from vidkd.networks.agcn import TwoStreamAGCN, initialise
 from vidkd.pose.normalise import lift, normalise
 from vidkd.pose.poses import load_poses
-from vidkd.recipe import FrameSettings, PoseSettings, SnippetSettings
-from vidkd.recipe.jobs import PoseEncoderJob
+from vidkd.recipe import FrameSettings, PoseSettings
 from vidkd.streams import STREAMS
 from vidkd.streams.pose import cut
 from vidkd.video import VideoFile, VideoWriter, cut_snippets, read_frames
 
 FRAMES = FrameSettings(short_side=48)
-SNIPPET = SnippetSettings(length=16, stride=8)
 
 
 @pytest.fixture
@@ -50,25 +44,6 @@ def extract_poses(video: VideoFile, cache: Path, every: int = 1) -> None:
     settings = PoseSettings(every=every)
     task = pose_task(cache, FRAMES, settings, detector="white", load=load, overwrite=True)
     task(video, lambda amount: None, 1)
-
-
-def encoder(folder: Path, seed: int = 0) -> Path:
-    """Write an untrained encoder as a run folder has it."""
-    job = PoseEncoderJob.model_validate(
-        {
-            "annotations": folder / "none.json",
-            "cache": folder / "cache",
-            "output": folder / "small-agcn",
-            "network": {"channels": (8, 8, 16), "blocks": (1, 1, 1)},
-            "snippet": SNIPPET,
-        }
-    )
-    network = TwoStreamAGCN(job.network, 2)
-    initialise(network, torch.Generator().manual_seed(seed))
-    data = LabelledData(("a", "b"), [], [], FRAMES, {}, {})
-    card = pose_card(job, data, network.feature_dim)
-    save_encoder(job.output / "encoder.safetensors", network, card, data.classes, {})
-    return job.output
 
 
 def task(

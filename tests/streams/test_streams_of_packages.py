@@ -14,8 +14,9 @@ import torch
 
 from vidkd.cache import CacheFile
 from vidkd.detection.detector import Detector
+from vidkd.detection.predict import predict_runs
 from vidkd.distillation import train
-from vidkd.errors import UsageError, VideoError
+from vidkd.errors import VideoError
 from vidkd.features import FeatureSettings, feature_task
 from vidkd.files import sha256
 from vidkd.recipe import FrameSettings, ModelCard, SnippetSettings
@@ -132,5 +133,6 @@ def test_features_without_a_network_train_a_teacher(tmp_path: Path) -> None:
         }
     )
     assert train(job).training_videos == 2
-    with pytest.raises(UsageError, match="trained on brightness"):
-        Detector(tmp_path / "teacher", "cpu")
+    result = Detector(tmp_path / "teacher", "cpu")(video.path)
+    scores = predict_runs([tmp_path / "teacher"], tmp_path / "cache", ["v3"], device="cpu")
+    np.testing.assert_array_equal(result.pts, scores.videos["v3"][1])

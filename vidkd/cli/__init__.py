@@ -22,6 +22,7 @@ from vidkd.cli import (
     export,
     extract,
     extract_pose,
+    fuse,
     init,
     models,
     plot,
@@ -75,6 +76,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Label": (suggest.suggest,),
     "Evaluate": (
         evaluate.evaluate,
+        fuse.fuse,
         diagnose.diagnose,
         benchmark.benchmark,
         plot.plot,

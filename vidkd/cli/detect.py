@@ -27,10 +27,11 @@ def detect(
         typer.Argument(metavar="VIDEO...", help="Video files, folders or .txt lists."),
     ] = None,
     model: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="RUN_OR_FILE",
-            help="Run folder or weights of a student. Default: I3D with the classes of Kinetics.",
+            help="Run folder or weights of a student, or a file of `vidkd fuse`; repeat it to "
+            "average the logits of several. Default: I3D with the classes of Kinetics.",
         ),
     ] = None,
     features: Annotated[
@@ -94,6 +95,8 @@ def detect(
 ) -> None:
     """Find the actions in videos from their RGB frames alone.
 
+    Models of poses or of optical flow compute theirs from the same frames.
+
     Exit code 1 if some videos failed; the others are done and written.
     """
     from vidkd.video import find_videos
@@ -107,9 +110,9 @@ def detect(
         videos = find_videos(inputs)
     else:
         videos = _feature_files(features)
-        if inputs or model is None or any((render, plot, page)):
+        if inputs or not model or len(model) > 1 or any((render, plot, page)):
             raise UsageError(
-                "--features needs --model and no video, and leaves nothing to draw",
+                "--features needs one --model and no video, and leaves nothing to draw",
                 remedy="leave out the videos, --render, --plot and --page",
             )
     _check_names(videos)
@@ -124,11 +127,11 @@ def detect(
     from vidkd.detection.detector import Detector, FeatureDetector
 
     detector: Detector | FeatureDetector
-    if features is not None and model is not None:
-        detector = FeatureDetector(model, device)
+    if features is not None and model:
+        detector = FeatureDetector(model[0], device)
     else:
         detector = Detector(model, device, precision=precision)
-    if model is None:
+    if not model:
         log(
             f"no --model: using the 400 Kinetics classes of {detector.scorer.name}; an action that"
             " is not among them gets the name of one that looks like it"

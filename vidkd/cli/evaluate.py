@@ -31,9 +31,11 @@ def evaluate(
     run: Annotated[
         list[Path] | None,
         typer.Option(
+            "--run",
+            "--model",
             metavar="RUN",
-            help="A run folder or weights file instead of predictions; repeat it to fuse several "
-            "(the average of their logits).",
+            help="A run folder, weights file or file of `vidkd fuse` instead of predictions; "
+            "repeat it to fuse several (the average of their logits).",
         ),
     ] = None,
     cache: Annotated[

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from vidkd.cache import CacheFile
+from vidkd.detection.fusion import SAME_TIME, Fusion, StudentScores, load_models, probabilities
 from vidkd.detection.segments import scores_to_segments
-from vidkd.detection.student import pooled, run_student
 from vidkd.differences import differences
-from vidkd.errors import CacheError, UsageError
+from vidkd.errors import CacheError
 from vidkd.evaluation import DenseScores, Detection
-from vidkd.evaluation.predictions import Candidates
-from vidkd.networks import select_device
-from vidkd.networks.filter_weights import FilterHeader, load_temporal_filter
-from vidkd.networks.temporal import TemporalFilter
+from vidkd.networks import FilterHeader, select_device
 from vidkd.recipe import FrameSettings, SegmentSettings, SnippetSettings
 from vidkd.streams import STREAMS
-
-# Two streams cut from the same frames carry the same times, to the rounding of a float.
-_SAME_TIME = 1e-6
 
 
 def predict_runs(
@@ -35,7 +29,8 @@ def predict_runs(
 ) -> DenseScores:
     """Score the snippets of cached videos with one run, or with several fused late.
 
-    Several runs are the two-stream baseline: the average of their logits, then the sigmoid.
+    Several runs are the two-stream baseline: the average of their logits, then the sigmoid. A file
+    of ``vidkd fuse`` has weights for that average.
 
     Args:
         runs: run folders or weights files, each with features of its encoder in the cache.
@@ -50,46 +45,70 @@ def predict_runs(
 
     Raises:
         WeightsError: a run cannot be read.
-        UsageError: there is no run, or the runs do not have the same classes.
-        CacheError: features are missing or damaged, were not made as a run needs them, or the
-            streams of a video do not have the same snippets.
+        UsageError: there is no run, or a fused file is not the only one.
+        CacheError: features are missing or damaged, or were not made as a run needs them.
     """
-    if not runs:
-        raise UsageError("there is no run to predict with", remedy="name at least one")
     place = select_device(device)
-    loaded = [load_temporal_filter(run, place) for run in runs]
-    classes = loaded[0][1].classes
-    for run, (_, header) in zip(runs, loaded, strict=True):
-        if header.classes != classes:
-            raise UsageError(
-                f"was trained on other classes than {runs[0]}",
-                path=run,
-                remedy="fuse runs of one annotation file",
-            )
-    files = [STREAMS[header.modality].files(cache, header.encoder) for _, header in loaded]
-    result = DenseScores(classes, {})
-    missing = []
+    fusion = load_models(runs, place)
+    result = DenseScores(fusion.classes, {})
+    for video, own in student_scores(fusion, cache, videos, place, skip_missing):
+        fused, axis = fusion.fuse(own)
+        result.videos[video] = probabilities(fused), axis
+        if (segments := fusion.candidates(own)) is not None:
+            result.candidates[video] = segments
+    return result
+
+
+def student_scores(
+    fusion: Fusion, cache: Path, videos: Iterable[str], device: torch.device, skip_missing: bool
+) -> Iterator[tuple[str, list[StudentScores]]]:
+    """Yield what each student says of cached videos.
+
+    Args:
+        fusion: the students.
+        cache: the cache folder.
+        videos: keys of the videos.
+        device: where the students are.
+        skip_missing: leave out videos that lack features, unless all do, instead of raising.
+
+    Raises:
+        CacheError: features are missing or damaged, or were not made as a student needs them.
+    """
+    headers = [student.header for student in fusion.students]
+    files = [STREAMS[header.modality].files(cache, header.encoder) for header in headers]
+    found, missing = {}, []
     for video in videos:
         paths = [index.find(video) for index in files]
-        lacking = sorted(
-            {h.encoder for path, (_, h) in zip(paths, loaded, strict=True) if path is None}
-        )
+        lacking = {h.encoder for path, h in zip(paths, headers, strict=True) if path is None}
         if lacking:
-            missing.append(f"{video} ({' and '.join(lacking)})")
-            continue
-        streams = list(zip([path for path in paths if path], loaded, strict=True))
-        scores, pts, segments = _fused(streams, place)
-        result.videos[video] = scores, pts
-        if segments is not None:
-            result.candidates[video] = segments
-    if missing and not (skip_missing and result.videos):
+            missing.append(f"{video} ({' and '.join(sorted(lacking))})")
+        else:
+            found[video] = [path for path in paths if path]
+    if missing and not (skip_missing and found):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise CacheError(
             f"there are no features of {', '.join(missing[:3])}{more}",
             path=cache,
             remedy="run `vidkd extract-features` on these videos first",
         )
-    return result
+    for video, own in found.items():
+        read = [read_features(path, header) for path, header in zip(own, headers, strict=True)]
+        _check_times(own, headers, [pts for _, pts in read])
+        yield video, [fusion.run(number, *item, device) for number, item in enumerate(read)]
+
+
+def _check_times(
+    paths: Sequence[Path], headers: Sequence[FilterHeader], times: Sequence[np.ndarray]
+) -> None:
+    """Refuse features that were cut alike and have other times: they are of another video."""
+    for path, header, pts in zip(paths, headers, times, strict=True):
+        alike = header.frames == headers[0].frames and header.snippet == headers[0].snippet
+        if alike and (pts.shape != times[0].shape or np.abs(pts - times[0]).max() > SAME_TIME):
+            raise CacheError(
+                f"has {len(pts)} snippets at other times than the {len(times[0])} of {paths[0]}",
+                path=path,
+                remedy="extract both from the same video",
+            )
 
 
 def ranked_segments(scores: DenseScores, settings: SegmentSettings) -> dict[str, list[Detection]]:
@@ -111,35 +130,7 @@ def run_segment_settings(run: Path) -> SegmentSettings:
     Raises:
         WeightsError: the run cannot be read.
     """
-    return load_temporal_filter(run)[1].segments
-
-
-def _fused(
-    streams: Sequence[tuple[Path, tuple[TemporalFilter, FilterHeader]]], device: torch.device
-) -> tuple[np.ndarray, np.ndarray, Candidates | None]:
-    """Return the probabilities (T, K) of one video, their times (T, 2), and candidates."""
-    total: torch.Tensor | None = None
-    segments = []
-    first: np.ndarray | None = None
-    for path, (module, header) in streams:
-        rows, pts = read_features(path, header)
-        if first is None:
-            first = pts
-        elif pts.shape != first.shape or np.abs(pts - first).max() > _SAME_TIME:
-            raise CacheError(
-                f"has {len(pts)} snippets at other times than the {len(first)} of {streams[0][0]}",
-                path=path,
-                remedy="extract all streams with the same frame and snippet settings",
-            )
-        features = torch.from_numpy(rows).to(device)[None]
-        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=device)
-        (output,) = run_student(module, features, mask)
-        logits, found = output.calibrated(header, pts)
-        segments.append(found)
-        total = logits if total is None else total + logits
-    if total is None or first is None:
-        raise ValueError("at least one stream is needed")
-    return torch.sigmoid(total / len(streams)).numpy(), first, pooled(segments)
+    return load_models([run]).segments
 
 
 def read_features(path: Path, header: FilterHeader) -> tuple[np.ndarray, np.ndarray]:

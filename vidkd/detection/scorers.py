@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from vidkd.console import log
-from vidkd.detection.student import run_student
-from vidkd.errors import UsageError, WeightsError
+from vidkd.detection.fusion import load_models, probabilities
+from vidkd.errors import UsageError, VidkdError, WeightsError
 from vidkd.evaluation.predictions import Candidates
 from vidkd.networks import (
     DEFAULT_ENCODER,
     Encoder,
+    FilterHeader,
     ensure_weights,
     load_encoder,
-    load_temporal_filter,
     select_device,
     trained_file,
 )
+from vidkd.networks.fusion_weights import FusedStudent
 from vidkd.networks.zoo import zoo_card
 from vidkd.recipe import (
     FrameSettings,
@@ -30,7 +31,8 @@ from vidkd.recipe import (
     SegmentSettings,
     SnippetSettings,
 )
-from vidkd.streams import RGB, STREAMS, Stream
+from vidkd.streams import RGB, STREAMS, DirectStream, Stream
+from vidkd.streams.encode import Encoder as AnyEncoder
 
 STUDENT_THRESHOLD = 0.5
 HEAD_THRESHOLD = 0.5
@@ -54,12 +56,37 @@ class Sampling:
     crop: int
 
 
+@dataclass(frozen=True)
+class Source:
+    """What makes rows of a video, once for all students that need them.
+
+    Attributes:
+        stream: what the encoder sees, computed from the video alone.
+        encoder: the network.
+        output: what of it gives a row for each snippet.
+        made: what the rows of training were made with.
+    """
+
+    stream: Stream
+    encoder: AnyEncoder
+    output: Callable[[torch.Tensor], torch.Tensor]
+    made: Mapping[str, Any]
+
+    def batch_size(self, length: int) -> int:
+        """Return how many snippets of so many frames are encoded at once."""
+        size = getattr(self.encoder, "batch_size", None)
+        if size is None:
+            return self.stream.batch_sizes[self.encoder.device.type == "cuda"]
+        # The encoder's batches are meant for snippets of the usual length.
+        return max(1, int(size) * SnippetSettings().length // length)
+
+
 class Scorer(Protocol):
     """What detection asks of a model.
 
     Attributes:
-        name: the student's path, or the encoder's name.
-        stream: what the encoder sees of the video.
+        name: the path of the student or students, or the encoder's name.
+        sources: what makes the rows that it needs.
         classes: K names.
         threshold: the score that a segment has to reach unless the user says otherwise.
         score_name: what the scores are.
@@ -67,140 +94,184 @@ class Scorer(Protocol):
     """
 
     name: str
-    stream: Stream
+    sources: list[Source]
     classes: tuple[str, ...]
     threshold: float
     score_name: str
     settings: SegmentSettings
 
-    def sampling(self, rate: float) -> Sampling:
-        """Return how a video of ``rate`` frames per second is cut into snippets."""
+    def sampling(self, rate: float) -> list[Sampling]:
+        """Return how each source cuts a video of ``rate`` frames per second into snippets."""
 
-    def output(self, encoder: Encoder) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return what of the encoder runs on a batch of snippets and gives a row for each."""
+    def scores(
+        self, rows: Sequence[np.ndarray], pts: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, Candidates | None]:
+        """Turn the rows (T, D) of every source, with their times, into scores.
 
-    def scores(self, rows: np.ndarray, pts: np.ndarray) -> tuple[np.ndarray, Candidates | None]:
-        """Turn the rows (T, D) of all snippets of a video into scores (T, K) in [0, 1].
-
-        The second is what a segment head proposes; None without one.
+        Returns:
+            (T, K) in [0, 1], the times (T, 2) of its rows, and what segment heads propose; None
+            without one.
         """
 
 
 class StudentScorer:
-    """A temporal filter that was trained on features.
+    """A student that was trained on features, or several whose logits are averaged.
 
     Args:
-        path: its run folder or weights file.
-        device: where it runs.
+        models: run folders or weights files, or one file of ``vidkd fuse``.
+        device: where they run.
 
     Attributes:
-        header: what it was trained on.
+        fusion: the students.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: one cannot be read.
+        UsageError: they cannot be fused.
     """
 
     threshold = STUDENT_THRESHOLD
     score_name = "probability"
 
-    def __init__(self, path: str | Path, device: torch.device) -> None:
-        self._filter, self.header = load_temporal_filter(path, device)
+    def __init__(self, models: Sequence[str | Path], device: torch.device) -> None:
+        self.fusion = load_models(models, device)
         self._device = device
-        self.stream = STREAMS[self.header.modality]
-        self.name = str(path)
-        self.classes = self.header.classes
-        self.settings = self.header.segments
-        self._offset = torch.zeros(())
-        if self.header.calibration is not None:
+        self.name = self.fusion.name
+        self.classes = self.fusion.classes
+        self.settings = self.fusion.segments
+        self.sources: list[Source] = []
+        # Students that see the same share what is computed.
+        keys = [_key(student.header) for student in self.fusion.students]
+        self._distinct = list(dict.fromkeys(keys))
+        self._source = [self._distinct.index(key) for key in keys]
+        self._first = [keys.index(key) for key in self._distinct]
+        if self.fusion.calibrated and self.fusion.thresholds is None:
             self.score_name = "calibrated probability"
-        elif self.header.thresholds is not None:
+        elif self.fusion.thresholds is not None:
             # Shifts every class so that its best threshold on the validation subset becomes 0.5;
             # rare classes would hardly ever reach 0.5 by themselves.
-            self._offset = torch.logit(torch.tensor(self.header.thresholds, dtype=torch.float32))
             self.score_name = "score (0.5: best F1 on validation)"
 
-    def sampling(self, rate: float) -> Sampling:
-        """Return how the videos of its training were cut."""
-        return Sampling(self.header.frames, self.header.snippet, self.header.crop)
+    @property
+    def students(self) -> list[FusedStudent]:
+        """The first student of each source."""
+        return [self.fusion.students[number] for number in self._first]
 
-    def output(self, encoder: Encoder) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the function that computes features."""
-        return encoder.features
+    def load(self, device: str, encoder: AnyEncoder | None, precision: Precision) -> None:
+        """Load what makes the rows from video.
 
-    def scores(self, rows: np.ndarray, pts: np.ndarray) -> tuple[np.ndarray, Candidates | None]:
-        """Turn features (T, D) into probabilities (T, K), and segments of the head."""
-        x = torch.from_numpy(rows).to(self._device)[None]
-        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        (output,) = run_student(self._filter, x, mask)
-        logits, found = output.calibrated(self.header, pts)
-        scores = torch.sigmoid(logits - self._offset).numpy()
-        thresholds = None if self.header.calibration else self.header.segment_thresholds
-        return scores, found.shifted(thresholds) if found and thresholds else found
-
-    def check_stream(self) -> None:
-        """Refuse a student whose features take more than the RGB video.
+        Args:
+            device: where.
+            encoder: what to use instead of the encoders that the students name.
+            precision: of encoders of RGB.
 
         Raises:
-            UsageError: with what they take.
+            UsageError: a stream cannot be computed from a video alone, or vidkd has no such
+                encoder.
+            WeightsError: weights cannot be read or fetched, or do not belong together.
         """
-        if not self.stream.from_rgb:
-            raise UsageError(
-                f"was trained on {self.header.modality}, but detection sees nothing but RGB",
-                path=self.name,
-                remedy="give a student of `vidkd distill` or `vidkd train-baseline`",
-            )
+        for student in self.students:
+            header, made = student.header, student.header.stream_settings
+            try:
+                stream = STREAMS[header.modality].uncached(made, str(self._device))
+            except VidkdError as error:
+                raise type(error)(error.problem, path=student.name, remedy=error.remedy) from error
+            own = precision if stream.from_rgb else "auto"
+            loaded = encoder or _load_encoder(student, stream, device, own)
+            _check(student, loaded)
+            self.sources.append(Source(stream, loaded, loaded.features, made))
 
-    def load_encoder(self, device: str, precision: Precision) -> Encoder:
-        """Return the encoder whose features it was trained on.
+    def sampling(self, rate: float) -> list[Sampling]:
+        """Return how the videos of their training were cut."""
+        headers = [student.header for student in self.students]
+        return [Sampling(header.frames, header.snippet, header.crop) for header in headers]
 
-        Raises:
-            UsageError: vidkd has no such encoder to run on video.
-            WeightsError: the encoder's weights cannot be read or fetched.
-        """
-        name = self.header.encoder
-        # Encoders that `vidkd run` trained lie beside its models.
-        run = Path(self.name) if Path(self.name).is_dir() else Path(self.name).parent
-        made = run.absolute().parent.parent / "encoders" / f"{name}.safetensors"
-        if made.is_file():
-            name = str(made)
-        if zoo_card(name) is None and trained_file(name) is None:
+    def scores(
+        self, rows: Sequence[np.ndarray], pts: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, Candidates | None]:
+        """Turn features (T, D) of every source into probabilities, times, and segments of heads."""
+        fusion = self.fusion
+        found = [
+            fusion.run(number, rows[source], pts[source], self._device)
+            for number, source in enumerate(self._source)
+        ]
+        fused, axis = fusion.fuse(found)
+        return probabilities(fused, fusion.thresholds), axis, fusion.candidates(found, shifted=True)
+
+
+def _key(header: FilterHeader) -> str:
+    """Return what decides the features of a video, as text."""
+    fields = {"modality", "encoder_sha256", "frames", "snippet", "crop", "stream_settings"}
+    return header.model_dump_json(include=fields)
+
+
+def encoder_file(student: FusedStudent) -> Path | None:
+    """Return the file of the trained encoder whose features a student takes; None for others.
+
+    Encoders that `vidkd run` trained lie beside its models, as those do that were trained into the
+    same folder.
+    """
+    name, run = student.header.encoder, Path(student.name)
+    run = (run if run.is_dir() else run.parent).absolute()
+    made = run.parent.parent / "encoders" / f"{name}.safetensors"
+    if made.is_file():
+        return made
+    return trained_file(name) or (None if zoo_card(name) else trained_file(str(run.parent / name)))
+
+
+def _load_encoder(
+    student: FusedStudent, stream: Stream, device: str, precision: Precision
+) -> AnyEncoder:
+    """Return the encoder whose features a student was trained on.
+
+    Raises:
+        UsageError: vidkd has no such encoder to run on video.
+        WeightsError: the encoder's weights cannot be read or fetched.
+    """
+    with student.encoder_file() as held:
+        path, name = held or encoder_file(student), student.header.encoder
+        if path is None and zoo_card(name) is None and not isinstance(stream, DirectStream):
             raise UsageError(
                 f"was trained on features of {name!r}, which vidkd cannot run on video"
                 " (they were made elsewhere)",
-                path=self.name,
+                path=student.name,
                 remedy="run it on features with --features FILE.h5, or train on features of a"
                 " network of `vidkd models list`",
             )
-        ensure_weights(name)
-        return load_encoder(name, device, precision)
+        chosen = name if path is None else str(path)
+        if path is None:
+            stream.fetch_encoder(chosen)
+        return stream.load_encoder(chosen, device, precision)
 
-    def check(self, encoder: Encoder) -> None:
-        """Refuse an encoder that does not make the features it was trained on.
 
-        Raises:
-            WeightsError: its weights or the width of its features are others.
-        """
-        header = self.header
-        if header.encoder_sha256 not in {encoder.weights_sha256, *encoder.replaces}:
-            raise WeightsError(
-                f"was trained on features of {encoder.card.name} with other weights"
-                f" ({header.encoder_sha256[:12]}) than those on this machine"
-                f" ({encoder.weights_sha256[:12]})",
-                path=self.name,
-                remedy="fetch the encoder's weights from the same source, or train again",
-            )
-        if encoder.card.feature_dim != header.in_features:
-            raise WeightsError(
-                f"takes features of width {header.in_features}, but {encoder.card.name} makes"
-                f" {encoder.card.feature_dim}",
-                path=self.name,
-                remedy="give a student that was trained on this encoder",
-            )
-        if encoder.weights_sha256 != header.encoder_sha256:
-            log(
-                f"note: {self.name} was trained on features of {header.encoder}, and sees those of"
-                f" {encoder.card.name}; train on those for the best scores"
-            )
+def _check(student: FusedStudent, encoder: AnyEncoder) -> None:
+    """Refuse an encoder that does not make the features a student was trained on.
+
+    Raises:
+        WeightsError: its weights or the width of its features are others.
+    """
+    header = student.header
+    accepted = {encoder.weights_sha256, *getattr(encoder, "replaces", ())}
+    if header.encoder_sha256 not in accepted:
+        raise WeightsError(
+            f"was trained on features of {encoder.card.name} with other weights"
+            f" ({header.encoder_sha256[:12]}) than those on this machine"
+            f" ({encoder.weights_sha256[:12]})",
+            path=student.name,
+            remedy="fetch the encoder's weights from the same source, or train again",
+        )
+    # A stream without a network does not say how wide its features are.
+    if encoder.card.feature_dim not in {0, header.in_features}:
+        raise WeightsError(
+            f"takes features of width {header.in_features}, but {encoder.card.name} makes"
+            f" {encoder.card.feature_dim}",
+            path=student.name,
+            remedy="give a student that was trained on this encoder",
+        )
+    if encoder.weights_sha256 != header.encoder_sha256:
+        log(
+            f"note: {student.name} was trained on features of {header.encoder}, and sees those of"
+            f" {encoder.card.name}; train on those for the best scores"
+        )
 
 
 class ClassifierScorer:
@@ -210,7 +281,6 @@ class ClassifierScorer:
         UsageError: the encoder has no classes.
     """
 
-    stream: Stream = RGB
     threshold = HEAD_THRESHOLD
     score_name = "Kinetics-400 softmax"
     settings = SegmentSettings(minimum_seconds=HEAD_MINIMUM_SECONDS)
@@ -222,56 +292,52 @@ class ClassifierScorer:
                 remedy="give a trained student with --model",
             )
         self._card = encoder.card
+        self.sources = [Source(RGB, encoder, encoder.logits, {})]
         self.name = encoder.card.name
         self.classes = encoder.classes
 
-    def sampling(self, rate: float) -> Sampling:
+    def sampling(self, rate: float) -> list[Sampling]:
         """Return windows of the length that the classifier was trained on."""
         thinned = self._card.frames.model_copy(
             update={"frame_rate": HEAD_RATE if rate > HEAD_RATE else None}
         )
         # A multiple of the encoder's temporal stride of 8.
         stride = min(max(8, 8 * round(HEAD_STEP * min(HEAD_RATE, rate) / 8)), HEAD_WINDOW)
-        return Sampling(
-            thinned, SnippetSettings(length=HEAD_WINDOW, stride=stride), self._card.crop
-        )
+        snippet = SnippetSettings(length=HEAD_WINDOW, stride=stride)
+        return [Sampling(thinned, snippet, self._card.crop)]
 
-    def output(self, encoder: Encoder) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the function that computes logits."""
-        return encoder.logits
-
-    def scores(self, rows: np.ndarray, pts: np.ndarray) -> tuple[np.ndarray, Candidates | None]:
+    def scores(
+        self, rows: Sequence[np.ndarray], pts: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, Candidates | None]:
         """Average logits (T, K) over each window and its overlapping neighbours; then softmax."""
-        logits = torch.from_numpy(rows).double()
+        logits = torch.from_numpy(rows[0]).double()
         padded = torch.cat([logits[:1], logits, logits[-1:]])
         smooth = (padded[:-2] + 2 * logits + padded[2:]) / 4
-        return torch.softmax(smooth, dim=1).float().numpy(), None
+        return torch.softmax(smooth, dim=1).float().numpy(), pts[0], None
 
 
 def load_scorer(
-    model: str | Path | None, device: str, encoder: Encoder | None, precision: Precision
-) -> tuple[Scorer, Encoder]:
-    """Load a student, or without one an encoder's own classes, and the encoder that goes with it.
+    models: Sequence[str | Path], device: str, encoder: Encoder | None, precision: Precision
+) -> Scorer:
+    """Load students, or without one an encoder's own classes, with the encoders that they need.
 
     Args:
-        model: a run folder or weights file of a student, or None.
+        models: run folders or weights files of students, or one file of ``vidkd fuse``; or none.
         device: ``auto``, ``cpu`` or ``cuda[:n]``.
-        encoder: what to use instead of the encoder that the model names.
-        precision: of the encoder when it is loaded here.
+        encoder: what to use instead of the encoders that the models name.
+        precision: of encoders of RGB that are loaded here.
 
     Raises:
-        UsageError: there is no such device or precision, the student was trained on something
-            else than RGB video, or the encoder has no classes.
+        UsageError: there is no such device or precision, a student was trained on what a video
+            alone does not give, or the encoder has no classes.
         WeightsError: weights cannot be read or fetched, or do not belong together.
     """
     place = select_device(device)
-    if model is None:
+    if not models:
         if encoder is None:
             ensure_weights(DEFAULT_ENCODER)
             encoder = load_encoder(DEFAULT_ENCODER, device, precision)
-        return ClassifierScorer(encoder), encoder
-    student = StudentScorer(model, place)
-    student.check_stream()
-    encoder = encoder or student.load_encoder(device, precision)
-    student.check(encoder)
-    return student, encoder
+        return ClassifierScorer(encoder)
+    students = StudentScorer(models, place)
+    students.load(device, encoder, precision)
+    return students

@@ -65,6 +65,12 @@ class CachedFeatures:
         """Side in pixels of the square that the encoder saw."""
         return int(self.settings.get("crop", 224))
 
+    @property
+    def more(self) -> dict[str, Any]:
+        """What the features were made with besides, such as settings of flow or of poses."""
+        apart = {"modality", "frames", "snippet", "crop", "dtype"}
+        return {name: value for name, value in self.settings.items() if name not in apart}
+
 
 @dataclass(frozen=True)
 class VideoFeatures:

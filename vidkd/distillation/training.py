@@ -282,6 +282,7 @@ class FilterTraining(Training[TrainResult]):
             frames=data.stream.frames,
             snippet=data.stream.snippet,
             crop=data.stream.crop,
+            stream_settings=data.stream.more,
             training_data={
                 "stage": job.stage,
                 "annotations_sha256": data.annotations_sha256,

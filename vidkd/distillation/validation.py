@@ -25,15 +25,14 @@ from vidkd.evaluation.events import ClassEvents
 from vidkd.evaluation.frames import frame_ap, frame_grid, frame_labels, midpoints
 from vidkd.evaluation.predictions import Candidates
 from vidkd.evaluation.result import mean_over_classes
+from vidkd.evaluation.thresholds import LEAST, best_threshold, best_thresholds
 from vidkd.networks import TemporalFilter
 from vidkd.networks.segment_head import Proposals
 from vidkd.workers import prefetched
 
 _BATCH = 16
-_FEW = 10
 _FEW_EVENTS = 3
 _TIOU = 0.5
-_LEAST = 0.02
 
 
 class Validator:
@@ -133,18 +132,8 @@ class Validation:
     segments: Mapping[str, tuple[Proposals, np.ndarray]] = field(default_factory=dict)
 
     def thresholds(self) -> list[float]:
-        """Return the probability of each class at which F1 is greatest on these snippets.
-
-        A class with few positive snippets takes the threshold that is best for all classes
-        together, since its own would fit those few.
-        """
-        common = _best_threshold(self.probabilities.ravel(), self.targets.ravel())
-        return [
-            _best_threshold(self.probabilities[:, k], self.targets[:, k])
-            if self.targets[:, k].sum() >= _FEW
-            else common
-            for k in range(self.targets.shape[1])
-        ]
+        """Return the probability of each class at which F1 is greatest on these snippets."""
+        return best_thresholds(self.probabilities, self.targets)
 
     def segment_thresholds(self) -> list[float] | None:
         """Return the score of each class at which F1 of its segments is greatest at a tIoU of 0.5.
@@ -156,9 +145,9 @@ class Validation:
         if outcomes is None:
             return None
         scores, hits = (np.concatenate(part) for part in zip(*outcomes, strict=True))
-        common = _best_threshold(scores, hits)
+        common = best_threshold(scores, hits)
         return [
-            _best_threshold(scores, hits) if hits.sum() >= _FEW_EVENTS else common
+            best_threshold(scores, hits) if hits.sum() >= _FEW_EVENTS else common
             for scores, hits in outcomes
         ]
 
@@ -185,7 +174,7 @@ class Validation:
         truth: dict[str, list[Segment]] = {}
         for video, (inside, events) in self.segments.items():
             parts = Candidates(inside.label, inside.score, inside.start, inside.end)
-            found[video] = clear_candidates(parts, names, threshold=_LEAST)
+            found[video] = clear_candidates(parts, names, threshold=LEAST)
             truth[video] = [Segment(float(a), float(b), str(int(k))) for k, a, b in events]
         return [_outcomes(truth, found, name) for name in names]
 
@@ -206,29 +195,6 @@ def _outcomes(
         np.concatenate([scores, np.zeros(missed)]),
         np.concatenate([hits, np.ones(missed, dtype=bool)]),
     )
-
-
-def _best_threshold(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Return the threshold of the greatest F1, halfway to the next lower score."""
-    if not targets.any():
-        return 0.5
-    # F1 only rises where a positive is added: the scores of the positives are the places to cut,
-    # each with all that have the same score. Few are positive, and plain sorting of the others is
-    # far quicker than ranking everything.
-    wanted = np.sort(probabilities[targets])
-    others = np.sort(probabilities[~targets])
-    cuts = np.unique(wanted)
-    hits = len(wanted) - np.searchsorted(wanted, cuts)
-    taken = hits + len(others) - np.searchsorted(others, cuts)
-    f1 = 2 * hits / (taken + len(wanted))
-    # The highest of equally good cuts.
-    best = len(cuts) - 1 - int(np.argmax(f1[::-1]))
-    score = cuts[best]
-    below = [cuts[best - 1]] if best else []
-    place = np.searchsorted(others, score)
-    below += [others[place - 1]] if place else []
-    lower = max(map(float, below), default=0.0)
-    return float(np.clip((float(score) + lower) / 2, _LEAST, 1 - _LEAST))
 
 
 def _targets(video: VideoFeatures) -> Tensor:

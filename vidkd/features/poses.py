@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +19,17 @@ from vidkd.pose.files import find_poses, look_up, read_table
 from vidkd.pose.tracks import Arrangement, Tracker
 from vidkd.recipe import FrameSettings, PoseSettings
 from vidkd.streams.base import decode
-from vidkd.streams.pose import with_least_score
+from vidkd.streams.pose import BATCH, Look, detect_every, with_least_score
 from vidkd.video import Frame, VideoFile, probe
 from vidkd.workers import Report
 
 if TYPE_CHECKING:
-    from vidkd.pose.detector import PersonPose, PoseDetector
+    from vidkd.pose.detector import PoseDetector
 
 LoadDetector = Callable[[str, str], "PoseDetector"]
 """Takes a name or file and a device, like ``vidkd.pose.detector.load_pose_detector``."""
 
-Look = tuple[int, float, list["PersonPose"]]
-"""A frame's index and start second, and who was found in it."""
-
 _BLOCK = 4096
-_BATCH = 16
-"""Frames handed to the detector at once; few enough for a slow one to be interrupted soon."""
 
 
 @dataclass(frozen=True)
@@ -160,23 +154,12 @@ class PoseTask(Task):
         detector = _loaded(self.load, self.detector, self.device)
         if self.pose.min_score is not None:
             detector.least_score = self.pose.min_score
-        return detect_every(frames, detector, self.pose.every, _BATCH)
+        return detect_every(frames, detector, self.pose.every, BATCH)
 
 
 @functools.cache
 def _loaded(load: LoadDetector, name: str, device: str) -> PoseDetector:
     return load(name, device)
-
-
-def detect_every(
-    frames: Iterable[Frame], detector: PoseDetector, every: int, batch_size: int
-) -> Iterator[Look]:
-    """Detect people in the first and then every ``every``-th frame, ``batch_size`` at once."""
-    chosen = (frame for frame in frames if frame.index % every == 0)
-    while batch := list(itertools.islice(chosen, batch_size)):
-        found = detector([frame.image for frame in batch])
-        for frame, people in zip(batch, found, strict=True):
-            yield frame.index, frame.start, people
 
 
 def pose_task(

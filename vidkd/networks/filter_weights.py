@@ -39,6 +39,8 @@ class FilterHeader(Settings):
     frames: FrameSettings = FrameSettings()
     snippet: SnippetSettings = SnippetSettings()
     crop: int = 224
+    stream_settings: dict[str, Any] = {}  # noqa: RUF012
+    """What else its features were made with, such as settings of flow or poses (``Stream``)."""
     training_data: dict[str, Any] = {}  # noqa: RUF012
     teachers: tuple[str, ...] = ()
     segments: SegmentSettings = SegmentSettings()
@@ -88,10 +90,24 @@ def load_temporal_filter(
     Raises:
         WeightsError: the file is missing, damaged, or of another network.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "weights.safetensors"
+    path = weights_file(path)
     state, fields = load_weights(path)
+    return restored_filter(state, fields, path, device)
+
+
+def weights_file(path: str | Path) -> Path:
+    """Return the weights of a run folder, or the file itself."""
+    path = Path(path)
+    return path / "weights.safetensors" if path.is_dir() else path
+
+
+def restored_filter(
+    state: dict[str, torch.Tensor],
+    fields: dict[str, Any],
+    path: Path,
+    device: str | torch.device = "cpu",
+) -> tuple[TemporalFilter, FilterHeader]:
+    """Make a trained filter of what its file holds; see :func:`load_temporal_filter`."""
     network = fields.pop("network")
     if network != NETWORK:
         raise WeightsError(

@@ -75,6 +75,16 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, header
 
 
+def read_header(path: str | Path) -> dict[str, Any] | None:
+    """Return the header alone; None where :func:`load_weights` would refuse the file."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as stream:
+            header = json.loads((stream.metadata() or {}).get(HEADER_KEY, ""))
+    except (SafetensorError, OSError, MemoryError, ValueError):
+        return None
+    return header if isinstance(header, dict) else None
+
+
 def state_sha256(state: Mapping[str, Tensor]) -> str:
     """Hash names, types, shapes and values: the identity of weights whatever file holds them."""
     digest = hashlib.sha256()

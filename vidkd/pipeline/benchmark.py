@@ -20,7 +20,7 @@ from vidkd.pipeline.check import check_recipe
 from vidkd.pipeline.data import Execution, feature_stages, render_stage
 from vidkd.pipeline.features import Features, Needed, needed_features
 from vidkd.pipeline.layout import Layout
-from vidkd.pipeline.runs import evaluate_runs, keep_untrained, show_detection, train_run
+from vidkd.pipeline.runs import evaluate_runs, fuse_row, keep_untrained, show_detection, train_run
 from vidkd.pipeline.split import Split
 from vidkd.pipeline.stages import Outcome, Stage, run_stages
 from vidkd.pipeline.tables import Run, Table, TableRow, all_runs, build_tables, models_table
@@ -45,6 +45,7 @@ class Benchmark:
             evaluated. Otherwise what has changed is made again, and failed rows are noted.
         overwrite: if ``strict``, make again what was made with other settings.
         cluster: reads the videos, and trains the rows of a benchmark, in place of the workers.
+        validate: evaluate the validation subset too, also if ``strict``.
     """
 
     recipe: Pipeline
@@ -56,6 +57,7 @@ class Benchmark:
     strict: bool = False
     overwrite: bool = False
     cluster: Executor | None = None
+    validate: bool = False
 
     @classmethod
     def of(
@@ -96,6 +98,7 @@ class Benchmark:
         device: str = "auto",
         overwrite: bool = False,
         cluster: Executor | None = None,
+        validate: bool = False,
     ) -> Benchmark:
         """Plan ``vidkd run``; nothing is read or written yet.
 
@@ -114,6 +117,7 @@ class Benchmark:
             strict=True,
             overwrite=overwrite,
             cluster=cluster,
+            validate=validate,
         )
 
     @property
@@ -124,7 +128,7 @@ class Benchmark:
     @property
     def subsets(self) -> tuple[str, ...]:
         """What is evaluated: the reported subset, and in a benchmark validation, for tuning."""
-        further = () if self.strict else (self.recipe.subsets.validation,)
+        further = () if self.strict and not self.validate else (self.recipe.subsets.validation,)
         return tuple(dict.fromkeys((self.reported, *further)))
 
     @functools.cached_property
@@ -248,6 +252,8 @@ class Benchmark:
         for seed in self.recipe.seeds:
             stages += [self._run_stage(run, seed, hashes) for run in self.runs()]
         for seed in self.recipe.seeds:
+            stages += [self._fuse_stage(row, seed, hashes) for row in self.rows() if row.fused]
+        for seed in self.recipe.seeds:
             for row in self.rows():
                 for subset in self.subsets:
                     stages.append(self._evaluation_stage(row, seed, subset, hashes))
@@ -260,6 +266,16 @@ class Benchmark:
     def run_stage_name(self, run: Run, seed: int) -> str:
         """Return the name of the stage that makes a run."""
         return f"train-{self.run_folder(run, seed).name}"
+
+    def models(self, row: TableRow, seed: int) -> list[Path]:
+        """Return the run folders whose logits a row averages: of its runs, or what they became."""
+        if row.fused:
+            return [self.layout.run(row.slug, seed)]
+        return [self.run_folder(run, seed) for run in row.runs]
+
+    def fuse_stage_name(self, row: TableRow, seed: int) -> str:
+        """Return the name of the stage that fuses the runs of a row."""
+        return f"fuse-{self.layout.run(row.slug, seed).name}"
 
     def evaluation_folder(self, row: TableRow, seed: int, subset: str) -> Path:
         """Return where scores, segments and metrics of a row are."""
@@ -328,12 +344,31 @@ class Benchmark:
             (*teachers, *(item.stage for item in self.features_of(run))),
         )
 
+    def _fuse_stage(self, row: TableRow, seed: int, hashes: dict[str, str]) -> Stage:
+        split, (folder,) = self.splits[row.split], self.models(row, seed)
+        settings = {
+            "runs": [self.settings(run, seed, hashes) for run in row.runs],
+            "annotations": split.sha256,
+            "subset": self.recipe.subsets.validation,
+        }
+        action = functools.partial(
+            fuse_row,
+            [self.run_folder(run, seed) for run in row.runs],
+            self.layout.cache,
+            (split.path, split.format, self.recipe.subsets.validation),
+            self.device,
+            folder,
+        )
+        after = tuple(self.run_stage_name(run, seed) for run in row.runs)
+        made = [folder / "weights.safetensors"]
+        return Stage(self.fuse_stage_name(row, seed), settings, made, action, after)
+
     def _evaluation_stage(
         self, row: TableRow, seed: int, subset: str, hashes: dict[str, str]
     ) -> Stage:
         recipe, split = self.recipe, self.splits[row.split]
         folder = self.evaluation_folder(row, seed, subset)
-        settings = {
+        settings: dict[str, Any] = {
             "runs": [self.settings(run, seed, hashes) for run in row.runs],
             "annotations": split.sha256,
             "segments": recipe.segments.model_dump(mode="json"),
@@ -342,7 +377,7 @@ class Benchmark:
         }
         action = functools.partial(
             evaluate_runs,
-            [self.run_folder(run, seed) for run in row.runs],
+            self.models(row, seed),
             self.layout.cache,
             (split.path, split.format, subset),
             recipe.evaluation,
@@ -351,6 +386,9 @@ class Benchmark:
             folder,
         )
         after = tuple(self.run_stage_name(run, seed) for run in row.runs)
+        if row.fused:
+            settings |= {"fused": True}
+            after = (self.fuse_stage_name(row, seed),)
         name = self.evaluation_stage_name(row, seed, subset)
         return Stage(name, settings, [folder / "metrics.json"], action, after)
 

@@ -348,6 +348,8 @@ def _failure(benchmark: Benchmark, row: TableRow, seed: int, outcome: Outcome) -
             ]
             origin = next((item for item in origins if item in outcome.failed), name)
             return f"{origin}: {outcome.failed[origin]}"
+    if row.fused and (name := benchmark.fuse_stage_name(row, seed)) in outcome.failed:
+        return f"{name}: {outcome.failed[name]}"
     for subset in benchmark.subsets:
         if (name := benchmark.evaluation_stage_name(row, seed, subset)) in outcome.failed:
             return f"{name}: {outcome.failed[name]}"

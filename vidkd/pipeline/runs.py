@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidkd.annotations import load_annotations
 from vidkd.console import without_nan
@@ -60,6 +60,31 @@ def keep_untrained(job: TrainingJob) -> None:
         training_data={"stage": "untrained"},
     )
     save_temporal_filter(job.output / "weights.safetensors", module, header)
+
+
+def fuse_row(
+    runs: Sequence[Path],
+    cache: Path,
+    annotations: tuple[Path, str, str],
+    device: str,
+    folder: Path,
+    kind: Literal["equal"] | None = None,
+) -> None:
+    """Fuse runs into one file, with weights chosen on a subset (``vidkd fuse``).
+
+    Args:
+        runs: run folders.
+        cache: with the features of all of them.
+        annotations: their file, its format, and the validation subset.
+        device: ``auto``, ``cpu`` or ``cuda[:n]``.
+        folder: receives ``weights.safetensors``, as a run folder has it.
+        kind: of the weights; None takes what is best.
+    """
+    from vidkd.detection.fuse import fuse_runs
+
+    path, form, subset = annotations
+    truth, target = load_annotations(path, form), folder / "weights.safetensors"
+    fuse_runs(runs, cache, truth, target, subset=subset, kind=kind, device=device)
 
 
 def evaluate_runs(

@@ -83,16 +83,25 @@ class TableRow:
         runs: the runs whose logits are averaged.
         paper: under which name the paper's number of this row is known, if it is.
         name: in file names; empty for the names of its runs.
+        fused: weigh the runs as is best on validation, instead of all alike, into one file.
     """
 
     cells: tuple[str, ...]
     runs: tuple[Run, ...]
     paper: str | None = None
     name: str = ""
+    fused: bool = False
 
     @property
     def inputs(self) -> str:
         """What it sees at run time."""
+        if self.fused:
+            made = " and ".join(
+                {"pose": "poses"}.get(run.modality, run.modality)
+                for run in self.runs
+                if run.modality != RGB.name
+            )
+            return f"{RGB.name} ({made} from it)" if made else RGB.name
         return " + ".join(run.modality for run in self.runs)
 
     @property
@@ -243,15 +252,13 @@ def models_table(recipe: Pipeline) -> Table[TableRow]:
             (fused, (vanilla, *teachers), "two-stream", known),
             ("augmented RGB", (student,), "augmented", known),
         ]
-    return Table(
-        "models",
-        recipe.name,
-        ("model",),
-        tuple(
-            TableRow((name,), runs, _paper(paper, of), file_name(name))
-            for name, runs, paper, of in rows
-        ),
-    )
+    made = [TableRow((n,), runs, _paper(paper, of), file_name(n)) for n, runs, paper, of in rows]
+    for modalities in recipe.fused:
+        name = " + ".join(STREAMS[item].label for item in modalities)
+        runs = tuple(builder.single(item) for item in modalities)
+        # The student stays last: a detection by it is shown.
+        made.insert(-1, TableRow((name,), runs, None, file_name(name), fused=True))
+    return Table("models", recipe.name, ("model",), tuple(made))
 
 
 def build_tables(recipe: Pipeline, numbers: Sequence[int] | None = None) -> list[Table[TableRow]]:

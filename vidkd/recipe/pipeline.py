@@ -84,6 +84,9 @@ class Pipeline(Settings):
     optimiser: OptimiserSettings = OptimiserSettings()
     distillation: DistillationSettings = DistillationSettings()
     teachers: tuple[Modality, ...] = ("flow",)
+    fused: tuple[Annotated[tuple[Modality, ...], Field(min_length=2)], ...] = ()
+    """Further rows of ``vidkd run``: vanilla RGB (``rgb``) and teachers in one file that runs on
+    video alone, with weights chosen on validation."""
     seeds: tuple[int, ...] = (0,)
     subsets: SubsetSettings = SubsetSettings()
     segments: SegmentSettings = SegmentSettings()
@@ -104,6 +107,9 @@ class Pipeline(Settings):
         missing = [name for name in ("rgb", *self.teachers) if name not in self.encoders]
         if missing:
             raise ValueError(f"encoders lacks {', '.join(missing)}")
+        unknown = {m for row in self.fused for m in row} - {"rgb", *self.teachers}
+        if unknown:
+            raise ValueError(f"fused names {', '.join(sorted(unknown))}, which has no teacher")
         for method in self.benchmark.methods:
             values = {**self.distillation.model_dump(), **method.distillation}
             try:

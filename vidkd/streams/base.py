@@ -88,6 +88,7 @@ class VideoJob:
         device: where the encoder runs.
         threads: of the processor, for what is computed besides.
         report: to be called with the number of frames done since the last call.
+        source: the video's frames, where something else decodes them for several streams.
     """
 
     video: VideoFile
@@ -98,6 +99,7 @@ class VideoJob:
     device: str = "cpu"
     threads: int = 1
     report: Report = ignore
+    source: Iterable[Frame] | None = None
 
     @property
     def path(self) -> Path:
@@ -107,6 +109,8 @@ class VideoJob:
 
     def decoded(self) -> Iterator[Frame]:
         """Yield the video's RGB frames, resized and sampled, and report each."""
+        if self.source is not None:
+            return iter(self.source)
         return decode(self.video.path, self.settings.frames, self.report)
 
 
@@ -135,8 +139,8 @@ class Stream:
         artefact: folder of the cache that must hold something of the video first, such as
             ``flow``; None for streams that are made of the video itself.
         command: which writes that folder, such as ``extract-flow``.
-        from_rgb: whether RGB frames alone, as they are decoded, give its rows (see ``rows``);
-            students and teachers of such streams can be run by ``detect``.
+        from_rgb: whether RGB frames alone, as they are decoded, give its rows (see ``rows``) to an
+            encoder of RGB.
         trained_by_recipe: whether a recipe trains the encoder on its training videos, since none
             comes trained.
         crops: whether ``--short-side`` and ``--crop`` say how large its pictures are.
@@ -288,6 +292,27 @@ class Stream:
                 f"features of {self.name} need no flow", remedy="leave out --no-flow-cache"
             )
         return self
+
+    def uncached(self, made: Mapping[str, Any], device: str) -> Stream:
+        """Return the stream as it is computed from a new video alone, at run time.
+
+        Its ``batches`` need nothing but ``VideoJob.decoded``. Where they have to see more of the
+        video first, they may yield batches of no snippet.
+
+        Args:
+            made: what the features of training were made with (``FilterHeader.stream_settings``).
+            device: where it computes: ``cpu``, ``cuda`` or ``cuda:N``.
+
+        Raises:
+            UsageError: a new video does not give it.
+        """
+        if self.artefact is None:
+            return self
+        raise UsageError(
+            f"features of {self.name} need the {self.artefact} of a video, which is not computed "
+            "at run time",
+            remedy="give a model of another stream, or run it on features with --features",
+        )
 
     def on(self, device: str) -> Stream:
         """Return the stream with everything settled that depends on the device."""

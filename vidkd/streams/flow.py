@@ -58,6 +58,11 @@ class Flow(Stream):
         """Return the stream with these settings of flow."""
         return Flow(flow if flow_cache else flow or FlowSettings(), flow_cache)
 
+    def uncached(self, made: Mapping[str, Any], device: str) -> Stream:
+        """Return the stream that computes flow from the frames, with the bound of training."""
+        bound = made.get("flow", {}).get("bound", FlowSettings().bound)
+        return Flow(FlowSettings(bound=bound), cached=False).on(device)
+
     def on(self, device: str) -> Stream:
         """Return the stream with the backend that ``auto`` stands for, if it computes flow."""
         from vidkd.flow import resolve
@@ -155,7 +160,7 @@ class Flow(Stream):
 
         from vidkd.flow import dequantise
 
-        bound = float(made["flow"]["bound"])
+        bound = float(made.get("flow", {}).get("bound", FlowSettings().bound))
         levels = dequantise(np.arange(256, dtype=np.uint8), bound) / np.float32(bound)
         table = torch.from_numpy(levels).to(device)
         return lambda images: table[torch.as_tensor(images).to(device).int()].permute(0, 4, 1, 2, 3)

@@ -1,4 +1,4 @@
-"""People's poses, from the cache.
+"""People's poses, from the cache or found on the way.
 
 The rows of a pose cache are the frames that RGB snippets are cut from, so the same snippet settings
 give the same number of snippets with the same times; the last one is filled by holding its last
@@ -7,13 +7,15 @@ frame, as an RGB snippet is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidkd.cache import CacheFile, Provenance, Source, cache_path, differences
-from vidkd.errors import CacheError, UsageError
+from vidkd.errors import CacheError, UsageError, WeightsError
 from vidkd.recipe import (
     ModelCard,
     Pipeline,
@@ -24,11 +26,13 @@ from vidkd.recipe import (
 )
 from vidkd.skeletons import find_skeleton
 from vidkd.streams.base import Stream, VideoJob
-from vidkd.video import snippet_count, snippet_pts
+from vidkd.video import Frame, snippet_count, snippet_pts
 
 if TYPE_CHECKING:
     import torch
 
+    from vidkd.pose.detector import PersonPose, PoseDetector
+    from vidkd.pose.poses import Poses
     from vidkd.streams.base import Batches
     from vidkd.streams.encode import Encoder
 
@@ -38,10 +42,38 @@ SKELETON = "lcrnet-13"
 """That of a pose cache."""
 LEAST_SCORES = {"lcrnet": 0.5, "files": 0.0}
 """Below it people are ignored, unless the caller says otherwise; by backend."""
+BATCH = 16
+"""Frames handed to the detector at once; few enough for a slow one to be interrupted soon."""
+
+Batch = tuple[Array, Array]
+"""Snippets (B, M, T, V, 3), and their start and end seconds (B, 2)."""
+
+Look = tuple[int, float, list["PersonPose"]]
+"""A frame's index and start second, and who was found in it."""
 
 
+def detect_every(
+    frames: Iterable[Frame], detector: PoseDetector, every: int, batch_size: int
+) -> Iterator[Look]:
+    """Detect people in the first and then every ``every``-th frame, ``batch_size`` at once."""
+    chosen = (frame for frame in frames if frame.index % every == 0)
+    while batch := list(itertools.islice(chosen, batch_size)):
+        found = detector([frame.image for frame in batch])
+        for frame, people in zip(batch, found, strict=True):
+            yield frame.index, frame.start, people
+
+
+@dataclass(frozen=True)
 class Pose(Stream):
-    """3D joints of the people in every frame, encoded by 2s-AGCN."""
+    """3D joints of the people in every frame, encoded by 2s-AGCN.
+
+    Attributes:
+        detector: finds the people in the video itself, instead of the cache that knows them.
+        settings: how it looks, and how people are linked.
+    """
+
+    detector: PoseDetector | None = None
+    settings: PoseSettings = field(default_factory=PoseSettings)
 
     name = "pose"
     label = "Pose"
@@ -129,18 +161,77 @@ class Pose(Stream):
         from vidkd.pose.normalise import lift
         from vidkd.pose.poses import load_poses
 
-        poses = load_poses(cache_path(job.cache, "pose", job.video.key))
+        if self.detector is None:
+            poses = load_poses(cache_path(job.cache, "pose", job.video.key))
+            job.report(len(poses.pts))
+        else:
+            # Who is who is known when the last frame has been seen.
+            poses = yield from self._found(job, self.detector)
         joints = lift(poses, job.card.pose_inputs or PoseInputSettings())
         snippet = job.settings.snippet
         pts = snippet_pts(poses.pts, snippet)
         starts = np.arange(snippet_count(len(joints), snippet)) * snippet.stride
-        job.report(len(joints))
         for first in range(0, len(starts), size):
             part = slice(first, first + size)
             windows = [
                 cut(joints, poses.tracks, int(start), snippet.length) for start in starts[part]
             ]
             yield np.stack(windows), pts[part]
+
+    def _found(self, job: VideoJob, detector: PoseDetector) -> Generator[Batch, None, Poses]:
+        """Find and link the people of a video, with an empty batch after every few frames."""
+        from vidkd.pose.poses import Poses
+        from vidkd.pose.tracks import Arrangement, Tracker
+
+        tracks = Tracker(self.settings.tracks)
+        times: list[tuple[float, float]] = []
+        shape: tuple[int, ...] = (0, 0)
+        nothing = np.zeros((0, 1)), np.zeros((0, 2))
+
+        def timed() -> Iterator[Frame]:
+            nonlocal shape
+            for frame in job.decoded():
+                times.append((frame.start, frame.end))
+                shape = frame.image.shape[:2]
+                yield frame
+
+        looks = detect_every(timed(), detector, self.settings.every, BATCH)
+        for number, look in enumerate(looks, 1):
+            tracks.look(*look)
+            if number % BATCH == 0:
+                yield nothing
+        pts = np.array(times, dtype=np.float64).reshape(-1, 2)
+        data, numbers = Arrangement(tracks, pts, self.settings.tracks).rows(0, len(pts))
+        return Poses(data, numbers, pts, shape[1], shape[0])
+
+    def uncached(self, made: Mapping[str, Any], device: str) -> Stream:
+        """Return the stream that finds people in the frames, as it was done for training.
+
+        Raises:
+            UsageError: the poses of training came from files.
+            WeightsError: the detector is not here, or has other weights.
+        """
+        from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+
+        own = dict(made.get("pose") or {})
+        name, digest = own.pop("detector", DEFAULT_DETECTOR), own.pop("weights_sha256", None)
+        if own.get("backend") == "files":
+            raise UsageError(
+                "was trained on poses from files, and a new video has none",
+                remedy="train on poses of `vidkd extract-pose` without --backend files, or run it "
+                "on features with --features",
+            )
+        detector = load_pose_detector(str(name), device)
+        if digest not in {None, detector.weights_sha256}:
+            raise WeightsError(
+                f"was trained on poses of {name} with other weights ({str(digest)[:12]}) than "
+                f"those on this machine ({detector.weights_sha256[:12]})",
+                remedy="install the vidkd that extracted the poses, or extract and train again",
+            )
+        settings = with_least_score(PoseSettings.model_validate(own))
+        if settings.min_score is not None:
+            detector.least_score = settings.min_score
+        return Pose(detector, settings)
 
     def prepare(
         self, card: ModelCard, device: torch.device, made: Mapping[str, Any]

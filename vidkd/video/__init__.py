@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidkd.video.decode import Frame, read_frames
+from vidkd.video.decode import Frame, read_frames, read_sizes
 from vidkd.video.encode import VideoWriter
 from vidkd.video.folder import VideoFolder
 from vidkd.video.inputs import VIDEO_SUFFIXES, VideoFile, find_videos
@@ -24,6 +24,7 @@ __all__ = [
     "open_video",
     "probe",
     "read_frames",
+    "read_sizes",
     "snippet_count",
     "snippet_pts",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,10 +83,30 @@ def read_frames(
             damage have been yielded by then.
         UsageError: a setting that makes no sense.
     """
+    sizes = read_sizes(source, (short_side,), frame_rate=frame_rate, start=start, end=end)
+    for (frame,) in sizes:
+        yield frame
+
+
+def read_sizes(
+    source: str | Path | OpenVideo,
+    short_sides: Sequence[int | None],
+    *,
+    frame_rate: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+) -> Iterator[tuple[Frame, ...]]:
+    """Decode a video once and yield every frame in several sizes; see :func:`read_frames`.
+
+    Raises:
+        VideoError: see there.
+        UsageError: see there.
+    """
     if frame_rate is not None and not (0 < frame_rate <= 1000):
         raise UsageError(f"a frame rate of {frame_rate} makes no sense", remedy="give 0 to 1000")
-    if short_side is not None and not (1 <= short_side <= _LARGEST_SIDE):
-        raise UsageError(f"a short side of {short_side} makes no sense")
+    for short_side in short_sides:
+        if short_side is not None and not (1 <= short_side <= _LARGEST_SIDE):
+            raise UsageError(f"a short side of {short_side} makes no sense")
     if start < 0 or (end is not None and end <= start):
         raise UsageError("the part to read must begin at 0 or later and end after its start")
     with contextlib.ExitStack() as stack:
@@ -97,13 +117,13 @@ def read_frames(
         else:
             pictures = read_pictures(source, start, end)
         timed = _own(pictures) if frame_rate is None else _ticks(pictures, frame_rate, start, end)
-        convert = _Converter(source.path, short_side)
+        converters = [_Converter(source.path, short_side) for short_side in short_sides]
         previous: Picture | None = None
-        image = np.zeros((0, 0, 3), np.uint8)
+        images: list[np.ndarray] = []
         for index, (picture, begin, stop) in enumerate(timed):
             if picture is not previous:
-                image, previous = convert(picture), picture
-            yield Frame(image, begin, stop, index)
+                images, previous = [convert(picture) for convert in converters], picture
+            yield tuple(Frame(image, begin, stop, index) for image in images)
 
 
 def _own(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, float, float]]:
