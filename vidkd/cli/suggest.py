@@ -167,9 +167,11 @@ def _labelled(path: Path | None, form: str) -> list[str]:
 
 def _from_cache(model: Path, cache: Path, labelled: list[str], device: str) -> Found:
     from vidkd.detection.detector import FeatureDetector
+    from vidkd.streams import STREAMS
 
     detector = FeatureDetector(model, device)
-    index = detector.scorer.stream.files(cache, detector.scorer.header.encoder)
+    header = detector.scorer.students[0].header
+    index = STREAMS[header.modality].files(cache, header.encoder)
     known = {index.key(name) for name in labelled}
     with progress("suggest", len(index.items), "videos") as advance:
         for key, path in index.items.items():
