@@ -234,10 +234,10 @@ def _training(videos: int) -> Iterator[str]:
         f"The network over time, which learns from {videos} training videos: {size}.",
         f"filter: {{kind: local-attention, channels: {64 if small else 256}}}",
     )
-    batch = max(2, min(8 if small else 16, videos))
+    epochs, batch = 100 if small else 300, max(2, min(8 if small else 16, videos))
     yield _part(
         "The epoch that is best on the validation videos is kept. Several seeds, such as"
         " [0, 1, 2], show how much of a result is chance.",
-        f"optimiser: {{epochs: {60 if small else 300}, batch_size: {batch}, learning_rate: 0.001}}",
+        f"optimiser: {{epochs: {epochs}, batch_size: {batch}, learning_rate: 0.001}}",
         "seeds: [0]",
     )
