@@ -167,6 +167,9 @@ class FilterTraining(Training[TrainResult]):
             patience=settings.plateau_patience,
         )
         if settings.schedule == "cosine":
+            # While the rate is high epochs differ by chance, and on few validation videos an early
+            # one may win.
+            self.kept_from = 0.5
             steps = settings.epochs * math.ceil(len(data.training) / settings.batch_size)
             self.schedule = LambdaLR(self.optimiser, lambda step: warmed_cosine(step / steps))
         self.keep_state(model=self.model, optimiser=self.optimiser, schedule=self.schedule)

@@ -116,6 +116,8 @@ class Training(ABC, Generic[Result]):
     """Less than any score."""
     later_wins: ClassVar[bool] = False
     """Of epochs with the same score, keep the last."""
+    kept_from: float = 0.0
+    """Share of the epochs after which one may be the best."""
     save_seconds: ClassVar[float] = 0.0
     """A killed run repeats at most the epochs of these seconds."""
 
@@ -233,7 +235,8 @@ class Training(ABC, Generic[Result]):
             )
         score, validation = self.validate()
         before = self.best[self.measure]
-        if self.processes.first and (score > before or (score == before and self.later_wins)):
+        early = self.number <= self.kept_from * self.total
+        if self.processes.first and not early and (score > before or (score == before and self.later_wins)):
             self.best = {"epoch": self.number, self.measure: score, **self.keep(score)}
         return {"epoch": self.number, **found, **validation}
 
