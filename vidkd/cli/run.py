@@ -74,5 +74,5 @@ def demo(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Render a small data set and run the whole chain on it, in about ten minutes on two cores."""
+    """Render a small data set and run the whole chain on it, in some minutes on two cores."""
     run("demo", output, workers=workers, device=device, overwrite=overwrite, as_json=as_json)
