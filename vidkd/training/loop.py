@@ -235,8 +235,9 @@ class Training(ABC, Generic[Result]):
             )
         score, validation = self.validate()
         before = self.best[self.measure]
-        early = self.number <= self.kept_from * self.total
-        if self.processes.first and not early and (score > before or (score == before and self.later_wins)):
+        late = self.number > self.kept_from * self.total
+        better = score > before or (score == before and self.later_wins)
+        if self.processes.first and late and better:
             self.best = {"epoch": self.number, self.measure: score, **self.keep(score)}
         return {"epoch": self.number, **found, **validation}
 
