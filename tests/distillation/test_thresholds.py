@@ -12,6 +12,7 @@ from vidkd.detection.scorers import StudentScorer
 from vidkd.distillation import train
 from vidkd.distillation.validation import Validation
 from vidkd.networks import load_temporal_filter
+from vidkd.networks.segment_head import Proposals
 
 
 def f1(probabilities, targets, threshold):
@@ -85,3 +86,20 @@ def test_the_calibration_of_a_run_changes_scores_and_no_ranking(job):
             shown, _, candidates = scorer.scores([rows], [pts])
             np.testing.assert_allclose(shown, scores, atol=1e-6)
             np.testing.assert_allclose(candidates.score, found.candidates[video].score, atol=1e-6)
+
+
+def test_thresholds_of_segments_are_drawn_towards_the_common_one():
+    """Two classes of one event each, found with 0.9 and 0.4, and a wrong one with 0.2 of each."""
+    found = Proposals(
+        np.array([0, 0, 1, 1]),
+        np.array([0.9, 0.2, 0.4, 0.2]),
+        np.array([2.0, 10.0, 2.0, 10.0]),
+        np.array([5.0, 14.0, 5.0, 14.0]),
+    )
+    events = np.array([[0, 2, 5], [1, 2, 5]], dtype=np.float32)
+    none = np.zeros((1, 2))
+    validation = Validation(0.0, 0.0, none, none > 0, {"a": (found, events)})
+    # Alone the best are 0.55 and 0.3, halfway to the next lower score; together 0.3.
+    odds = [np.log(p / (1 - p)) for p in (0.55, 0.3)]
+    expected = [1 / (1 + np.exp(-(one + 10 * odds[1]) / 11)) for one in odds]
+    assert validation.segment_thresholds() == pytest.approx(expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from vidkd.networks.segment_head import Proposals
 from vidkd.workers import prefetched
 
 _BATCH = 16
-_FEW_EVENTS = 3
+_PRIOR_EVENTS = 10
 _TIOU = 0.5
 
 
@@ -138,18 +139,23 @@ class Validation:
     def segment_thresholds(self) -> list[float] | None:
         """Return the score of each class at which F1 of its segments is greatest at a tIoU of 0.5.
 
-        A class with few events takes the threshold that is best for all classes together. None
-        without a segment head.
+        It is drawn towards the one that is best for all classes together, in logits, as if that
+        rested on ten events: the best threshold of a few events fits those few. None without a
+        segment head.
         """
         outcomes = self._segment_outcomes()
         if outcomes is None:
             return None
         scores, hits = (np.concatenate(part) for part in zip(*outcomes, strict=True))
         common = best_threshold(scores, hits)
-        return [
-            best_threshold(scores, hits) if hits.sum() >= _FEW_EVENTS else common
-            for scores, hits in outcomes
-        ]
+        found = []
+        for scores, hits in outcomes:
+            own, events = best_threshold(scores, hits), int(hits.sum())
+            odds = (events * _log_odds(own) + _PRIOR_EVENTS * _log_odds(common)) / (
+                events + _PRIOR_EVENTS
+            )
+            found.append(1 / (1 + math.exp(-odds)))
+        return found
 
     def calibration(self, *, per_class: bool) -> list[Affine]:
         """Return scale and bias of each class that make probabilities of these scores."""
@@ -177,6 +183,10 @@ class Validation:
             found[video] = clear_candidates(parts, names, threshold=LEAST)
             truth[video] = [Segment(float(a), float(b), str(int(k))) for k, a, b in events]
         return [_outcomes(truth, found, name) for name in names]
+
+
+def _log_odds(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 def _outcomes(
