@@ -21,6 +21,7 @@ from vidkd.cache import CacheFile
 from vidkd.distillation import objective, train
 from vidkd.distillation.data import find_stream, load_sequences, load_teachers
 from vidkd.distillation.storage import MemoryBudget, TeacherMaps
+from vidkd.distillation.training import FilterTraining
 from vidkd.errors import AnnotationError, CacheError, UsageError, VidkdError, WeightsError
 from vidkd.networks import load_temporal_filter
 from vidkd.recipe import FilterSettings
@@ -331,6 +332,12 @@ def test_the_rate_rises_and_then_falls_along_half_a_cosine(job):
             assert row["learning_rate"] == pytest.approx(expected, rel=1e-3)
         else:
             assert row["learning_rate"] < expected
+
+
+def test_the_best_epoch_is_late_and_a_state_is_saved_before_there_is_one(job, monkeypatch):
+    monkeypatch.setattr(FilterTraining, "save_seconds", 0.0)
+    result = train(job(optimiser={"epochs": 7}))
+    assert 4 <= result.best_epoch <= 7
 
 
 def test_divergence_is_reported(job):

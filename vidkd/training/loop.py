@@ -211,7 +211,8 @@ class Training(ABC, Generic[Result]):
                         board.add_scalar(self.curve(column), value, self.number)
                 if self.seconds - saved >= self.save_seconds or self.number == self.total:
                     # The state comes last: what it tells of is there.
-                    self.write_weights()
+                    if self.best["epoch"]:
+                        self.write_weights()
                     board.flush()
                     self._save()
                     saved = self.seconds
