@@ -44,7 +44,7 @@ def test_auto_takes_torch_on_a_gpu_and_one_worker(
     assert (flow.backend, device) == ("opencv", "cpu")
     calls = []
 
-    def extract(videos: object, task: FlowTask, workers: int) -> list[object]:
+    def extract(videos: object, task: FlowTask, workers: int, **_: object) -> list[object]:
         calls.append((task.flow, task.device, workers))
         return []
 
