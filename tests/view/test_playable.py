@@ -82,3 +82,37 @@ def test_a_still_is_the_picture_of_its_second(tmp_path: Path) -> None:
         with av.open(str(tmp_path / "still.jpg")) as picture:
             value = next(picture.decode(video=0)).to_ndarray(format="rgb24").mean()
         assert value == pytest.approx(20 * min(int(second), 9) + 20, abs=4)
+
+
+def test_an_encoded_copy_beeps_when_it_flashes(tmp_path: Path) -> None:
+    source, rate = tmp_path / "sound.avi", 16000
+    with av.open(str(source), "w") as output:
+        video = output.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = output.add_stream("pcm_s16le", rate=rate, layout="mono")
+        for number in range(30):
+            level = 235 if number == 12 else 20
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+        times = np.arange(3 * rate) / rate
+        wave = np.sin(2 * np.pi * 880 * times) * (abs(times - 1.25) < 0.05) * 20000
+        samples = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], "s16", "mono")
+        samples.sample_rate, samples.pts = rate, 0
+        output.mux(sound.encode(samples))
+        output.mux(sound.encode(None))
+    assert way(source) == ENCODE
+    make(source, tmp_path / "copy.mp4", ENCODE, lambda share: None)
+    with av.open(str(tmp_path / "copy.mp4")) as file:
+        flash = next(
+            f.time for f in file.decode(video=0) if f.to_ndarray(format="gray").mean() > 150
+        )
+    with av.open(str(tmp_path / "copy.mp4")) as file:
+        heard = next(
+            frame.time + int(np.argmax(loud)) / frame.sample_rate
+            for frame in file.decode(audio=0)
+            if (loud := np.abs(frame.to_ndarray()).max(axis=0) > 0.2).any()
+        )
+    assert flash == pytest.approx(1.2, abs=0.01)
+    assert heard == pytest.approx(1.2, abs=0.02)

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from vidkd.errors import VidkdError
 from vidkd.files import atomic_path
 from vidkd.video import OpenVideo, open_video, probe, read_frames
+from vidkd.video.sound import open_sound
 
 DIRECT, COPY, ENCODE = "direct", "copy", "encode"
 _CODECS = {"mov,mp4,m4a,3gp,3g2,mj2": {"h264", "vp9", "av1"}, "matroska,webm": {"vp8", "vp9"}}
@@ -33,7 +35,7 @@ _PREROLL = 0.06
 """Seconds of sound before the first frame that players skip: the delay of encoders."""
 _CLOCK = Fraction(1, 90_000)
 _SHORT_SIDE = 720
-_VERSION = "1"
+_VERSION = "2"
 
 
 def way(path: Path) -> str:
@@ -201,12 +203,14 @@ def _with_dts(packets: Iterator[Any], video: OpenVideo) -> Iterator[Any]:
 
 
 def _encode(path: Path, target: Path, report: Callable[[float], None]) -> None:
-    with open_video(path) as video:
+    with open_video(path) as video, open_sound(path) as sound:
         duration, rate = video.duration or 0.0, video.frame_rate
         short = min(video.info.width, video.info.height)
         size = _SHORT_SIDE if short > _SHORT_SIDE else short
         with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as out:
             stream: Any = None
+            heard: Any = None
+            given = 0
             for frame in read_frames(video, short_side=size if size % 2 == 0 else size + 1):
                 height, width = frame.image.shape[:2]
                 if stream is None:
@@ -218,17 +222,27 @@ def _encode(path: Path, target: Path, report: Callable[[float], None]) -> None:
                     stream.codec_context.time_base = _CLOCK
                     stream.codec_context.colorspace = Colorspace.SMPTE170M
                     stream.codec_context.color_range = ColorRange.MPEG
+                    if sound is not None:
+                        heard = out.add_stream("aac", rate=sound.rate, layout=sound.layout)
                 picture = av.VideoFrame.from_ndarray(frame.image, format="rgb24")
                 if (picture.width, picture.height) != (stream.width, stream.height):
                     picture = picture.reformat(stream.width, stream.height)
                 picture.pts, picture.time_base = round(frame.start / _CLOCK), _CLOCK
-                for packet in stream.encode(picture):
-                    out.mux(packet)
+                out.mux(stream.encode(picture))
+                if sound is not None:
+                    for block in sound.until(frame.end):
+                        samples = av.AudioFrame.from_ndarray(
+                            np.ascontiguousarray(block), "fltp", sound.layout
+                        )
+                        samples.sample_rate, samples.time_base = sound.rate, Fraction(1, sound.rate)
+                        samples.pts, given = given, given + block.shape[1]
+                        out.mux(heard.encode(samples))
                 if duration:
                     report(min(1.0, frame.start / duration))
             if stream is not None:
-                for packet in stream.encode():
-                    out.mux(packet)
+                out.mux(stream.encode())
+                if sound is not None:
+                    out.mux(heard.encode())
 
 
 def still(path: Path, second: float, short_side: int) -> bytes:
