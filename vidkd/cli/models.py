@@ -106,6 +106,7 @@ def fetch(
         str | None,
         typer.Option("--name", help="What to call a model of transformers. Default: its own name."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Obtain the weights of a network, check them, and convert them to safetensors."""
     from vidkd.networks import fetching
@@ -118,14 +119,21 @@ def fetch(
                 f"there is no model {name!r}",
                 remedy="give a name of `vidkd models list` with --from or --source",
             )
-        typer.echo(fetching.adopt(name, called))
+        _say(fetching.adopt(name, called), as_json)
         return
     if called is not None:
         raise UsageError(f"{name} has a name already", remedy="leave out --name")
     if source is not None and source not in {s.kind for s in card.weights}:
         known = ", ".join(s.kind for s in card.weights)
         raise UsageError(f"{name} has no source {source!r}", remedy=f"give one of {known}")
-    typer.echo(fetching.fetch(card, source_file, source))
+    _say(fetching.fetch(card, source_file, source), as_json)
+
+
+def _say(path: Path, as_json: bool) -> None:
+    if as_json:
+        emit_json({"path": str(path)})
+    else:
+        typer.echo(path)
 
 
 @app.command(cls=Command)

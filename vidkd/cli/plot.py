@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.console import log
+from vidkd.cli.options import Json
+from vidkd.console import emit_json, log
 from vidkd.errors import AnnotationError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def plot(
         float,
         typer.Option(min=0.0, max=1.0, help="Leave out segments of the predictions below this."),
     ] = 0.0,
+    as_json: Json = False,
 ) -> None:
     """Draw training curves of runs, or a timeline of predictions beside annotations."""
     if output.suffix.lower() not in {".png", ".pdf", ".svg"}:
@@ -64,6 +66,8 @@ def plot(
     else:
         _draw_timeline(output, predictions, scores, annotations, format, video, threshold)
     log(f"wrote {output}")
+    if as_json:
+        emit_json({"path": str(output)})
 
 
 def _draw_timeline(
