@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_flow import FLOW, FRAMES, contents
 
 from vidkd.features import FlowTask, run_jobs
-from vidkd.recipe import FlowSettings, FrameSettings
 from vidkd.video import VideoFile, VideoWriter
-
-FRAMES, FLOW = FrameSettings(short_side=32), FlowSettings(backend="opencv")
 
 
 @pytest.fixture
@@ -33,7 +31,3 @@ def videos(tmp_path: Path) -> list[VideoFile]:
 def undisturbed(videos: list[VideoFile], tmp_path: Path) -> dict[str, bytes]:
     run_jobs(videos, FlowTask(tmp_path / "undisturbed", FRAMES, FLOW), workers=2)
     return contents(tmp_path / "undisturbed")
-
-
-def contents(cache: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (cache / "flow").iterdir()}

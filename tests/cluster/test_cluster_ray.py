@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FLOW, FRAMES, contents
 from slow_task import WaitingTask
+from small_flow import FLOW, FRAMES, contents
 
 from vidkd.cluster import executor_for
 from vidkd.errors import UsageError, VideoError

@@ -10,10 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import FLOW, FRAMES, contents
 from hypothesis import given
 from hypothesis import strategies as st
 from slow_task import WaitingTask
+from small_flow import FLOW, FRAMES, contents
 
 from vidkd.cache import claim, claimed
 from vidkd.errors import UsageError
@@ -67,6 +67,7 @@ def test_two_runs_at_once_do_nothing_twice_and_one_takes_over_from_the_killed(
     for process in runs:
         process.start()
     while len(begun := list(folder.glob("*.begun"))) < 2:
+        assert all(process.is_alive() for process in runs)
         time.sleep(0.05)
     # The worker of one run dies: its video fails there, and the other run may do it.
     os.kill(int(begun[0].name.split(".")[1]), signal.SIGKILL)

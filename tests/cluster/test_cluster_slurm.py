@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import FLOW, FRAMES, contents
+from small_flow import FLOW, FRAMES, contents
 
 from vidkd.errors import UsageError
 from vidkd.features import FlowTask, run_jobs
