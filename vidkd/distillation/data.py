@@ -15,6 +15,7 @@ from torch import Tensor
 from vidkd.annotations import Annotations, load_annotations, snippet_events, snippet_targets
 from vidkd.cache import CacheFile, cache_files, encoder_folders
 from vidkd.console import log
+from vidkd.detection.fusion import SAME_TIME
 from vidkd.detection.segments import cell_borders
 from vidkd.differences import differences
 from vidkd.errors import CacheError, UsageError
@@ -23,9 +24,6 @@ from vidkd.networks import FilterHeader, TemporalFilter, load_temporal_filter, s
 from vidkd.recipe import FrameSettings, Modality, SnippetSettings
 from vidkd.recipe.jobs import TrainingJob
 from vidkd.streams import RGB, STREAMS
-
-# Two streams cut from the same frames carry the same times, to the rounding of a float.
-_SAME_TIME = 1e-6
 
 
 @dataclass(frozen=True)
@@ -278,7 +276,7 @@ def _aligned(
                     path=path,
                     remedy="extract both with the same frame and snippet settings",
                 )
-            elif np.abs(file.pts - first).max() > _SAME_TIME:
+            elif np.abs(file.pts - first).max() > SAME_TIME:
                 raise CacheError(
                     f"has snippets at other times than {paths[0]}",
                     path=path,

@@ -45,7 +45,6 @@ class Benchmark:
             evaluated. Otherwise what has changed is made again, and failed rows are noted.
         overwrite: if ``strict``, make again what was made with other settings.
         cluster: reads the videos, and trains the rows of a benchmark, in place of the workers.
-        validate: evaluate the validation subset too, also if ``strict``.
     """
 
     recipe: Pipeline
@@ -57,7 +56,6 @@ class Benchmark:
     strict: bool = False
     overwrite: bool = False
     cluster: Executor | None = None
-    validate: bool = False
 
     @classmethod
     def of(
@@ -98,7 +96,6 @@ class Benchmark:
         device: str = "auto",
         overwrite: bool = False,
         cluster: Executor | None = None,
-        validate: bool = False,
     ) -> Benchmark:
         """Plan ``vidkd run``; nothing is read or written yet.
 
@@ -117,7 +114,6 @@ class Benchmark:
             strict=True,
             overwrite=overwrite,
             cluster=cluster,
-            validate=validate,
         )
 
     @property
@@ -128,7 +124,7 @@ class Benchmark:
     @property
     def subsets(self) -> tuple[str, ...]:
         """What is evaluated: the reported subset, and in a benchmark validation, for tuning."""
-        further = () if self.strict and not self.validate else (self.recipe.subsets.validation,)
+        further = () if self.strict else (self.recipe.subsets.validation,)
         return tuple(dict.fromkeys((self.reported, *further)))
 
     @functools.cached_property
