@@ -75,8 +75,7 @@ def check(
         assert found.data is not None
         videos, annotations = found.data.videos, found.data.annotations
         annotation_format = found.data.format if annotation_format == "auto" else annotation_format
-        named = (*found.subsets.model_dump().values(), found.evaluation.subset)
-        subsets = tuple(name for name in named if name is not None)
+        subsets = (*found.subsets.model_dump().values(), found.evaluation.subset)
     if annotations is None:
         raise UsageError("there is nothing to check", remedy="give --annotations or --recipe")
     if encoder and cache is None:

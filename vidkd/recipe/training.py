@@ -155,3 +155,11 @@ class SubsetSettings(Settings):
     """Subset that chooses the best epoch."""
     unlabelled: Annotated[str | None, Option("--unlabelled-subset", unit="NAME")] = None
     """Subset that students are distilled on without its labels, beside the training subset."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Runs of before there was such a subset are the same runs still.
+        fields: dict[str, Any] = handler(self)
+        if self.unlabelled is None:
+            del fields["unlabelled"]
+        return fields
