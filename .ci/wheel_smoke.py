@@ -56,15 +56,13 @@ for name, channels in (("i3d-rgb-kinetics400", 3), ("i3d-flow-inflated", 2)):
 """
 
 NAMES_OF_COMMANDS = """
-from typer.main import get_command
-from vidkd.cli import app
+from vidkd.cli.commands import OTHER_NAMES, PANELS, load_command
 
-def show(command, names):
-    print(" ".join(names))
-    for name, child in sorted(getattr(command, "commands", {}).items()):
-        show(child, [*names, name])
-
-show(get_command(app), [])
+print()
+for name in sorted([*OTHER_NAMES, *(name for panel in PANELS.values() for name in panel)]):
+    print(name)
+    for child in sorted(getattr(load_command(name), "commands", {})):
+        print(name, child)
 """
 
 

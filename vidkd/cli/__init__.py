@@ -4,42 +4,18 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
-from vidkd.cli import (
-    benchmark,
-    cache,
-    cut,
-    data,
-    detect,
-    diagnose,
-    doctor,
-    evaluate,
-    export,
-    extract,
-    extract_pose,
-    fuse,
-    init,
-    models,
-    plot,
-    pose,
-    run,
-    speed,
-    suggest,
-    synth,
-    train,
-    view,
-)
-from vidkd.cli.options import Command
+from vidkd.cli.commands import Commands
 from vidkd.console import log
 from vidkd.errors import VidkdError
 
 app = typer.Typer(
     name="vidkd",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,46 +43,6 @@ def _root(
     ] = False,
 ) -> None:
     """Find actions in long, untrimmed video from RGB alone."""
-
-
-_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Start here": (detect.detect, view.view, init.init, run.run, run.demo, doctor.doctor),
-    "Extract": (extract.extract_flow, extract.extract_features, extract_pose.extract_pose),
-    "Train": (train.train_teacher, train.train_baseline, train.distill, train.train_encoder),
-    "Label": (suggest.suggest,),
-    "Evaluate": (
-        evaluate.evaluate,
-        fuse.fuse,
-        diagnose.diagnose,
-        benchmark.benchmark,
-        plot.plot,
-        export.export,
-    ),
-}
-_GROUPS = {"pose": pose.app, "models": models.app, "data": data.app, "cache": cache.app}
-_TOOLS: dict[str, Callable[..., None]] = {
-    "cut": cut.cut,
-    "speed": speed.speed,
-    "synth": synth.synth,
-}
-_OTHER_NAMES: dict[str, Callable[..., None]] = {
-    "bench": speed.speed,
-    "convert-pose": pose.convert,
-    "evaluate-poses": pose.evaluate,
-    "label-poses": pose.label,
-    "train-pose": pose.train,
-}
-"""Names that commands had before there were groups; they work, and no help shows them."""
-
-for _panel, _commands in _PANELS.items():
-    for _command in _commands:
-        app.command(cls=Command, rich_help_panel=_panel)(_command)
-for _name, _group in _GROUPS.items():
-    app.add_typer(_group, name=_name, rich_help_panel="Data, models and poses")
-for _name, _command in _TOOLS.items():
-    app.command(_name, cls=Command, rich_help_panel="Tools")(_command)
-for _name, _command in _OTHER_NAMES.items():
-    app.command(_name, cls=Command, hidden=True)(_command)
 
 
 _Misuse: Any = typer.BadParameter.__bases__[0]
