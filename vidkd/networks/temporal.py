@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class TemporalOutput(NamedTuple):
     """(B, T, K)."""
 
 
+LIVE_REMEDY = "train one with --filter causal-ss-tcn --levels 0"
 # Channels that hardly vary are not blown up beyond this share of the mean deviation.
 _LEAST_DEVIATION = 0.01
 
@@ -90,6 +91,32 @@ class TemporalFilter(nn.Module, ABC):
     def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map x (B, D, T), zero at padding, with mask (B, 1, T) to (B, C, T)."""
 
+    def fresh_state(self, batch: int) -> tuple[Tensor, ...]:
+        """Return what `step` carries from snippet to snippet, before the first one.
+
+        A causal filter that can run on live video defines this and `step`. What carries is of
+        fixed shape, (batch, ...) each, and on the device of the weights.
+
+        Raises:
+            UsageError: the filter has not said how it runs snippet by snippet.
+        """
+        raise UsageError(
+            f"the filter {self.settings.kind} does not run snippet by snippet, as live video needs",
+            remedy=LIVE_REMEDY,
+        )
+
+    def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Map the next snippet to its column of the feature map.
+
+        Args:
+            x: (B, D), standardised.
+            state: of the snippets before it.
+
+        Returns:
+            (B, C) and the next state: with what `feature_map` gives for the whole video.
+        """
+        raise NotImplementedError
+
     def forward(self, x: Tensor, mask: Tensor) -> TemporalOutput:
         """Filter a batch.
 
@@ -140,7 +167,15 @@ class DilatedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T) to (B, C, T)."""
-        hidden = torch.relu(self.dilated(nn.functional.pad(x, self.padding)))
+        return self._mapped(nn.functional.pad(x, self.padding), x)
+
+    def step(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the next snippet (B, C, 1) of a causal layer, after (B, C, 2 dilation) before it."""
+        window = torch.cat((past, x), dim=2)
+        return self._mapped(window, x), window[:, :, 1:]
+
+    def _mapped(self, window: Tensor, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.dilated(window))
         return x + self.dropout(self.pointwise(hidden))
 
 
@@ -172,6 +207,24 @@ class CausalSSTCN(SSTCN):
     """The SS-TCN for live use: with five layers a snippet sees itself and 62 before it."""
 
     causal = True
+
+    def fresh_state(self, batch: int) -> tuple[Tensor, ...]:
+        """Return the zeros that stand before the first snippet, (B, C, 2 dilation) a layer."""
+        weight = self.projection.weight
+        return tuple(
+            weight.new_zeros(batch, self.settings.channels, layer.padding[0])
+            for layer in cast("Iterable[DilatedLayer]", self.layers)
+        )
+
+    def step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """See :meth:`TemporalFilter.step`; the state is the last inputs of every layer."""
+        hidden = self.projection(x.unsqueeze(2))
+        following = []
+        layers = cast("Iterable[DilatedLayer]", self.layers)
+        for layer, past in zip(layers, state, strict=True):
+            hidden, kept = layer.step(hidden, past)
+            following.append(kept)
+        return hidden.squeeze(2), tuple(following)
 
 
 class LocalAttentionLayer(nn.Module):

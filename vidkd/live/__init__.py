@@ -1,0 +1,1 @@
+"""Live video: sources that never end, events as they happen, and where they go."""
