@@ -25,6 +25,7 @@ from vidkd.networks.zoo import (
     trained_file,
 )
 from vidkd.recipe import FrameSettings, ModelCard, Quantisation, ReferenceOutput, SnippetSettings
+from vidkd.streams import RGB
 from vidkd.streams.encode import network_input, snippet_batches
 from vidkd.video import VideoFile, open_video, read_frames
 
@@ -143,7 +144,7 @@ def quantise_encoder(
         raise UsageError(
             f"{card.name} has no 8-bit form", remedy="quantise an Inception-I3D, or use float32"
         )
-    if card.modality != "rgb":
+    if card.modality != RGB.name:
         raise UsageError(f"{card.name} is not for RGB", remedy="give an encoder of RGB frames")
     if not videos:
         raise UsageError("there is no video to calibrate on", remedy="name some")

@@ -217,7 +217,7 @@ def pose_card(job: PoseEncoderJob, data: LabelledData, feature_dim: int) -> Mode
     return ModelCard(
         name=job.card_name,
         network=NETWORK,
-        modality="pose",
+        modality=job.modality,
         description=f"2s-AGCN, trained by vidkd on {len(data.training)} videos of "
         f"{len(data.classes)} classes",
         feature_dim=feature_dim,

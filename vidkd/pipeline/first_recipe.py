@@ -12,11 +12,12 @@ from pathlib import Path
 from vidkd.annotations import Annotations
 from vidkd.annotations.division import SUBSETS
 from vidkd.files import cores
+from vidkd.networks.zoo import DEFAULT_ENCODER
 from vidkd.pipeline.start import Survey
+from vidkd.streams import RGB, STREAMS
 
 _SMALL = 200
 """Training videos up to which a small network learns as well (docs/experiments.md)."""
-_ENCODER = "i3d-rgb-kinetics400"
 _FAST = 31.0
 """Frames per second; faster videos are thinned to the 25 that the encoder was trained on."""
 
@@ -43,7 +44,7 @@ class Machine:
         from vidkd.networks.zoo import quantised_name, trained_file
 
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-        name = quantised_name(_ENCODER)
+        name = quantised_name(DEFAULT_ENCODER)
         return cls(gpu, cores(), "" if trained_file(name) is None else name)
 
     @property
@@ -86,7 +87,7 @@ def recipe_text(
         truth: in subsets.
         division: how the subsets came about, in words.
         machine: that it is to run on.
-        teachers: of ``flow`` and ``pose``; none trains on RGB alone.
+        teachers: names of streams; none trains on RGB alone.
     """
     parts = [
         _part(
@@ -181,12 +182,11 @@ def _input(found: Survey, machine: Machine, teachers: Sequence[str]) -> Iterator
     )
 
     crop = 224 if large else 112
-    encoder = machine.int8 if machine.int8 and not machine.gpu else _ENCODER
-    encoders = [f"  rgb: {{name: {encoder}, crop: {crop}}}"]
-    if "flow" in teachers:
-        encoders.append(f"  flow: {{name: i3d-flow-inflated, crop: {crop}}}")
-    if "pose" in teachers:
-        encoders.append("  pose: {name: 2s-agcn}")
+    encoder = machine.int8 if machine.int8 and not machine.gpu else DEFAULT_ENCODER
+    encoders = [f"  {RGB.name}: {{name: {encoder}, crop: {crop}}}"]
+    for stream in (STREAMS[name] for name in teachers):
+        size = f", crop: {crop}" if stream.crops else ""
+        encoders.append(f"  {stream.name}: {{name: {stream.first_encoder()}{size}}}")
     yield _part(
         f"For this machine: {machine.description}. `vidkd models list` names other encoders, and"
         " `vidkd models quantise` makes one for processors, half as fast again.",
@@ -209,17 +209,9 @@ def _teachers(teachers: Sequence[str], gpu: bool) -> Iterator[str]:
         "Learnt from while training; the student runs on RGB alone.",
         f"teachers: [{', '.join(teachers)}]",
     )
-    if "pose" in teachers:
-        yield _part("People are looked for in every second frame.", "pose: {every: 2}")
-    if "pose" in teachers and not gpu:
-        yield _part(
-            "A small 2s-AGCN, which a processor trains in some minutes. Leave out the section for"
-            " the published size.",
-            "pose_encoder:",
-            "  network: {channels: [32, 64, 256], blocks: [2, 1, 1]}",
-            "  epochs: 20",
-            "  snippets_per_epoch: 1024",
-        )
+    for name in teachers:
+        for section in STREAMS[name].first_sections(gpu):
+            yield _part(*section)
 
 
 def _training(videos: int) -> Iterator[str]:

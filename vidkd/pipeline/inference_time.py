@@ -19,7 +19,7 @@ from vidkd.pipeline.stages import Stage, run_stages
 from vidkd.pipeline.tables import TableRow
 from vidkd.recipe import Modality
 from vidkd.report.paper_figures import SpeedPoint
-from vidkd.streams import STREAMS
+from vidkd.streams import STREAMS, Flow
 from vidkd.streams.base import ignore
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def speed_points(benchmark: Benchmark, results: Results) -> tuple[list[SpeedPoin
 
 def _timed(modality: Modality) -> bool:
     """Return whether the time of a stream can be measured from the video on; not that of poses."""
-    return STREAMS[modality].artefact in {None, "flow"}
+    stream = STREAMS[modality]
+    return stream.artefact is None or isinstance(stream, Flow)
 
 
 def _rows(benchmark: Benchmark, results: Results) -> list[tuple[TableRow, ResultRow]]:
@@ -158,7 +159,7 @@ def _encoder(benchmark: Benchmark, modality: Modality) -> Any:
     encoder = stream.load_encoder(settings.encoder, benchmark.device, settings.precision)
 
     def encode(video: VideoFile, cache: Path) -> Path:
-        if stream.artefact == "flow":
+        if isinstance(stream, Flow):
             FlowTask(cache, recipe.frames, recipe.flow)(video, ignore, cores())
         task = feature_task(cache, settings, load=lambda name, device: encoder)
         return task(video, ignore, torch.get_num_threads()).path

@@ -24,6 +24,7 @@ from vidkd.recipe import (
     Modality,
     Pipeline,
 )
+from vidkd.recipe.paper import PAPER_TEACHERS
 from vidkd.streams import RGB, STREAMS
 
 LOSSES = tuple(loss_weights(DistillationSettings()))
@@ -97,9 +98,7 @@ class TableRow:
         """What it sees at run time."""
         if self.fused:
             made = " and ".join(
-                {"pose": "poses"}.get(run.modality, run.modality)
-                for run in self.runs
-                if run.modality != RGB.name
+                STREAMS[run.modality].contents for run in self.runs if run.modality != RGB.name
             )
             return f"{RGB.name} ({made} from it)" if made else RGB.name
         return " + ".join(run.modality for run in self.runs)
@@ -241,18 +240,18 @@ def models_table(recipe: Pipeline) -> Table[TableRow]:
     known = "+".join(sorted(recipe.teachers, reverse=True))
     teachers = tuple(builder.single(item) for item in recipe.teachers)
     vanilla = builder.single(RGB.name)
-    rows: list[tuple[str, tuple[Run, ...], str, str]] = [
-        *((f"{run.modality} teacher", (run,), "teacher", run.modality) for run in teachers),
-        ("vanilla RGB", (vanilla,), "vanilla", "flow"),
+    rows: list[tuple[str, tuple[Run, ...], str | None]] = [
+        *((f"{run.modality} teacher", (run,), _paper("teacher", run.modality)) for run in teachers),
+        ("vanilla RGB", (vanilla,), "vanilla"),
     ]
     if teachers:
         student = builder.student(teachers, recipe.distillation, name="augmented-rgb")
         fused = "two-stream" if len(teachers) == 1 else "late fusion"
         rows += [
-            (fused, (vanilla, *teachers), "two-stream", known),
-            ("augmented RGB", (student,), "augmented", known),
+            (fused, (vanilla, *teachers), _paper("two-stream", known)),
+            ("augmented RGB", (student,), _paper("augmented", known)),
         ]
-    made = [TableRow((n,), runs, _paper(paper, of), file_name(n)) for n, runs, paper, of in rows]
+    made = [TableRow((name,), runs, paper, file_name(name)) for name, runs, paper in rows]
     for modalities in recipe.fused:
         name = " + ".join(STREAMS[item].label for item in modalities)
         runs = tuple(builder.single(item) for item in modalities)
@@ -346,7 +345,7 @@ def _filters(builder: _Builder) -> Table[TableRow]:
     rows: list[TableRow] = []
     (modality,) = builder.teachers
     for kind in builder.recipe.benchmark.filters:
-        vanilla, teacher = builder.single("rgb", kind), builder.single(modality, kind)
+        vanilla, teacher = builder.single(RGB.name, kind), builder.single(modality, kind)
         rows += [
             TableRow((kind, "vanilla RGB"), (vanilla,)),
             TableRow((kind, "two-stream"), (vanilla, teacher)),
@@ -357,8 +356,8 @@ def _filters(builder: _Builder) -> Table[TableRow]:
 
 def _teachers(builder: _Builder) -> Table[TableRow]:
     recipe = builder.recipe
-    choices: list[tuple[Modality, ...]] = [("flow",), ("pose",), ("pose", "flow")]
-    choices += [(item,) for item in recipe.encoders if item not in {"rgb", "flow", "pose"}]
+    others = recipe.encoders.keys() - {RGB.name}.union(*PAPER_TEACHERS)
+    choices = [*PAPER_TEACHERS, *((item,) for item in recipe.encoders if item in others)]
     vanilla = builder.single(RGB.name)
     rows: list[TableRow] = []
     left_out: list[str] = []
@@ -407,6 +406,7 @@ def _own_rows(builder: _Builder) -> Table[TableRow]:
 
 def _paper(name: str, teachers: str) -> str | None:
     """Return under which name the paper has a row's number: for flow, and once for both."""
-    if teachers == "flow":
+    first, *_, both = ("+".join(names) for names in PAPER_TEACHERS)
+    if teachers == first:
         return name
-    return "augmented-pose+flow" if (name, teachers) == ("augmented", "pose+flow") else None
+    return f"augmented-{both}" if (name, teachers) == ("augmented", both) else None

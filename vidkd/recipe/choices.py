@@ -7,6 +7,9 @@ from typing import Literal
 Modality = str
 """A key of :data:`vidkd.streams.STREAMS`, which installed packages add to."""
 
+STUDENT_STREAM: Modality = "rgb"
+"""The stream of students, the only one that a video is sure to have at run time."""
+
 
 Precision = Literal["auto", "float32", "float16", "int8"]
 """Arithmetic of an encoder. ``auto`` is what the encoder was made for: float32, or int8 if it is a

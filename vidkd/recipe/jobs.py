@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from vidkd.recipe.choices import BatchNorm, Modality, TrainingPrecision
+from vidkd.recipe.choices import STUDENT_STREAM, BatchNorm, Modality, TrainingPrecision
 from vidkd.recipe.evaluation import SegmentSettings
 from vidkd.recipe.inputs import SnippetSettings
 from vidkd.recipe.pose import PoseEncoderSettings
@@ -56,7 +56,9 @@ class TrainingJob(Settings):
     """The annotations of the videos."""
     annotation_format: _Format = "auto"
     """Format of the annotations."""
-    modality: Annotated[Modality, Option(unit="STREAM", common=True, table="vidkd.streams")] = "rgb"
+    modality: Annotated[Modality, Option(unit="STREAM", common=True, table="vidkd.streams")] = (
+        STUDENT_STREAM
+    )
     """Stream whose features are trained on."""
     encoder: Annotated[str | None, Option(unit="NAME", common=True)] = None
     """Encoder of the features. Default: the only one of its modality in the cache."""
@@ -97,7 +99,7 @@ class TrainingJob(Settings):
         """What kind of run this is, by the name of its command."""
         if self.teachers:
             return "distill"
-        return "train-baseline" if self.modality == "rgb" else "train-teacher"
+        return "train-baseline" if self.modality == STUDENT_STREAM else "train-teacher"
 
 
 class FinetuneJob(Settings):
@@ -249,7 +251,7 @@ class PoseEncoderJob(PoseEncoderSettings):
         for name in ("device", "overwrite"):
             del fields[name]
         paths = {name: fields.pop(name) for name in ("annotations", "cache", "output")}
-        stage = {"stage": "train-encoder", "modality": "pose"}
+        stage = {"stage": "train-encoder", "modality": self.modality}
         return {**stage, **fields, "name": self.card_name, "paths": paths}
 
     def made_of(self, annotations_sha256: str) -> str:

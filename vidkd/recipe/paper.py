@@ -6,6 +6,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from vidkd.recipe.choices import Modality
+
+PAPER_TEACHERS: tuple[tuple[Modality, ...], ...] = (("flow",), ("pose",), ("pose", "flow"))
+"""The teachers of Table 5; the other tables are of the first."""
+
 PAPER: dict[str, tuple[str, dict[str, float]]] = {
     "charades": (
         "frame mAP",

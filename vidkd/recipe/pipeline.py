@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from vidkd.errors import UsageError
 from vidkd.files import resources
 from vidkd.recipe.benchmark import BenchmarkSettings
-from vidkd.recipe.choices import Modality, Precision
+from vidkd.recipe.choices import STUDENT_STREAM, Modality, Precision
 from vidkd.recipe.evaluation import EvaluationSettings, SegmentSettings
 from vidkd.recipe.inputs import (
     FlowSettings,
@@ -104,10 +104,10 @@ class Pipeline(Settings):
     def _complete(self) -> Pipeline:
         if (self.data is None) == (self.synth is None):
             raise ValueError("give either data (a folder of videos) or synth (rendered videos)")
-        missing = [name for name in ("rgb", *self.teachers) if name not in self.encoders]
+        missing = [name for name in (STUDENT_STREAM, *self.teachers) if name not in self.encoders]
         if missing:
             raise ValueError(f"encoders lacks {', '.join(missing)}")
-        unknown = {m for row in self.fused for m in row} - {"rgb", *self.teachers}
+        unknown = {m for row in self.fused for m in row} - {STUDENT_STREAM, *self.teachers}
         if unknown:
             raise ValueError(f"fused names {', '.join(sorted(unknown))}, which has no teacher")
         for method in self.benchmark.methods:

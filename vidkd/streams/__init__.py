@@ -18,4 +18,13 @@ STREAMS: Table[Stream] = Table(
 )
 """Every stream by its name, which is what ``--modality`` takes."""
 
-__all__ = ["RGB", "STREAMS", "DirectStream", "FeatureSettings", "Stream", "VideoJob", "decode"]
+__all__ = [
+    "RGB",
+    "STREAMS",
+    "DirectStream",
+    "FeatureSettings",
+    "Flow",
+    "Stream",
+    "VideoJob",
+    "decode",
+]

@@ -19,6 +19,7 @@ from vidkd.recipe import (
     SnippetSettings,
     given_or,
 )
+from vidkd.recipe.choices import STUDENT_STREAM
 from vidkd.video import Frame, VideoFile, read_frames
 from vidkd.workers import Report
 
@@ -155,9 +156,14 @@ class Stream:
     from_rgb: bool = False
     trained_by_recipe: bool = False
     crops: bool = True
-    encoder_modality: str = "rgb"
+    encoder_modality: str = STUDENT_STREAM
     # Larger batches were not faster on a processor; a GPU needs more of them to be busy.
     batch_sizes: tuple[int, int] = (4, 32)
+
+    @property
+    def contents(self) -> str:
+        """What it is made of, in a sentence."""
+        return self.name
 
     # Its encoder.
 
@@ -170,6 +176,10 @@ class Stream:
         from vidkd.networks.zoo import DEFAULT_ENCODER
 
         return DEFAULT_ENCODER
+
+    def first_encoder(self) -> str:
+        """Return the encoder that a new recipe and ``train-encoder`` begin with."""
+        return self.default_encoder()
 
     def load_encoder(self, name: str, device: str, precision: Precision) -> Encoder:
         """Load an encoder; see ``vidkd.networks.load_encoder``."""
@@ -317,6 +327,10 @@ class Stream:
     def on(self, device: str) -> Stream:
         """Return the stream with everything settled that depends on the device."""
         return self
+
+    def first_sections(self, gpu: bool) -> list[tuple[str, ...]]:
+        """Return further sections of a new recipe with this teacher: why, and the lines of each."""
+        return []
 
     def asked(self, recipe: Pipeline) -> dict[str, Any]:
         """Return what a recipe wants features of this stream to be made with, by name.

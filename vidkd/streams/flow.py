@@ -52,6 +52,10 @@ class Flow(Stream):
             "i3d-flow-imagenet was not fetched; using i3d-flow-inflated, whose weights are "
             "inflated from RGB (see `vidkd models fetch i3d-flow-imagenet`)"
         )
+        return self.first_encoder()
+
+    def first_encoder(self) -> str:
+        """Return the encoder whose weights every machine can have."""
         return "i3d-flow-inflated"
 
     def configured(self, flow: FlowSettings | None = None, flow_cache: bool = True) -> Stream:

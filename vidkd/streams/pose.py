@@ -91,6 +91,30 @@ class Pose(Stream):
             remedy="train one with `vidkd train-encoder --modality pose` and name it by --encoder",
         )
 
+    def first_encoder(self) -> str:
+        """Return the name of the encoder that a recipe trains."""
+        return "2s-agcn"
+
+    def first_sections(self, gpu: bool) -> list[tuple[str, ...]]:
+        """Return how often people are looked for, and an encoder that a processor can train."""
+        sections: list[tuple[str, ...]] = [
+            ("People are looked for in every second frame.", "pose: {every: 2}")
+        ]
+        small = (
+            "A small 2s-AGCN, which a processor trains in some minutes. Leave out the section for"
+            " the published size.",
+            "pose_encoder:",
+            "  network: {channels: [32, 64, 256], blocks: [2, 1, 1]}",
+            "  epochs: 20",
+            "  snippets_per_epoch: 1024",
+        )
+        return sections if gpu else [*sections, small]
+
+    @property
+    def contents(self) -> str:
+        """What it is made of, in a sentence."""
+        return "poses"
+
     def load_encoder(self, name: str, device: str, precision: Precision) -> Encoder:
         """Load a 2s-AGCN that ``train-encoder`` has trained.
 
