@@ -79,8 +79,9 @@ def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:
 def test_rgb_stages_and_the_share_of_a_matrix_product(video: Path) -> None:
     import torch
 
-    from vidkd.pipeline.speed import rgb_speed
+    from vidkd.pipeline.speed import feature_speed
     from vidkd.recipe import FrameSettings, SnippetSettings, model_cards
+    from vidkd.streams import RGB
 
     class Mean:
         card = model_cards()["i3d-rgb-kinetics400"]
@@ -90,8 +91,9 @@ def test_rgb_stages_and_the_share_of_a_matrix_product(video: Path) -> None:
         def features(self, x: torch.Tensor, /) -> torch.Tensor:
             return x.mean(dim=(2, 3, 4)).repeat(1, 2)
 
-    found = rgb_speed(
+    found = feature_speed(
         video,
+        RGB,
         Mean(),
         FrameSettings(short_side=64),
         SnippetSettings(length=16, stride=8),

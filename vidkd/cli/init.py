@@ -51,7 +51,7 @@ def init(
     seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
     teachers: Annotated[
         str,
-        typer.Option(metavar="NAMES", help="Learn also from flow, pose or flow,pose."),
+        typer.Option(metavar="NAMES", help="Teachers: streams such as flow, or flow,pose."),
     ] = "",
     output: Annotated[
         Path | None,
@@ -69,10 +69,14 @@ def init(
     from vidkd.files import write_text
     from vidkd.pipeline.first_recipe import Machine, recipe_text
     from vidkd.pipeline.start import SUBSETS, Division, divided, missing_classes, survey
+    from vidkd.streams import RGB, STREAMS
 
     chosen = tuple(name for name in teachers.replace(" ", "").split(",") if name)
-    if unknown := [name for name in chosen if name not in ("flow", "pose")]:
-        raise UsageError(f"there is no teacher {unknown[0]!r}", remedy="give flow, pose, or both")
+    offered = [name for name in STREAMS if name != RGB.name]
+    if unknown := [name for name in chosen if name not in offered]:
+        raise UsageError(
+            f"there is no teacher {unknown[0]!r}", remedy=f"give some of {', '.join(offered)}"
+        )
     root = output or Path("runs") / (videos.resolve().name or "mine")
     files = {"annotations": root / "annotations.json", "recipe": root / "recipe.yaml"}
     if not force and (there := [path for path in files.values() if path.exists()]):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json, emit_table, log
+from vidkd.errors import UsageError
+from vidkd.recipe.choices import STUDENT_STREAM
 
 if TYPE_CHECKING:
     from vidkd.pipeline.speed import Speed
@@ -17,9 +19,13 @@ if TYPE_CHECKING:
 def speed(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video as you have them.")],
     modality: Annotated[
-        Literal["rgb", "flow"],
-        typer.Option(help="rgb: decode, transform, encode, write; flow: decode, TV-L1, write."),
-    ] = "rgb",
+        str,
+        typer.Option(
+            metavar="STREAM",
+            help="rgb or another stream of RGB frames: decode, transform, encode, write; flow:"
+            " decode, TV-L1, write.",
+        ),
+    ] = STUDENT_STREAM,
     encoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="As in extract-features.")
     ] = None,
@@ -56,31 +62,34 @@ def speed(
         checked_settings,
         given_or,
     )
+    from vidkd.streams import STREAMS, Flow
 
     size_given = {} if short_side is None else {"short_side": short_side}
     frames = checked_settings(FrameSettings, **size_given)
-    if modality == "flow":
+    stream = STREAMS[modality]
+    if isinstance(stream, Flow):
         from vidkd.pipeline.speed import flow_speed
 
         found = flow_speed(video, frames, FlowSettings(), seconds=seconds, rounds=rounds)
+    elif stream.artefact is not None:
+        raise UsageError(f"the time of {modality} is not measured", remedy="give rgb or flow")
     else:
-        from vidkd.networks import DEFAULT_ENCODER, ensure_weights, load_encoder, select_device
-        from vidkd.pipeline.speed import rgb_speed
-        from vidkd.streams import RGB
+        from vidkd.networks import select_device
+        from vidkd.pipeline.speed import feature_speed
 
         snippet = checked_settings(
             SnippetSettings, **({} if stride is None else {"stride": stride})
         )
-        name = encoder or DEFAULT_ENCODER
-        ensure_weights(name)
-        network = load_encoder(name, select_device(device))
+        name = encoder or stream.default_encoder()
+        stream.fetch_encoder(name)
+        network = stream.load_encoder(name, str(select_device(device)), "auto")
         card = network.card
         frames, snippet = given_or(frames, card.frames), given_or(snippet, card.snippet)
         crop = crop or card.crop
-        RGB.check(card, frames, crop, snippet)
-        size = batch_size or network.batch_size
-        found = rgb_speed(
-            video, network, frames, snippet, crop, size, seconds=seconds, rounds=rounds
+        stream.check(card, frames, crop, snippet)
+        size = batch_size or stream.batch_sizes[network.device.type != "cpu"]
+        found = feature_speed(
+            video, stream, network, frames, snippet, crop, size, seconds=seconds, rounds=rounds
         )
     if as_json:
         emit_json(found.to_json())

@@ -30,6 +30,7 @@ from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
 from vidkd.video import Frame, probe, read_frames
 
 if TYPE_CHECKING:
+    from vidkd.streams import Stream
     from vidkd.streams.encode import Encoder
 
 Rows = Iterable[tuple[np.ndarray, np.ndarray]]
@@ -60,7 +61,7 @@ class Speed:
 
     Attributes:
         video: the file.
-        modality: what was extracted: features of ``rgb``, or ``flow``.
+        modality: what was extracted: features of this stream, or ``flow`` itself.
         frames: how many frames every stage worked through.
         stages: by name, in order.
         whole: all stages together, as the extract command runs them.
@@ -115,8 +116,9 @@ class Speed:
         }
 
 
-def rgb_speed(
+def feature_speed(
     video: Path,
+    stream: Stream,
     encoder: Encoder,
     frames: FrameSettings,
     snippet: SnippetSettings,
@@ -126,13 +128,12 @@ def rgb_speed(
     seconds: float,
     rounds: int,
 ) -> Speed:
-    """Time ``extract-features --modality rgb`` on the first ``seconds`` of a video.
+    """Time ``extract-features`` of a stream of RGB frames on the first ``seconds`` of a video.
 
     Raises:
         VideoError: the video cannot be decoded.
         VidkdError: frames are smaller than the crop, or memory ran out.
     """
-    from vidkd.streams import RGB
     from vidkd.streams.encode import encode, snippet_batches
 
     def decode() -> Iterator[Frame]:
@@ -141,12 +142,16 @@ def rgb_speed(
         )
 
     images = _frames(video, decode())
-    batches = list(snippet_batches(images, snippet, crop, batch_size))
-    prepare = RGB.prepare(encoder.card, encoder.device, {})
+
+    def cut(images: Iterable[Frame]) -> Rows:
+        return snippet_batches(stream.rows(images), snippet, crop, batch_size)
+
+    batches = list(cut(images))
+    prepare = stream.prepare(encoder.card, encoder.device, {})
     snippets = sum(len(batch) for batch, _ in batches)
 
     def transform() -> None:
-        for batch, _ in snippet_batches(images, snippet, crop, batch_size):
+        for batch, _ in cut(images):
             prepare(batch)
 
     def compute() -> None:
@@ -163,14 +168,14 @@ def rgb_speed(
     }
 
     def whole() -> Rows:
-        return encode(snippet_batches(decode(), snippet, crop, batch_size), encoder, prepare)
+        return encode(cut(decode()), encoder, prepare)
 
     times = _timed(video, decode, work, features, whole, "float16", rounds)
     size = inputs[0][0].shape
     del times["product"]
     gflop = snippets * _gflop(encoder, size[2], size[3])
     whole_time = times.pop("whole")
-    return Speed(video, "rgb", len(images), times, whole_time, cores(), gflop, max(products))
+    return Speed(video, stream.name, len(images), times, whole_time, cores(), gflop, max(products))
 
 
 def flow_speed(
