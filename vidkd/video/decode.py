@@ -116,8 +116,8 @@ def read_sizes(
             pictures = sample_pictures(source, frame_rate)
         else:
             pictures = read_pictures(source, start, end)
-        timed = _own(pictures) if frame_rate is None else _ticks(pictures, frame_rate, start, end)
-        converters = [_Converter(source.path, short_side) for short_side in short_sides]
+        timed = _own(pictures) if frame_rate is None else ticks(pictures, frame_rate, start, end)
+        converters = [Converter(source.path, short_side) for short_side in short_sides]
         previous: Picture | None = None
         images: list[np.ndarray] = []
         for index, (picture, begin, stop) in enumerate(timed):
@@ -131,9 +131,10 @@ def _own(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, float, float]]:
         yield picture, picture.start, picture.end
 
 
-def _ticks(
+def ticks(
     pictures: Iterator[Picture], rate: float, start: float, end: float | None
 ) -> Iterator[tuple[Picture, float, float]]:
+    """Yield the pictures that are shown at the seconds k / rate, and the times of these ticks."""
     tick = math.ceil((start - TOLERANCE) * rate)
     waiting: tuple[Picture, float, float] | None = None
     for picture in pictures:
@@ -149,8 +150,13 @@ def _ticks(
         yield waiting[0], waiting[1], min(waiting[2], picture.end)
 
 
-class _Converter:
-    """Resizes, converts and turns pictures; keeps libswscale's tables between calls."""
+class Converter:
+    """Resizes, converts and turns pictures; keeps libswscale's tables between calls.
+
+    Args:
+        path: of the video, for errors.
+        short_side: see `read_frames`.
+    """
 
     def __init__(self, path: Path, short_side: int | None) -> None:
         self._path = path
@@ -161,6 +167,7 @@ class _Converter:
         self._orientation = (False, 0)
 
     def __call__(self, picture: Picture) -> np.ndarray:
+        """Return the picture upright, (H, W, 3) uint8 RGB."""
         frame = picture.frame
         if frame.rotation != self._rotation:
             # Only then, because a frame whose side data was looked at is part of a cycle, and

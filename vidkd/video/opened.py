@@ -38,7 +38,7 @@ _NO_VIDEO = {
 _TAGGED_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 """Matroska keeps the duration of each stream in a tag, such as 00:01:02.500000000."""
 # Tags in any old encoding are no reason to refuse a video; from PyAV 19 on they never are.
-_LENIENT: dict[str, Any] = (
+LENIENT: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 )
 
@@ -104,14 +104,14 @@ class OpenVideo:
     def _open(self) -> None:
         self.container = _open(self.path, self._file)
         try:
-            self.stream = _video_stream(self.container, self.path)
+            self.stream = video_stream(self.container, self.path)
         except VideoError:
             self.container.close()
             raise
         self.stream.thread_type = "AUTO" if self._threads > 1 else "NONE"
         self.stream.codec_context.thread_count = self._threads
-        self.frame_rate = _stream_rate(self.stream)
-        self.duration = _stream_duration(self.container, self.stream)
+        self.frame_rate = stream_rate(self.stream)
+        self.duration = stream_duration(self.container, self.stream)
 
     @functools.cached_property
     def first_frame(self) -> av.VideoFrame:
@@ -280,9 +280,12 @@ def is_end(packet: av.Packet) -> bool:
     return not packet.size and packet.pts is None
 
 
-def _video_stream(
-    container: av.container.InputContainer, path: Path
-) -> av.video.stream.VideoStream:
+def video_stream(container: av.container.InputContainer, path: Path) -> av.video.stream.VideoStream:
+    """Return the first video stream that is not a cover picture.
+
+    Raises:
+        VideoError: there is none.
+    """
     streams = [
         stream
         for stream in container.streams.video
@@ -324,7 +327,7 @@ def _open(path: Path, watched: WatchedFile) -> av.container.InputContainer:
     try:
         # A playlist under the name of a video must not make FFmpeg wait for the network.
         # PyAV keeps FFmpeg's own log silent unless told otherwise, so an error stays one line.
-        container = av.open(watched, options={"protocol_whitelist": "file"}, **_LENIENT)
+        container = av.open(watched, options={"protocol_whitelist": "file"}, **LENIENT)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             f"is not a video that can be opened ({reason(error)})",
@@ -346,7 +349,7 @@ def reason(error: Exception) -> str:
     return str(text).strip().rstrip(".")
 
 
-def _stream_rate(stream: av.video.stream.VideoStream) -> Fraction:
+def stream_rate(stream: av.video.stream.VideoStream) -> Fraction:
     """Return a usable frame rate: average, else guessed, else 25 (headers are not trusted)."""
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate is not None and Fraction(1, 3600) <= rate <= 10_000:
@@ -354,7 +357,7 @@ def _stream_rate(stream: av.video.stream.VideoStream) -> Fraction:
     return _FALLBACK_RATE
 
 
-def _stream_duration(
+def stream_duration(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream
 ) -> float | None:
     """Return the seconds of the video stream, or None.
