@@ -95,6 +95,7 @@ def test_crops_reach_both_borders_and_small_pictures_are_refused():
 
 
 @pytest.mark.parametrize("rate", [None, 10.0])
+@pytest.mark.parametrize("stream", ["rgb", "rgb-difference"])
 @pytest.mark.parametrize(
     "snippets",
     [
@@ -103,17 +104,17 @@ def test_crops_reach_both_borders_and_small_pictures_are_refused():
         SnippetSettings(length=2, stride=7, window=9),
     ],
 )
-def test_video_is_read_by_time_as_from_the_start(tmp_path, rate, snippets):
+def test_video_is_read_by_time_as_from_the_start(tmp_path, rate, stream, snippets):
     path = tmp_path / "v.mp4"
     texture = np.random.default_rng(0).integers(0, 255, (48, 200, 3), dtype=np.uint8)
     with VideoWriter(path, 64, 48, Fraction(RATE)) as writer:
         for number in range(70):
             writer.write(np.ascontiguousarray(texture[:, number : number + 64]))
     settings = FrameSettings(short_side=48, frame_rate=rate)
-    source = VideoSource.open(path, settings, None)
     whole = list(read_frames(path, short_side=48, frame_rate=rate))
+    source = VideoSource.open(path, settings, None, STREAMS[stream])
     assert len(source.pts) == pytest.approx(len(whole), abs=1)
-    for snippet in cut_snippets(whole, snippets):
+    for snippet in cut_snippets(STREAMS[stream].rows(whole), snippets):
         images, times = source.read(snippet.index * snippets.stride, snippets)
         np.testing.assert_array_equal(images, snippet.frames)
         assert times == pytest.approx((snippet.start, snippet.end))

@@ -1,4 +1,4 @@
-"""Encoders of frames (RGB, flow), trained further on snippets that are read in the background."""
+"""Encoders of frames, trained further on snippets that are read in the background."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vidkd.networks import find_card, load_network
 from vidkd.networks.weights import state_sha256
 from vidkd.recipe import FrameSettings, ModelCard, SnippetSettings
 from vidkd.recipe.jobs import FinetuneJob
-from vidkd.streams import STREAMS, Stream
+from vidkd.streams import RGB, STREAMS, Stream
 from vidkd.streams.encode import centre_crop
 from vidkd.video import clip_frames, find_videos, probe, read_frames
 
@@ -64,7 +64,7 @@ class FlowSource:
 
 @dataclass(frozen=True)
 class VideoSource:
-    """RGB frames of a video, decoded from any second.
+    """Rows of a stream of RGB frames, decoded from any second.
 
     ``pts`` follow from the frame rate, and only choose where to read; the times that labels are
     looked up with are those of the frames that were decoded.
@@ -73,15 +73,19 @@ class VideoSource:
     path: Path
     frames: FrameSettings
     pts: np.ndarray
+    stream: Stream = RGB
 
     @staticmethod
-    def open(path: Path, frames: FrameSettings, duration: float | None) -> VideoSource:
+    def open(
+        path: Path, frames: FrameSettings, duration: float | None, stream: Stream = RGB
+    ) -> VideoSource:
         """Describe a video.
 
         Args:
             path: the video.
             frames: resize and sampling.
             duration: seconds according to the annotations, for containers that do not say.
+            stream: what is made of its frames.
 
         Raises:
             VideoError: it cannot be opened, or nobody knows how long it is.
@@ -98,10 +102,10 @@ class VideoSource:
                 remedy="give durations in the annotations, or remux the file",
             )
         starts = np.arange(max(1, int(seconds * rate))) / rate
-        return VideoSource(path, frames, np.stack([starts, starts + 1 / rate], axis=1))
+        return VideoSource(path, frames, np.stack([starts, starts + 1 / rate], axis=1), stream)
 
     def read(self, frame: int, snippet: SnippetSettings) -> tuple[np.ndarray, tuple[float, float]]:
-        """Return the clip (length, H, W, 3) uint8, and the start and end second of its row.
+        """Return the clip (length, H, W, 3), and the start and end second of its row.
 
         Raises:
             VideoError: it cannot be decoded there.
@@ -122,7 +126,7 @@ class VideoSource:
             frame_rate=self.frames.frame_rate,
             start=begin,
         )
-        for item in reader:
+        for item in self.stream.rows(reader):
             images.append(item.image)
             times.append((item.start, item.end))
             if len(images) == count:
@@ -147,6 +151,9 @@ def load_frames(job: FinetuneJob) -> LabelledData:
         VideoError: a video cannot be opened.
     """
     stream = STREAMS[job.modality]
+    option, given = ("--videos", job.videos) if stream.artefact is None else ("--cache", job.cache)
+    if given is None:
+        raise UsageError(f"{stream.name} needs {option}", remedy="see --help")
     if stream.artefact is not None:
         data = load_cached(
             job,
@@ -163,7 +170,7 @@ def load_frames(job: FinetuneJob) -> LabelledData:
         def find(video: VideoAnnotation) -> Source:
             path = files.require(video.id, "file", "check --videos and the annotations")
             sizes[video.id] = path.stat().st_size
-            return VideoSource.open(path, frames, video.duration)
+            return VideoSource.open(path, frames, video.duration, stream)
 
         videos = labelled_videos(job, find)
         identity = {"video_bytes": sizes, "annotations_sha256": sha256(job.annotations)}
@@ -197,7 +204,7 @@ class SnippetReader:
         self._stream = stream
 
     def __getitem__(self, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-        """Return (length, crop, crop, C) uint8 and the labels (K,) float32."""
+        """Return (length, crop, crop, C) as stored, and the labels (K,) float32."""
         video = self._videos[clip.video]
         images, times = video.source.read(clip.frame, self._snippet)
         targets = snippet_targets(video.annotation, self._classes, np.array([times]))[0]
@@ -205,7 +212,7 @@ class SnippetReader:
 
 
 def augment(images: np.ndarray, clip: Clip, crop: int, stream: Stream) -> np.ndarray:
-    """Crop and flip (T, H, W, C) uint8 as the clip says; (T, crop, crop, C).
+    """Crop and flip (T, H, W, C) as the clip says; (T, crop, crop, C).
 
     Raises:
         VidkdError: the images are smaller than the crop.
@@ -270,7 +277,7 @@ def collate(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray,
 
 
 class FrameEncoder(EncoderInTraining):
-    """An encoder of frames (RGB, flow), trained further from one that exists.
+    """An encoder of frames (RGB, their differences, flow), trained further from one that exists.
 
     Raises:
         UsageError: the encoder is for something else, or for other clips.
@@ -281,28 +288,24 @@ class FrameEncoder(EncoderInTraining):
     seed_stride = 4096
 
     def __init__(self, job: FinetuneJob) -> None:
-        card = find_card(job.encoder)
-        if card.modality != job.modality:
-            raise UsageError(
-                f"the encoder {card.name} is for {card.modality}, not for {job.modality}",
-                remedy="choose another --encoder or --modality",
-            )
+        self._stream = stream = STREAMS[job.modality]
+        start = job.encoder or stream.first_encoder()
+        card = find_card(start)
         # What was not chosen is the card's.
         own = {name: getattr(card, name) for name in ("snippet", "crop")}
         own = {name: value for name, value in own.items() if name not in job.model_fields_set}
-        self.job = job = job.model_copy(update=own)
-        self._start, card = load_network(job.encoder)
-        stages_until(self._start, job.freeze_until)
+        self.job = job = job.model_copy(update={**own, "encoder": start})
         self.data = load_frames(job)
-        STREAMS[job.modality].check(card, self.data.frames, job.crop, job.snippet)
+        stream.check(card, self.data.frames, job.crop, job.snippet)
+        self._start, card = load_network(start)
+        stages_until(self._start, job.freeze_until)
         state = self._start.state_dict()
         digest = state_sha256({k: v for k, v in state.items() if not k.endswith("batches_tracked")})
         self.recipe = {**job.recipe(), "start": {"card": card.name, "weights_sha256": digest}}
-        self.about = {"start": job.encoder}
+        self.about = {"start": start}
         self.card = trained_card(job, card, self.data)
         self.accumulate, self.precision = job.accumulate, job.precision
         self.most_validated = job.validation_snippets
-        self._stream = STREAMS[job.modality]
         self._training, self._validation = (
             Loader(
                 SnippetReader(videos, self.data.classes, job.snippet, job.crop, self._stream),

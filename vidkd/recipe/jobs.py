@@ -24,8 +24,6 @@ from vidkd.recipe.training import (
 
 Stage = Literal["train-teacher", "train-baseline", "distill"]
 
-_STARTS = {"rgb": "i3d-rgb-kinetics400", "flow": "i3d-flow-inflated"}
-
 _RUN = "Run"
 _Annotations = Annotated[Path, Option(unit="FILE", common=True)]
 _Format = Annotated[str, Option("--format", unit="FORMAT", table="vidkd.datasets")]
@@ -107,19 +105,17 @@ class FinetuneJob(Settings):
 
     model_config = ConfigDict(title="Data")
 
-    modality: Annotated[Literal["rgb", "flow"], Option(common=True)]
+    modality: Annotated[Modality, Option(unit="STREAM", common=True, table="vidkd.streams")]
     """Stream of the encoder; flow needs extract-flow first, and pose extract-pose."""
     annotations: _Annotations
     """The annotations of the videos."""
     output: _Output
     """The run folder, which then works as --encoder of other commands."""
-    encoder: Annotated[str, Option(unit="NAME|RUN", common=True)] = Field(
-        default_factory=lambda given: _STARTS.get(given.get("modality"), "")
-    )
+    encoder: Annotated[str | None, Option(unit="NAME|RUN", common=True)] = None
     """Where to start: a model of `vidkd models list`, or a run of this command. Default:
-    i3d-rgb-kinetics400 or i3d-flow-inflated."""
+    i3d-flow-inflated for flow, else i3d-rgb-kinetics400."""
     videos: Annotated[Path | None, Option(unit="DIR", common=True)] = None
-    """For rgb: folder of the videos, or a .txt list of them."""
+    """For rgb and rgb-difference: folder of the videos, or a .txt list of them."""
     cache: Annotated[Path | None, Option(unit="DIR", common=True)] = None
     """For flow and pose: the cache that holds them."""
     name: Annotated[str | None, Option(unit="NAME", panel=_RUN)] = None
@@ -130,11 +126,11 @@ class FinetuneJob(Settings):
     short_side: Annotated[
         int, Field(ge=32, le=2160), Option(unit="PIXELS", common=True, panel="Input")
     ] = 256
-    """For rgb: pixels of the shorter side after the resize; that of flow is the cache's."""
+    """Pixels of the shorter side of --videos after the resize; that of flow is the cache's."""
     frame_rate: Annotated[float | None, Field(gt=0, le=1000), Option(unit="FPS", panel="Input")] = (
         None
     )
-    """For rgb: frames per second to sample. Default: the video's own frames."""
+    """Frames per second to sample from --videos. Default: their own frames."""
     snippet: SnippetSettings = SnippetSettings()
     """The length of a snippet; the stride is that of validation."""
     crop: Annotated[
@@ -184,10 +180,6 @@ class FinetuneJob(Settings):
 
     @model_validator(mode="after")
     def _sensible(self) -> FinetuneJob:
-        if self.modality == "rgb" and self.videos is None:
-            raise ValueError("rgb needs --videos")
-        if self.modality == "flow" and self.cache is None:
-            raise ValueError("flow needs --cache, with the flow of the videos")
         if self.snippets_per_epoch < self.batch_size:
             raise ValueError("an epoch must hold at least one batch")
         _check_name(self.card_name)
