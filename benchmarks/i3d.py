@@ -53,7 +53,7 @@ from vidkd.networks.i3d_inference import (
 )
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D, load_openvino
 from vidkd.networks.quantise import calibrate, quantised_state
-from vidkd.pipeline.speed import fastest, float32_products, operations
+from vidkd.pipeline.machine import fastest, float32_products, operations
 
 FRAMES = 16
 NARROW = 32

@@ -39,7 +39,7 @@ from vidkd.distillation.data import TrainingData, VideoFeatures, read_rows
 from vidkd.distillation.losses import classification_loss
 from vidkd.distillation.training import FilterTraining
 from vidkd.evaluation import DenseScores, evaluate
-from vidkd.files import cores
+from vidkd.machine import cores
 from vidkd.networks import TemporalFilter, build_temporal_filter
 from vidkd.recipe import FilterSettings
 from vidkd.recipe.jobs import TrainingJob

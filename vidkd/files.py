@@ -126,10 +126,3 @@ def resources(kind: str) -> Path:
     raise VidkdError(
         f"the package's own folder {kind!r} is missing", path=package, remedy="install vidkd again"
     )
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

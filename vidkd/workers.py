@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from vidkd.errors import VidkdError
+from vidkd.machine import cores
 
 Job = TypeVar("Job")
 Item = TypeVar("Item")
@@ -54,11 +55,6 @@ class Ended(Generic[Job]):
 
 class Cancelled(BaseException):
     """The job is to end now, leaving nothing behind."""
-
-
-def cores() -> int:
-    """Return the number of processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_per_worker(workers: int) -> int:

@@ -37,6 +37,13 @@ def test_the_limit_is_all_processor_time_when_one_stage_uses_every_processor() -
     assert found.to_json()["whole_to_slowest_stage"] == pytest.approx(4 / 3)
 
 
+def test_a_stage_is_held_against_what_the_machine_can_do_at_best() -> None:
+    times = {name: Times([2.0], [2.0]) for name in ("decode", "transform", "encode")}
+    found = Speed(Path("a.mp4"), "rgb", 100, times, Times([4.0], [6.0]), 2, 90.0, 60.0, 4.0, 8.0)
+    assert found.shares() == {"whole": 0.75, "encode": 0.75, "transform": 0.25}
+    assert found.to_json()["network_gflops"] == 45.0
+
+
 def test_the_median_ignores_one_disturbed_round() -> None:
     assert Times([1.0, 9.0, 1.2], [1, 1, 1]).seconds == 1.2
 
@@ -111,7 +118,7 @@ def test_rgb_stages_and_the_share_of_a_matrix_product(video: Path) -> None:
 def test_every_library_computes_the_same_matrix_product() -> None:
     import torch
 
-    from vidkd.pipeline.speed import fastest, float32_products, operations
+    from vidkd.pipeline.machine import fastest, float32_products, operations
 
     size = (128, 48, 32)
     products = float32_products(size, torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from importlib.metadata import version
@@ -12,6 +13,8 @@ import typer
 from vidkd.cli.commands import Commands
 from vidkd.console import log
 from vidkd.errors import VidkdError
+from vidkd.machine import cores
+from vidkd.workers import limit_threads
 
 app = typer.Typer(
     name="vidkd",
@@ -51,6 +54,9 @@ _Misuse: Any = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """Run the command line; user errors become one line on standard error and an exit code."""
+    if (allowed := cores()) < (os.cpu_count() or 1):
+        # Numeric libraries count the cores of the machine, not those of a container.
+        limit_threads(allowed)
     try:
         code = app(prog_name="vidkd", standalone_mode=False)
     except VidkdError as error:

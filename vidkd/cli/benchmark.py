@@ -11,7 +11,7 @@ from vidkd.cli.extract import Cluster, SlurmParameters, executor
 from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
-from vidkd.files import cores
+from vidkd.machine import cores
 
 if TYPE_CHECKING:
     from vidkd.pipeline.benchmark import Benchmark

@@ -123,7 +123,7 @@ def extract_flow(
     Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
     from vidkd.features import FlowTask
-    from vidkd.workers import cores
+    from vidkd.machine import cores
 
     place = _flow_device(flow, device)
     task = FlowTask(cache, frames, flow, place, overwrite)

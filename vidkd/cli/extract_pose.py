@@ -66,8 +66,8 @@ def extract_pose(
     from vidkd.features import shard as part_of
     from vidkd.features.pose_video import render_all
     from vidkd.features.poses import pose_task
+    from vidkd.machine import cores
     from vidkd.video import find_videos
-    from vidkd.workers import cores
 
     videos = part_of(find_videos(inputs, root), shard)
     task = pose_task(

@@ -10,7 +10,7 @@ import typer
 from vidkd.cli.extract import Cluster, SlurmParameters, executor
 from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json
-from vidkd.files import cores
+from vidkd.machine import cores
 
 Workers = Annotated[int, typer.Option(min=1, help="Videos rendered or read at once.")]
 Overwrite = Annotated[

@@ -98,10 +98,11 @@ def speed(
 
 
 def _print(speed: Speed) -> None:
-    rows = {**speed.stages, "all together": speed.whole}
+    rows = {**speed.stages, "whole": speed.whole}
+    shares, machine = speed.shares(), speed.machine
     emit_table(
         f"{speed.video.name}: {speed.frames} frames, {speed.processors} processors",
-        ("stage", "seconds", "fastest", "slowest", "processor s", "frames/s"),
+        ("stage", "seconds", "fastest", "slowest", "processor s", "frames/s", "of the limit"),
         [
             (
                 name,
@@ -110,6 +111,7 @@ def _print(speed: Speed) -> None:
                 f"{max(times.wall):.3f}",
                 f"{sum(times.processor) / len(times.processor):.3f}",
                 f"{speed.frames / times.seconds:.0f}",
+                f"{shares[name]:.0%}" if name in shares else "",
             )
             for name, times in rows.items()
         ],
@@ -117,13 +119,15 @@ def _print(speed: Speed) -> None:
     found = speed.to_json()
     log(
         f"slowest stage: {speed.slowest}; the whole takes {found['whole_to_slowest_stage']:.2f}"
-        f" times as long, and {found['whole_to_limit']:.2f} times the limit of"
-        f" {speed.limit:.3f} s, which is the longer of the slowest stage and all processor time"
-        " shared by the processors"
+        f" times as long. Its limit is {speed.limit:.3f} s, the longer of the slowest stage and all"
+        " processor time shared by the processors"
     )
     if speed.product is not None:
         log(
-            f"the network: {found['network_gflops']:.0f} GFLOP/s,"
-            f" {found['share_of_matrix_product']:.0%} of a matrix product"
-            f" ({speed.product:.0f} GFLOP/s)"
+            f"limits: a matrix product of {speed.product:.0f} GFLOP/s for the network, a copy of"
+            f" {speed.bandwidth:.0f} GB/s for the transform"
         )
+    log(
+        f"{machine['processor']}, {', '.join(machine['instruction_sets'])}; kernels of PyTorch:"
+        f" {machine['kernels']}; {machine['threads']} threads"
+    )

@@ -11,8 +11,8 @@ import typer
 from vidkd.cli.options import Fields, Json, with_settings
 from vidkd.console import emit_json, emit_table
 from vidkd.errors import UsageError
+from vidkd.machine import cores
 from vidkd.recipe import SynthSettings, validated
-from vidkd.workers import cores
 
 
 @with_settings

@@ -15,7 +15,8 @@ import submitit
 from vidkd.console import log
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import write_text
-from vidkd.workers import Ended, Report, Work, cores, run_pool
+from vidkd.machine import cores
+from vidkd.workers import Ended, Report, Work, run_pool
 
 Job = TypeVar("Job")
 

@@ -26,7 +26,7 @@ from vidkd.detection.segments import scores_to_segments, shown_segments
 from vidkd.errors import UsageError, VideoError
 from vidkd.evaluation import Detection
 from vidkd.evaluation.predictions import Candidates
-from vidkd.files import cores
+from vidkd.machine import cores
 from vidkd.networks import Encoder, select_device
 from vidkd.recipe import Precision, SegmentSettings
 from vidkd.streams import FeatureSettings, VideoJob

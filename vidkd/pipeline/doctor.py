@@ -46,6 +46,8 @@ def examine() -> list[Check]:
         ),
         ("TV-L1 of numba", _numba, "pass --backend opencv, which is slower"),
         ("HDF5 with zstd", _hdf5, "install h5py and hdf5plugin again"),
+        ("processor", _processor, "use a processor of x86-64 with AVX2, or of Arm"),
+        ("speed", _speed, "install the pair of torch and torchvision that requirements.txt pins"),
         ("memory", _memory, "close other programs; extraction needs about 2 GB per worker"),
         ("temporary folder", _temporary, "free some space, or set TMPDIR"),
         ("folder of weights", _weights_folder, "set VIDKD_MODELS to a folder that can be written"),
@@ -135,11 +137,30 @@ def _hdf5() -> str:
     return f"h5py {h5py.__version__}, hdf5plugin {hdf5plugin.version}"
 
 
+def _processor() -> str:
+    from vidkd.pipeline.machine import describe_machine
+
+    found = describe_machine()
+    sets = ", ".join(found["instruction_sets"]) or "no known instruction sets"
+    allowed = f"{found['cores']} of {os.cpu_count()} cores may be used"
+    return f"{found['processor']}: {sets}; PyTorch uses {found['kernels']}; {allowed}"
+
+
+def _speed() -> str:
+    import torch
+
+    from vidkd.pipeline.machine import copy_bandwidth, matrix_product
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    product, copied = matrix_product(device), copy_bandwidth(device)
+    return f"matrix product {product:.0f} GFLOP/s, memory copy {copied:.0f} GB/s"
+
+
 def _memory() -> str:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     if pages < 3:
         raise VidkdError(f"{pages:.1f} GiB in all")
-    return f"{pages:.0f} GiB, {os.cpu_count()} cores"
+    return f"{pages:.0f} GiB"
 
 
 def _temporary() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidkd.annotations import Annotations
 from vidkd.annotations.division import SUBSETS
-from vidkd.files import cores
+from vidkd.machine import cores
 from vidkd.networks.zoo import DEFAULT_ENCODER
 from vidkd.pipeline.start import Survey
 from vidkd.streams import RGB, STREAMS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidkd.console import log
 from vidkd.errors import VidkdError
-from vidkd.files import cores
+from vidkd.machine import cores
 from vidkd.pipeline.benchmark import Benchmark
 from vidkd.pipeline.data import feature_settings
 from vidkd.pipeline.results import ResultRow, Results, read_json

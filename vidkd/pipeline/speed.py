@@ -12,20 +12,18 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vidkd.cache import CacheWriter, Provenance, describe_source
 from vidkd.console import log
 from vidkd.errors import VideoError
-from vidkd.files import cores
-from vidkd.networks.i3d_inference import fused_convolution_available
+from vidkd.machine import cores
+from vidkd.pipeline.machine import copy_bandwidth, describe_machine, matrix_product
 from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
 from vidkd.video import Frame, probe, read_frames
 
@@ -68,6 +66,9 @@ class Speed:
         processors: how many this process may use.
         gflop: operations of the network for these frames / 1e9, or None without a network.
         product: GFLOP/s of a matrix product on the same device, or None without a network.
+        transformed: GB that the transform reads and writes, or None without one.
+        bandwidth: GB/s of a copy on the same device, or None without a transform.
+        machine: what ``describe_machine`` says.
     """
 
     video: Path
@@ -78,6 +79,9 @@ class Speed:
     processors: int
     gflop: float | None = None
     product: float | None = None
+    transformed: float | None = None
+    bandwidth: float | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
 
     @property
     def slowest(self) -> str:
@@ -94,12 +98,28 @@ class Speed:
         computed = sum(statistics.median(times.processor) for times in self.stages.values())
         return max(self.stages[self.slowest].seconds, computed / self.processors)
 
+    def shares(self) -> dict[str, float]:
+        """Return the share of the machine's limit by stage, for the stages that have a plain one.
+
+        The network is held against a matrix product, the transform against a copy. The whole is
+        held against :attr:`limit`.
+        """
+        found = {"whole": self.limit / self.whole.seconds}
+        for stage, work, most in (
+            ("encode", self.gflop, self.product),
+            ("transform", self.transformed, self.bandwidth),
+        ):
+            if stage in self.stages and work and most:
+                found[stage] = work / self.stages[stage].seconds / most
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Return everything that was measured, and what follows from it."""
-        encode = self.stages.get("encode")
-        rate = None if encode is None or self.gflop is None else self.gflop / encode.seconds
+        shares = self.shares()
+        rate = shares["encode"] * self.product if self.product and "encode" in shares else None
         return {
             "video": str(self.video),
+            "machine": self.machine,
             "modality": self.modality,
             "frames": self.frames,
             "processors": self.processors,
@@ -112,7 +132,9 @@ class Speed:
             "whole_to_limit": self.whole.seconds / self.limit,
             "network_gflops": rate,
             "matrix_product_gflops": self.product,
-            "share_of_matrix_product": rate / self.product if rate and self.product else None,
+            "share_of_matrix_product": shares.get("encode"),
+            "copy_gb_per_second": self.bandwidth,
+            "share_of_limit": shares,
         }
 
 
@@ -161,10 +183,12 @@ def feature_speed(
     inputs = [(prepare(batch), pts) for batch, pts in batches]
     features = [(rows.float().cpu().numpy(), pts) for rows, pts in _encoded(inputs, encoder)]
     products: list[float] = []
+    copies: list[float] = []
     work = {
         "transform": transform,
         "encode": compute,
-        "product": lambda: products.append(_matrix_product(encoder.device)),
+        "product": lambda: products.append(matrix_product(encoder.device)),
+        "copy": lambda: copies.append(copy_bandwidth(encoder.device)),
     }
 
     def whole() -> Rows:
@@ -172,10 +196,25 @@ def feature_speed(
 
     times = _timed(video, decode, work, features, whole, "float16", rounds)
     size = inputs[0][0].shape
-    del times["product"]
+    del times["product"], times["copy"]
     gflop = snippets * _gflop(encoder, size[2], size[3])
+    moved = sum(
+        rows.nbytes + batch.nbytes for (batch, _), (rows, _) in zip(batches, inputs, strict=True)
+    )
     whole_time = times.pop("whole")
-    return Speed(video, stream.name, len(images), times, whole_time, cores(), gflop, max(products))
+    return Speed(
+        video,
+        stream.name,
+        len(images),
+        times,
+        whole_time,
+        cores(),
+        gflop,
+        max(products),
+        moved / 1e9,
+        max(copies),
+        describe_machine(encoder.device),
+    )
 
 
 def flow_speed(
@@ -207,7 +246,8 @@ def flow_speed(
     work = {"flow": lambda: _exhaust(fields(images))}
     times = _timed(video, decode, work, stored, lambda: fields(decode()), "uint8", rounds)
     whole_time = times.pop("whole")
-    return Speed(video, "flow", len(images), times, whole_time, cores())
+    machine = describe_machine()
+    return Speed(video, "flow", len(images), times, whole_time, cores(), machine=machine)
 
 
 def _timed(
@@ -312,61 +352,3 @@ def _gflop(encoder: Encoder, length: int, crop: int) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.to("meta").eval()(x)
     return counter.get_total_flops() / 1e9
-
-
-def _matrix_product(device: torch.device) -> float:
-    """Measure the GFLOP/s of a float32 matrix product: the best seen, by any library."""
-    size = (8192, 512, 512)
-    products = float32_products(size, device)
-    return max(fastest(call, operations(size), 8) for call in products.values())
-
-
-Size = tuple[int, int, int]
-"""Rows and columns of the first matrix, columns of the second; rows are a multiple of 64."""
-
-
-def float32_products(size: Size, device: torch.device) -> dict[str, Callable[[], Tensor]]:
-    """Return a product of random float32 matrices by every library that PyTorch has for it.
-
-    On a CPU ``torch.mm`` may run at half the speed of oneDNN, which computes the networks. oneDNN
-    has no matrix product of its own in PyTorch: its 1x1 convolution is one.
-    """
-    rows, inner, columns = size
-    a, b = torch.rand(rows, inner, device=device), torch.rand(inner, columns, device=device)
-    products: dict[str, Callable[[], Tensor]] = {"torch.mm": partial(torch.mm, a, b)}
-    if device.type == "cpu" and fused_convolution_available():
-        image = a.T.reshape(1, inner, 1, rows // 64, 64)
-        image = image.contiguous(memory_format=torch.channels_last_3d)
-        geometry = [0, 0, 0], [1, 1, 1], [1, 1, 1], 1
-        kernel = b.T.reshape(columns, inner, 1, 1, 1).contiguous()
-        weight = torch.ops.mkldnn._reorder_convolution_weight(kernel, *geometry, list(image.shape))
-        convolve = torch.ops.mkldnn._convolution_pointwise
-        products["oneDNN"] = partial(convolve, image, weight, None, *geometry, "none", [], "")
-    return products
-
-
-def operations(size: Size) -> float:
-    """Return the operations of a product; a multiplication and an addition are two."""
-    rows, inner, columns = size
-    return 2.0 * rows * inner * columns
-
-
-def fastest(call: Callable[[], object], count: float, rounds: int) -> float:
-    """Return the GFLOP/s of the fastest of some calls, after one that warms up.
-
-    Args:
-        call: computes something; a tensor that it returns is waited for.
-        count: operations of one call.
-        rounds: how often it is timed.
-    """
-    best = 0.0
-    with torch.inference_mode():
-        call()
-        for _ in range(rounds):
-            started = time.perf_counter()
-            result = call()
-            if isinstance(result, Tensor):
-                # Reading one value waits for the device.
-                result[(0,) * result.ndim].item()
-            best = max(best, count / (time.perf_counter() - started) / 1e9)
-    return best
