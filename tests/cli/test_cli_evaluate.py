@@ -229,7 +229,7 @@ def features(tmp_path: Path) -> Features:
     return write
 
 
-def make_run(path: Path, encoder: str, classes: tuple[str, ...] = CLASSES) -> Path:
+def make_run(path: Path, encoder: str, classes: tuple[str, ...] = CLASSES, **facts: object) -> Path:
     torch.manual_seed(len(encoder))
     module = build_temporal_filter(FILTER, 6, len(classes))
     header = FilterHeader(
@@ -241,6 +241,7 @@ def make_run(path: Path, encoder: str, classes: tuple[str, ...] = CLASSES) -> Pa
         encoder_sha256="0" * 64,
         frames=FrameSettings(short_side=128),
         crop=112,
+        **facts,
     )
     save_temporal_filter(path / "weights.safetensors", module, header)
     return path
@@ -317,3 +318,22 @@ def test_features_that_do_not_fit_the_run_are_refused(tmp_path: Path, features: 
         predict_runs([rgb], cache, ["v3"], device="cpu")
     named = predict_runs([rgb], cache, ["elsewhere/v3"], device="cpu")
     assert set(named.videos) == {"elsewhere/v3"}
+
+
+def test_online_detection_has_calibrated_ap_and_delays(tmp_path: Path, features: Features) -> None:
+    run = make_run(tmp_path / "rgb", "i3d-rgb", thresholds=(0.6, 0.4))
+    features("i3d-rgb", "v1")
+    entry = {"duration": 12, "annotations": [{"segment": [2, 9], "label": "walk"}]}
+    truth = tmp_path / "one.json"
+    truth.write_text(json.dumps({"classes": CLASSES, "database": {"v1": entry}}))
+    where = ("--cache", tmp_path / "cache", "--annotations", truth, "--protocol", "oad")
+    scores = tmp_path / "scores.h5"
+    found = success("--run", run, *where, "--scores-out", scores, "--device", "cpu")
+    assert list(found["delays"]) == ["5_percent_false_positives", "own_thresholds"]
+    assert found["delays"]["own_thresholds"]["per_class"]["walk"]["threshold"] == pytest.approx(0.4)
+    assert {"map", "map_calibrated"} <= set(found)
+    arguments = ("--predictions", scores, *where[2:])
+    assert list(success(*arguments)["delays"]) == ["5_percent_false_positives"]
+    shown = vidkd("evaluate", *arguments)
+    assert "median delay, s" in shown.stdout
+    assert "mAP calibrated" in shown.stdout

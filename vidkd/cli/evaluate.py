@@ -49,8 +49,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="frame, charades-25, charades-all, multithumos, tsu-frame; events: anet, "
-            "pku-mmd, thumos14, tsu-event. Default for runs: frame.",
+            help="frame, charades-25, charades-all, multithumos, tsu-frame; online: oad; events: "
+            "anet, pku-mmd, thumos14, tsu-event. Default for runs: frame.",
         ),
     ] = None,
     tiou: Annotated[
@@ -100,7 +100,7 @@ def evaluate(
         raise UsageError("the protocol is missing", remedy="name one with --protocol (see --help)")
     protocol = protocol or "frame"
     kind = PROTOCOLS[protocol].kind
-    thresholds = _thresholds(tiou)
+    overlaps = _thresholds(tiou)
     if run and cache is None:
         raise UsageError("the features of the runs are missing", remedy="name their --cache")
     if predictions is not None and (cache or scores_out or detections_out):
@@ -125,7 +125,15 @@ def evaluate(
             scores_out,
             detections_out,
         )
-    result = compute(found, chosen, protocol, thresholds, frame_rate=frame_rate, subset=subset)
+    result = compute(
+        found,
+        chosen,
+        protocol,
+        overlaps,
+        frame_rate=frame_rate,
+        subset=subset,
+        thresholds=_own_thresholds(run or []) if PROTOCOLS[protocol].online else None,
+    )
     if as_json:
         emit_json(result.to_json())
     else:
@@ -141,6 +149,18 @@ def _thresholds(text: str | None) -> list[float] | None:
         raise UsageError(
             f"{text!r} are not tIoU thresholds", remedy="give such as --tiou 0.1,0.3,0.5"
         ) from error
+
+
+def _own_thresholds(runs: Sequence[Path]) -> dict[str, float] | None:
+    """Return the score of each class by which `detect` goes; None without any."""
+    from vidkd.detection.fusion import load_models
+
+    if not runs:
+        return None
+    fusion = load_models(runs)
+    if fusion.thresholds is None:
+        return None
+    return dict(zip(fusion.classes, map(float, fusion.thresholds), strict=True))
 
 
 def _from_runs(
@@ -168,8 +188,14 @@ def _from_runs(
 
 
 def _print(result: EvaluationResult) -> None:
+    from vidkd.evaluation.result import DELAY_COLUMNS
+
     subset = f", subset {result.subset}" if result.subset else ""
     emit_table(f"{result.protocol}{subset}, in %", result.columns(), result.rows())
+    for how in result.delays:
+        emit_table(
+            f"delay of detection, {how.replace('_', ' ')}", DELAY_COLUMNS, result.delay_rows(how)
+        )
     for measure in result.measures:
         log(" ".join(["mAP", *measure.suffix.split("_")]).strip() + f": {measure.description}")
     log(

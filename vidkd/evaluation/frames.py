@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from vidkd.annotations import Annotations, Segment, VideoAnnotation
 from vidkd.errors import AnnotationError, UsageError
 from vidkd.evaluation.predictions import DenseScores
+
+FrameAp = Callable[[np.ndarray, np.ndarray], float]
+"""AP of one class from the scores (N,) and labels (N,) of all frames."""
 
 CHARADES_MOMENTS = np.arange(25) / 25
 """The moments of a video in the localisation task of Charades, as shares of its duration."""
@@ -152,7 +155,7 @@ def frame_labels(segments: Iterable[Segment], times: np.ndarray) -> np.ndarray:
     return inside
 
 
-def frame_ap(scores: np.ndarray, labels: np.ndarray) -> float:
+def frame_ap(scores: np.ndarray, labels: np.ndarray, *, weight: float = 1.0) -> float:
     """Return the non-interpolated AP of one class over all frames; NaN without a positive.
 
     Equal scores keep the order they are given in.
@@ -160,6 +163,7 @@ def frame_ap(scores: np.ndarray, labels: np.ndarray) -> float:
     Args:
         scores: (N,) any real numbers; minus infinity for frames without a prediction.
         labels: (N,) bool.
+        weight: how many false positives each frame without the class counts as.
     """
     labels = np.asarray(labels, dtype=bool)
     if not labels.any():
@@ -175,7 +179,7 @@ def frame_ap(scores: np.ndarray, labels: np.ndarray) -> float:
     if equal.any():
         above[equal] += _earlier_equals(scores, labels, place[equal])
     found = np.arange(1, len(place) + 1)
-    return float((found / (found + above)).sum() / len(place))
+    return float((found / (found + weight * above)).sum() / len(place))
 
 
 def _earlier_equals(scores: np.ndarray, labels: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -190,7 +194,11 @@ def _earlier_equals(scores: np.ndarray, labels: np.ndarray, place: np.ndarray) -
 
 
 def frame_aps(
-    annotations: Annotations, scores: DenseScores, grid: Grid, classes: Sequence[str]
+    annotations: Annotations,
+    scores: DenseScores,
+    grid: Grid,
+    classes: Sequence[str],
+    ap: FrameAp = frame_ap,
 ) -> dict[str, float]:
     """Return the frame AP of every class over the moments of all videos.
 
@@ -216,5 +224,5 @@ def frame_aps(
             else:
                 rows = scores.videos[name][0][:, column]
                 parts.append(_interpolate(rows, middles[name], times))
-        result[label] = frame_ap(np.concatenate(parts), np.concatenate(labels))
+        result[label] = ap(np.concatenate(parts), np.concatenate(labels))
     return result

@@ -19,6 +19,12 @@ from vidkd.evaluation.average_precision import (
 )
 from vidkd.evaluation.events import ClassEvents
 from vidkd.evaluation.frames import Grid, charades_grid, frame_aps, frame_grid, has_scores
+from vidkd.evaluation.online import (
+    FALSE_POSITIVE_RATE,
+    calibrated_ap,
+    detection_delays,
+    online_grid,
+)
 from vidkd.evaluation.predictions import DenseScores, Detection
 from vidkd.evaluation.result import EvaluationResult, Measure, ground_truth_hash
 from vidkd.extensions import Table
@@ -73,7 +79,7 @@ class Protocol:
     kind: Literal["frame", "event"]
     """What it needs: dense scores (``frame``) or detections (``event``)."""
     description: str = ""
-    """Which AP the protocol's own number is."""
+    """For frame protocols, which AP the protocol's own number is."""
     tiou: tuple[float, ...] = ()
     """Thresholds when none are given; empty for frame protocols."""
     measures: tuple[tuple[str, str, EventAp], ...] = ()
@@ -84,6 +90,8 @@ class Protocol:
     """What the reader of its numbers should know."""
     grid: Callable[[Annotations, DenseScores, float | None], Grid] = frame_grid
     """For frame protocols: the moments that are compared."""
+    online: bool = False
+    """For frame protocols: calibrated AP and the delay of detection, too."""
     prepare: Callable[[Annotations, list[str]], tuple[Annotations, Ambiguous]] = _plain_truth
     """Makes the ground truth of the annotations, adding notes: the annotations to compare with, and
     the segments in which detections do not count as false."""
@@ -132,6 +140,7 @@ _OWN: dict[str, Protocol] = {
     ),
     "multithumos": Protocol("frame", _FRAME_AP, expected_classes=65),
     "tsu-frame": Protocol("frame", _FRAME_AP, expected_classes=51),
+    "oad": Protocol("frame", _FRAME_AP, grid=online_grid, online=True),
     "tsu-event": replace(
         _PKU_MMD,
         note="the script of TSU divides by all 51 classes: compare its mAP with map_all_classes",
@@ -186,6 +195,7 @@ def evaluate(
     *,
     subset: str | None = None,
     frame_rate: float | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> EvaluationResult:
     """Compare predictions with the ground truth.
 
@@ -197,13 +207,15 @@ def evaluate(
         subset: evaluate this subset of the annotations; None takes all their videos.
         frame_rate: frames per second on which frame protocols compare; None takes the rate of
             the annotations if they have one, and otherwise the rows of the predictions.
+        thresholds: for oad, the score of every class that counts as found, besides the one of a
+            fixed rate of false positives.
 
     Raises:
         UsageError: no such protocol, or an option or kind of predictions that it cannot use.
         AnnotationError: no such subset, or predictions of an unknown class.
     """
     chosen = PROTOCOLS[protocol]
-    thresholds = _thresholds(protocol, chosen, tiou)
+    overlaps = _thresholds(protocol, chosen, tiou)
     if chosen.kind == "event" and frame_rate is not None:
         raise UsageError(f"{protocol} compares events", remedy="leave out the frame rate")
     if subset is not None:
@@ -218,6 +230,7 @@ def evaluate(
     # The hash is of the file's content, whatever a protocol makes of it.
     content = ground_truth_hash(annotations)
     annotations, ambiguous = chosen.prepare(annotations, notes)
+    delays = {}
     if chosen.expected_classes not in (None, len(annotations.classes)):
         notes.append(
             f"the annotations have {len(annotations.classes)} classes, the data set"
@@ -231,6 +244,11 @@ def evaluate(
             )
         found = _frame_measures(predictions, annotations, chosen, frame_rate, notes)
         measures, evaluated_on = found
+        if chosen.online:
+            rate = f"{100 * FALSE_POSITIVE_RATE:g}_percent_false_positives"
+            delays[rate] = detection_delays(annotations, predictions)
+            if thresholds is not None:
+                delays["own_thresholds"] = detection_delays(annotations, predictions, thresholds)
         predicted = {name for name in predictions.videos if has_scores(predictions, name)}
         extra = [name for name in predictions.videos if name not in annotations.videos]
     else:
@@ -239,7 +257,7 @@ def evaluate(
                 f"{protocol} needs dense scores, not detections",
                 remedy="give an HDF5 file of scores, or an event protocol",
             )
-        measures = _event_measures(predictions, annotations, chosen, thresholds, ambiguous)
+        measures = _event_measures(predictions, annotations, chosen, overlaps, ambiguous)
         evaluated_on, predicted = "the segments of the ground truth", set(predictions)
         extra = [name for name in predictions if name not in annotations.videos]
     if extra:
@@ -256,6 +274,7 @@ def evaluate(
         ground_truth_sha256=content,
         missing=tuple(name for name in annotations.videos if name not in predicted),
         notes=tuple(notes),
+        delays=delays,
     )
 
 
@@ -282,8 +301,14 @@ def _frame_measures(
         notes.append(f"the predictions have no scores of {_listed(lacking)}")
     grid = protocol.grid(annotations, scores, frame_rate)
     notes.extend(grid.notes)
-    per_class = frame_aps(annotations, scores, grid, annotations.classes)
-    return (Measure("", protocol.description, per_class),), grid.description
+    classes = annotations.classes
+    measures = [
+        Measure("", protocol.description, frame_aps(annotations, scores, grid, classes)),
+    ]
+    if protocol.online:
+        calibrated = frame_aps(annotations, scores, grid, classes, calibrated_ap)
+        measures.append(Measure("calibrated", "AP with as many negatives as positives", calibrated))
+    return tuple(measures), grid.description
 
 
 def _event_measures(

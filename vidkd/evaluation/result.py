@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from vidkd.annotations import Annotations
+from vidkd.evaluation.online import Delay
 
 PerClass = dict[str, float] | dict[str, dict[str, float]]
 
@@ -46,6 +48,9 @@ class EvaluationResult:
     """Videos of the ground truth that have no predictions."""
     notes: tuple[str, ...]
     """What else the reader of the numbers should know."""
+    delays: Mapping[str, Mapping[str, Delay]] = field(default_factory=dict)
+    """For oad, when events were found: by how the thresholds were set, then by class, with "" for
+    all classes together."""
 
     @property
     def map(self) -> float | dict[str, float]:
@@ -70,6 +75,11 @@ class EvaluationResult:
             data[f"map{end}_all_classes"] = mean_over_classes(measure.per_class, present_only=False)
             if isinstance(present, dict):
                 data[f"map{end}_average"] = _mean(list(present.values()))
+        if self.delays:
+            data["delays"] = {
+                how: {"all": table[""].to_json(), "per_class": _classes_json(table)}
+                for how, table in self.delays.items()
+            }
         return {
             **data,
             **{f"per_class{end}": measure.per_class for end, measure in named},
@@ -83,6 +93,22 @@ class EvaluationResult:
             "missing": list(self.missing),
             "notes": list(self.notes),
         }
+
+    def delay_rows(self, how: str) -> list[list[str]]:
+        """Return a table of one of ``delays``, all classes last; see ``DELAY_COLUMNS``."""
+        table = {name: item.to_json() for name, item in self.delays[how].items()}
+        table["all classes"] = table.pop("")
+        return [
+            [
+                name,
+                _shown(item["threshold"], ".3f"),
+                str(item["events"]),
+                _shown(100 * item["never_found"], ".1f"),
+                _shown(item["median_seconds"], ".2f"),
+                _shown(item["false_alarms_per_hour"], ".1f"),
+            ]
+            for name, item in table.items()
+        ]
 
     def columns(self) -> list[str]:
         """Return the heads of ``rows``: class, and AP, or AP at each tIoU and their average."""
@@ -100,6 +126,20 @@ class EvaluationResult:
                 mean = mean_over_classes(measure.per_class, present_only=present)
                 rows.append([f"{name}, {title}", *_cells(mean)])
         return rows
+
+
+DELAY_COLUMNS = (
+    *("class", "threshold", "events", "never found, %", "median delay, s"),
+    "false alarms per hour",
+)
+
+
+def _classes_json(table: Mapping[str, Delay]) -> dict[str, Any]:
+    return {name: item.to_json() for name, item in table.items() if name}
+
+
+def _shown(value: float, how: str) -> str:
+    return format(value, how) if math.isfinite(value) else "-"
 
 
 def _cells(value: float | dict[str, float]) -> list[str]:
