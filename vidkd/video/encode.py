@@ -9,10 +9,33 @@ from types import TracebackType
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.video import VideoStream
 from av.video.reformatter import ColorRange, Colorspace
 
 from vidkd.errors import VidkdError
 from vidkd.files import atomic_path
+
+
+def add_h264(
+    container: OutputContainer, rate: Fraction, width: int, height: int, options: dict[str, str]
+) -> VideoStream:
+    """Add a stream of H.264 (yuv420p) to a file that is being written.
+
+    Args:
+        container: the file.
+        rate: frames per second.
+        width: pixels, an even number.
+        height: likewise.
+        options: of x264.
+    """
+    stream = container.add_stream("libx264", rate=rate)
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.options = {"preset": "veryfast", **options}
+    # What libswscale's conversion from RGB makes; players guess wrongly for large pictures.
+    stream.codec_context.colorspace = Colorspace.SMPTE170M
+    stream.codec_context.color_range = ColorRange.MPEG
+    return stream
 
 
 class VideoWriter:
@@ -67,21 +90,16 @@ class VideoWriter:
                 str(temporary), "w", format="mp4", options={"movflags": "+faststart"}
             )
             stack.callback(self._container.close)
-            stream = self._container.add_stream("libx264", rate=self._rate)
-            stream.height = self._size[0] + self._pad[0]
-            stream.width = self._size[1] + self._pad[1]
-            stream.pix_fmt = "yuv420p"
-            # Measured: with x264's macroblock tree the same pictures give other bytes in about
-            # every third process, even with one thread.
-            stream.options = {
-                "crf": str(self._quality),
-                "preset": "veryfast",
-                "x264-params": "mbtree=0",
-            }
+            stream = add_h264(
+                self._container,
+                self._rate,
+                self._size[1] + self._pad[1],
+                self._size[0] + self._pad[0],
+                # Measured: with x264's macroblock tree the same pictures give other bytes in about
+                # every third process, even with one thread.
+                {"crf": str(self._quality), "x264-params": "mbtree=0"},
+            )
             stream.codec_context.thread_count = self._threads
-            # What libswscale's conversion from RGB makes; players guess wrongly for large pictures.
-            stream.codec_context.colorspace = Colorspace.SMPTE170M
-            stream.codec_context.color_range = ColorRange.MPEG
             self._stream = stream
             if self._sound is not None:
                 rate, layout = self._sound
