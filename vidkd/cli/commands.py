@@ -123,6 +123,19 @@ PANELS: dict[str, dict[str, Entry]] = {
             "Write detections as files of annotation tools, of video editors, or for a submission.",
         ),
     },
+    "Share": {
+        "push": Entry(
+            "hub",
+            "push",
+            "Upload a model to the Hugging Face hub, with a page that says what it is.",
+        ),
+        "pull": Entry(
+            "hub",
+            "pull",
+            "Download a student, encoder or pose detector from the Hugging Face hub, and print"
+            " its path.",
+        ),
+    },
     "Tools": {
         "cut": Entry(
             "cut",

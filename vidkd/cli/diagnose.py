@@ -13,6 +13,7 @@ from vidkd.cli.export import AnnotationRate, Format
 from vidkd.cli.options import Device, Json
 from vidkd.console import emit, log
 from vidkd.errors import UsageError
+from vidkd.hub import is_hub_name
 
 if TYPE_CHECKING:
     from vidkd.annotations import Annotations
@@ -122,7 +123,7 @@ def _predictions(
     from vidkd.networks import load_temporal_filter
     from vidkd.recipe import SegmentSettings
 
-    if result.is_dir() or result.suffix.lower() == ".safetensors":
+    if result.is_dir() or is_hub_name(result) or result.suffix.lower() == ".safetensors":
         if cache is None or scores is not None:
             raise UsageError(
                 "is a run, which needs the cache with its features and no --scores",

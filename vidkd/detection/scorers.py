@@ -14,6 +14,7 @@ from vidkd.console import log
 from vidkd.detection.fusion import load_models, probabilities
 from vidkd.errors import UsageError, VidkdError, WeightsError
 from vidkd.evaluation.predictions import Candidates
+from vidkd.hub import is_hub_name, resolved
 from vidkd.networks import (
     DEFAULT_ENCODER,
     Encoder,
@@ -24,7 +25,7 @@ from vidkd.networks import (
     trained_file,
 )
 from vidkd.networks.fusion_weights import FusedStudent
-from vidkd.networks.zoo import zoo_card
+from vidkd.networks.zoo import TRAINED_ENCODER, zoo_card
 from vidkd.recipe import (
     FrameSettings,
     Precision,
@@ -208,10 +209,15 @@ def encoder_file(student: FusedStudent) -> Path | None:
     """Return the file of the trained encoder whose features a student takes; None for others.
 
     Encoders that `vidkd run` trained lie beside its models, as those do that were trained into the
-    same folder.
+    same folder; a model of the hub holds its own.
     """
     name, run = student.header.encoder, Path(student.name)
+    if is_hub_name(student.name):
+        # Asked only where there is need: students in a fused file have the names of their time.
+        run = Path() if zoo_card(name) else resolved(student.name)
     run = (run if run.is_dir() else run.parent).absolute()
+    if zoo_card(name) is None and (beside := run / TRAINED_ENCODER).is_file():
+        return beside
     made = run.parent.parent / "encoders" / f"{name}.safetensors"
     if made.is_file():
         return made

@@ -21,6 +21,7 @@ from vidkd.differences import differences
 from vidkd.errors import CacheError, UsageError
 from vidkd.files import sha256
 from vidkd.networks import FilterHeader, TemporalFilter, load_temporal_filter, select_device
+from vidkd.networks.filter_weights import weights_file
 from vidkd.recipe import FrameSettings, Modality, SnippetSettings
 from vidkd.recipe.jobs import TrainingJob
 from vidkd.streams import RGB, STREAMS
@@ -402,10 +403,9 @@ def load_teachers(
                 path=cache / "features" / stream.folder,
                 remedy="train the teacher on this cache",
             )
-        weights = run / "weights.safetensors" if run.is_dir() else run
         same = sum(teacher.header.modality == header.modality for teacher in teachers)
         label = f"{header.modality}{same + 1}" if same else header.modality
-        teachers.append(Teacher(label, run, module, header, stream, sha256(weights)))
+        teachers.append(Teacher(label, run, module, header, stream, sha256(weights_file(run))))
     return teachers
 
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 
 from vidkd.errors import WeightsError
+from vidkd.hub import resolved
 from vidkd.networks.temporal import FILTERS, TemporalFilter, build_temporal_filter
 from vidkd.networks.weights import load_state, load_weights, save_weights
 from vidkd.recipe import (
@@ -84,7 +85,8 @@ def load_temporal_filter(
     """Load a trained filter in evaluation mode.
 
     Args:
-        path: a run folder, of which ``weights.safetensors`` is read, or a weights file.
+        path: a run folder, of which ``weights.safetensors`` is read, a weights file, or a model of
+            the hub (``hf:OWNER/NAME``).
         device: where to put it.
 
     Raises:
@@ -96,8 +98,8 @@ def load_temporal_filter(
 
 
 def weights_file(path: str | Path) -> Path:
-    """Return the weights of a run folder, or the file itself."""
-    path = Path(path)
+    """Return the weights of a run folder or of a model of the hub, or the file itself."""
+    path = resolved(path)
     return path / "weights.safetensors" if path.is_dir() else path
 
 

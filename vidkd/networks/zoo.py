@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ from torch import Tensor, nn
 
 from vidkd.errors import UsageError, WeightsError
 from vidkd.extensions import Table
-from vidkd.files import resources, write_text
+from vidkd.files import atomic_path, resources, sha256, write_text
+from vidkd.hub import is_hub_name, resolved
 from vidkd.networks.device import select_device
 from vidkd.networks.encoders import (
     EncoderFamily,
@@ -26,7 +29,13 @@ from vidkd.networks.encoders import (
     transformers_hub,
 )
 from vidkd.networks.i3d_inference import keep_freed_memory
-from vidkd.networks.weights import checked_sha256, load_weights, save_weights, state_sha256
+from vidkd.networks.weights import (
+    checked_sha256,
+    load_weights,
+    read_header,
+    save_weights,
+    state_sha256,
+)
 from vidkd.recipe import ModelCard, Precision, model_cards
 
 ENCODERS: Table[EncoderFamily] = Table(
@@ -76,9 +85,14 @@ def weights_path(card: ModelCard) -> Path:
 def trained_file(name: str) -> Path | None:
     """Return the weights file of a fine-tuned or quantised encoder; None if there is no such one.
 
-    ``name`` is a run folder of ``vidkd train-encoder``, a file, or the name that a file has in
-    the models folder. The cards of the zoo come first.
+    ``name`` is a run folder of ``vidkd train-encoder``, a file, the name that a file has in the
+    models folder, or a model of the hub, which then lies there. The cards of the zoo come first.
+
+    Raises:
+        WeightsError: there is no such encoder on the hub, or another one has its name here.
     """
+    if is_hub_name(name):
+        return _adopted(resolved(name) / TRAINED_ENCODER, name)
     if zoo_card(name) is not None:
         return None
     path = Path(name)
@@ -86,6 +100,29 @@ def trained_file(name: str) -> Path | None:
     if path.name == name:
         candidates.append(models_folder() / f"{name}.safetensors")
     return next((f for f in candidates if f.suffix == ".safetensors" and f.is_file()), None)
+
+
+def _adopted(path: Path, name: str) -> Path:
+    """Copy an encoder of the hub to the models folder, where what it made finds it by its name.
+
+    Raises:
+        WeightsError: it is no encoder, or its name is that of another.
+    """
+    card = str((read_header(path) or {}).get("card"))
+    if not path.is_file() or not re.fullmatch(r"\w[\w.-]*", card):
+        raise WeightsError("holds no encoder", path=name, remedy="give it with --model")
+    kept = models_folder() / f"{card}.safetensors"
+    if zoo_card(card) is not None or (kept.is_file() and sha256(kept) != sha256(path)):
+        raise WeightsError(
+            f"is called {card}, as another encoder on this machine is",
+            path=name,
+            remedy=f"set VIDKD_MODELS to another folder, or move {kept}",
+        )
+    if not kept.is_file():
+        load_weights(path)  # whole, before it is kept
+        with atomic_path(kept) as temporary:
+            shutil.copyfile(path, temporary)
+    return kept
 
 
 def find_card(name: str) -> ModelCard:

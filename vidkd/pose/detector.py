@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vidkd.errors import UsageError, WeightsError
 from vidkd.files import resources
+from vidkd.hub import resolved
 from vidkd.networks.device import select_device
 from vidkd.networks.lcrnet import DIVISOR, LCRNet, PoseNetSettings, Regions, with_weights
 from vidkd.networks.weights import checked_sha256, load_weights, save_weights, state_sha256
@@ -136,7 +137,7 @@ def load_pose_detector(
 
     Args:
         name_or_file: the name of one that travels with the package, a run folder of
-            ``vidkd pose train``, or the weights file in it.
+            ``vidkd pose train``, the weights file in it, or a model of the hub.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
@@ -165,7 +166,7 @@ def detector_file(name_or_file: str | Path) -> Path:
     card = cards.get(str(name_or_file))
     if card is not None:
         return resources("models") / card.file
-    path = Path(name_or_file)
+    path = resolved(name_or_file)
     path = path / DETECTOR_FILE if path.is_dir() else path
     if path.is_file():
         return path
