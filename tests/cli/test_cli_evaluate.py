@@ -164,7 +164,7 @@ def test_errors_are_one_line_and_have_the_right_exit_code(
         ),
         (
             2,
-            "are not tIoU thresholds",
+            "--tiou x is not a list of numbers",
             ("--annotations", truth, "--predictions", dense, "--protocol", "anet", "--tiou", "x"),
         ),
         (2, "name their --cache", ("--annotations", truth, "--run", tmp_path)),

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from vidkd.annotations import load_annotations
 from vidkd.cache import CacheFile, verify
 from vidkd.errors import CacheError, UsageError
 from vidkd.features.importing import (
-    ImportSettings,
     find_feature_files,
     import_features,
     import_file,
     read_features,
     width_problem,
 )
+from vidkd.recipe.inputs import ImportSettings
 
-SETTINGS = ImportSettings("my-i3d", "rgb", stride=16, length=16, frame_rate=24)
+SETTINGS = ImportSettings(encoder="my-i3d", modality="rgb", stride=16, length=16, frame_rate=24)
 RANDOM = np.random.default_rng(3)
 
 
@@ -55,7 +56,7 @@ def test_rows_arrive_unchanged_with_times_and_provenance(
 
 def test_overlapping_windows_and_broadcast_rates(tmp_path: Path) -> None:
     save(tmp_path / "v1.npy", (3, 4))
-    settings = ImportSettings("x", "flow", stride=4, length=16, frame_rate=29.97)
+    settings = ImportSettings(encoder="x", modality="flow", stride=4, length=16, frame_rate=29.97)
     import_file(tmp_path / "v1.npy", tmp_path / "v1.h5", settings)
     with CacheFile(tmp_path / "v1.h5") as file:
         assert file.provenance.source.frame_rate == Fraction(30000, 1001)
@@ -67,7 +68,7 @@ def test_another_file_or_setting_is_refused_until_overwritten(tmp_path: Path) ->
     save(tmp_path / "v1.npy", (3, 4))
     target = tmp_path / "v1.h5"
     import_file(tmp_path / "v1.npy", target, SETTINGS)
-    other = ImportSettings("my-i3d", "rgb", stride=8, length=16, frame_rate=24)
+    other = ImportSettings(encoder="my-i3d", modality="rgb", stride=8, length=16, frame_rate=24)
     with pytest.raises(CacheError, match=r"snippet.stride is 16 \(asked for: 8\)"):
         import_file(tmp_path / "v1.npy", target, other)
     save(tmp_path / "v1.npy", (2, 4))
@@ -111,19 +112,19 @@ def test_nothing_in_a_file_is_executed_or_believed(tmp_path: Path) -> None:
 
 def test_numbers_that_do_not_fit(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.full((2, 3), 1e6, dtype="float32"))
-    half = ImportSettings("x", "rgb", 16, 16, 24, dtype="float16")
+    half = SETTINGS.model_copy(update={"dtype": "float16"})
     with pytest.raises(CacheError, match="not finite in float16"):
         import_file(tmp_path / "v.npy", tmp_path / "v.h5", half)
     assert not (tmp_path / "v.h5").exists()
 
 
-def test_settings_that_cannot_be() -> None:
+def test_settings_that_cannot_be(tmp_path: Path) -> None:
+    named = SETTINGS.model_copy(update={"encoder": "i3d-rgb-kinetics400"})
     with pytest.raises(UsageError, match="is a network of vidkd"):
-        ImportSettings("i3d-rgb-kinetics400", "rgb", 16, 16, 24)
-    with pytest.raises(UsageError, match="frame rate"):
-        ImportSettings("x", "rgb", 16, 16, 0)
-    with pytest.raises(UsageError, match="length"):
-        ImportSettings("x", "rgb", 16, 0, 24)
+        import_features({}, tmp_path, named)
+    for wrong in ("frame_rate", "length", "stride"):
+        with pytest.raises(ValidationError, match=wrong):
+            ImportSettings.model_validate({**SETTINGS.model_dump(), wrong: 0})
 
 
 def test_files_are_chosen_by_the_annotations(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidkd.cli.extract import Cluster, SlurmParameters, executor
-from vidkd.cli.options import Device, Json
+from vidkd.cli.options import Device, Json, numbers
+from vidkd.cli.run import Labels, RecipeName, Results, load_recipe
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 from vidkd.machine import cores
@@ -18,18 +19,13 @@ if TYPE_CHECKING:
 
 
 def benchmark(
-    recipe: Annotated[str, typer.Argument(help="A YAML recipe, or the name of one of pipelines/.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for the results. Default: runs/RECIPE."),
-    ] = None,
+    recipe: RecipeName,
+    output: Results = None,
     videos: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the videos; not needed with a filled --cache."),
     ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Annotations, for recipes that name none.")
-    ] = None,
+    annotations: Labels = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -64,18 +60,18 @@ def benchmark(
     from vidkd.pipeline.benchmark import Benchmark
     from vidkd.pipeline.figures import Figures
     from vidkd.pipeline.results import gather
-    from vidkd.recipe import Pipeline, load_yaml, pipeline_path
 
-    pipeline = load_yaml(pipeline_path(recipe), Pipeline)
-    if videos is not None or annotations is not None:
-        pipeline = pipeline.with_data(videos, annotations)
+    found = numbers(tables, "--tables", "1,3")
+    if found is not None and not set(found) <= {1, 2, 3, 4, 5}:
+        raise UsageError(f"--tables {tables} are not all tables", remedy="give some of 1,2,3,4,5")
+    pipeline = load_recipe(recipe, videos, annotations)
     plan = Benchmark.of(
         pipeline,
         output or Path("runs") / pipeline.name,
         cache=cache,
         workers=workers,
         device=device,
-        numbers=_numbers(tables),
+        numbers=None if found is None else [int(number) for number in found],
         subset=subset,
         cluster=None if cluster == "local" else executor(cluster, slurm, None, device, 1),
     )
@@ -97,22 +93,7 @@ def benchmark(
         raise typer.Exit(1)
 
 
-def _numbers(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not set(numbers) <= {1, 2, 3, 4, 5}:
-        raise UsageError(
-            f"{text!r} are not numbers of tables", remedy="give some of 1,2,3,4,5, such as 1,3"
-        )
-    return numbers
-
-
 def _print_plan(plan: Benchmark, as_json: bool) -> None:
-
     planned = plan.planned()
     if as_json:
         emit_json(planned)

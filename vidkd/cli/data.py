@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format, convert, export_submission
-from vidkd.cli.options import Command, Json
+from vidkd.cli.options import Command, Json, with_settings
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError
+from vidkd.recipe.inputs import ImportSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,27 +134,13 @@ def _print(report: DataReport, show_all: bool) -> None:
 
 
 @app.command("import-features", cls=Command)
+@with_settings
 def import_features(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder with one .npy file per video.")
     ],
     cache: Annotated[Path, typer.Option(metavar="DIR", help="The cache folder.")],
-    encoder: Annotated[
-        str, typer.Option(help="Name for the encoder that made them, such as my-i3d.")
-    ],
-    modality: Annotated[
-        str, typer.Option(metavar="STREAM", help="What it saw: rgb, flow, pose or another stream.")
-    ],
-    stride: Annotated[int, typer.Option(min=1, max=256, help="Frames from row to row.")],
-    frame_rate: Annotated[
-        float, typer.Option(min=0.001, help="Frames per second of the frames it saw.")
-    ],
-    length: Annotated[
-        int, typer.Option(min=8, max=256, help="Frames that a row was made of.")
-    ] = 16,
-    transposed: Annotated[
-        bool, typer.Option("--transposed", help="The files hold (D, T), as those of MS-TCN.")
-    ] = False,
+    settings: ImportSettings,
     name_ending: Annotated[
         str, typer.Option(help="End of the files' names after the name of the video, such as _rgb.")
     ] = "",
@@ -163,7 +150,6 @@ def import_features(
     ] = None,
     annotation_format: Format = "auto",
     annotation_rate: AnnotationRate = None,
-    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Type on disk.")] = "float32",
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -180,15 +166,6 @@ def import_features(
     from vidkd.annotations import load_annotations
     from vidkd.features import importing
 
-    settings = importing.ImportSettings(
-        encoder=encoder,
-        modality=modality,
-        stride=stride,
-        length=length,
-        frame_rate=frame_rate,
-        transposed=transposed,
-        dtype=dtype,
-    )
     truth = None
     if subsets_from is not None:
         truth = load_annotations(subsets_from, annotation_format, frame_rate=annotation_rate)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.cli.options import Device, Json
+from vidkd.cli.options import BatchSize, Device, EncoderPrecision, Json
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, VidkdError
-from vidkd.recipe import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,17 +72,8 @@ def detect(
         ),
     ] = None,
     device: Device = "auto",
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="Arithmetic of the encoder. int8 is for CPUs and needs `vidkd models quantise`, "
-            "float16 is for GPUs; auto is what the student was trained on."
-        ),
-    ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="SNIPPETS", help="Snippets at a time. Default: by the device."),
-    ] = None,
+    precision: EncoderPrecision = "auto",
+    batch_size: BatchSize = None,
     all_proposals: Annotated[
         bool,
         typer.Option(

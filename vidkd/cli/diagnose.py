@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidkd.cli.evaluate import GroundTruth, Subset, ground_truth
 from vidkd.cli.export import AnnotationRate, Format
-from vidkd.cli.options import Device, Json
+from vidkd.cli.options import Device, Json, numbers
 from vidkd.console import emit, log
 from vidkd.errors import UsageError
 from vidkd.hub import is_hub_name
@@ -31,7 +32,7 @@ def diagnose(
             help="Detections (.json), dense scores (.h5), or a run folder with its --cache.",
         ),
     ],
-    annotations: Annotated[Path, typer.Option(metavar="FILE", help="The ground truth.")],
+    annotations: GroundTruth,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write a page with every error, pictures and JSON."),
@@ -43,10 +44,7 @@ def diagnose(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The cache with the features of the run.")
     ] = None,
-    subset: Annotated[
-        str | None,
-        typer.Option(help="Default: testing, or all videos of a file without subsets."),
-    ] = None,
+    subset: Subset = None,
     tiou: Annotated[
         float, typer.Option(metavar="NUMBER", help="tIoU from which borders fit, above 0.1 to 1.")
     ] = 0.5,
@@ -81,21 +79,20 @@ def diagnose(
     as in DETAD (Alwassel et al. 2018). With --output, each error has a link to its second in
     `vidkd view`. All proposals (`detect --all-proposals`) say more than the segments alone.
     """
-    from vidkd.annotations import load_annotations
     from vidkd.evaluation.diagnosis import diagnose as compute
     from vidkd.files import write_json
 
-    truth = load_annotations(annotations, format, frame_rate=annotation_rate)
-    if subset is None and truth.subsets != ("",):
-        subset = "testing"
-    truth = truth if subset is None else truth.subset(subset)
+    truth, _ = ground_truth(annotations, format, annotation_rate, subset)
+    borders = numbers(lengths, "--lengths", "2,4,8")
+    if borders is not None and (borders[0] <= 0 or any(a >= b for a, b in pairwise(borders))):
+        raise UsageError(f"{lengths!r} are no lengths", remedy="give such as --lengths 2,4,8")
     detections, dense, limits = _predictions(result, scores, cache, truth, device)
     found = compute(
         detections,
         truth,
         tiou=tiou,
         threshold=threshold,
-        lengths=_numbers(lengths),
+        lengths=borders,
         scores=dense,
         score_thresholds=limits,
         frame_rate=frame_rate,
@@ -143,18 +140,6 @@ def _predictions(
         raise UsageError("holds scores itself", path=result, remedy="leave out --scores")
     dense = read_dense_scores(result)
     return ranked_segments(dense, SegmentSettings()), dense, None
-
-
-def _numbers(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if not values or values[0] <= 0 or any(a >= b for a, b in pairwise(values)):
-        raise UsageError(f"{text!r} are no lengths", remedy="give such as --lengths 2,4,8")
-    return values
 
 
 def _lists(found: Diagnosis) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format
-from vidkd.cli.options import Device, Json
+from vidkd.cli.options import Device, Json, numbers
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 
@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from vidkd.evaluation import DenseScores, Detection, EvaluationResult
 
 
+GroundTruth = Annotated[Path, typer.Option(metavar="FILE", help="The ground truth.")]
+Subset = Annotated[
+    str | None, typer.Option(help="Default: testing, or all videos of a file without subsets.")
+]
+
+
 def evaluate(
-    annotations: Annotated[Path, typer.Option(metavar="FILE", help="The ground truth.")],
+    annotations: GroundTruth,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -41,10 +47,7 @@ def evaluate(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The cache with the features of the runs.")
     ] = None,
-    subset: Annotated[
-        str | None,
-        typer.Option(help="Default: testing, or all videos of a file without subsets."),
-    ] = None,
+    subset: Subset = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -87,7 +90,6 @@ def evaluate(
 
     docs/protocols.md says what each protocol measures.
     """
-    from vidkd.annotations import load_annotations
     from vidkd.evaluation import PROTOCOLS, read_dense_scores, read_detections
     from vidkd.evaluation import evaluate as compute
 
@@ -100,17 +102,14 @@ def evaluate(
         raise UsageError("the protocol is missing", remedy="name one with --protocol (see --help)")
     protocol = protocol or "frame"
     kind = PROTOCOLS[protocol].kind
-    overlaps = _thresholds(tiou)
+    overlaps = numbers(tiou, "--tiou", "0.1,0.3,0.5")
     if run and cache is None:
         raise UsageError("the features of the runs are missing", remedy="name their --cache")
     if predictions is not None and (cache or scores_out or detections_out):
         raise UsageError(
             "--cache, --scores-out and --detections-out belong to runs", remedy="leave them out"
         )
-    truth = load_annotations(annotations, format, frame_rate=annotation_rate)
-    if subset is None and truth.subsets != ("",):
-        subset = "testing"
-    chosen = truth if subset is None else truth.subset(subset)
+    chosen, subset = ground_truth(annotations, format, annotation_rate, subset)
     found: DenseScores | Mapping[str, Sequence[Detection]]
     if predictions is not None:
         found = read_dense_scores(predictions) if kind == "frame" else read_detections(predictions)
@@ -140,15 +139,16 @@ def evaluate(
         _print(result)
 
 
-def _thresholds(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} are not tIoU thresholds", remedy="give such as --tiou 0.1,0.3,0.5"
-        ) from error
+def ground_truth(
+    path: Path, form: str, rate: float | None, subset: str | None
+) -> tuple[Annotations, str | None]:
+    """Return the videos to compare with, and of which subset they are."""
+    from vidkd.annotations import load_annotations
+
+    truth = load_annotations(path, form, frame_rate=rate)
+    if subset is None and truth.subsets != ("",):
+        subset = "testing"
+    return (truth if subset is None else truth.subset(subset)), subset
 
 
 def _own_thresholds(runs: Sequence[Path]) -> dict[str, float] | None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.cli.options import Device, Fields, Json, with_settings
+from vidkd.cli.options import (
+    BatchSize,
+    Crop,
+    Device,
+    EncoderPrecision,
+    Fields,
+    Json,
+    with_settings,
+)
 from vidkd.console import emit_json, emit_table
 from vidkd.errors import UsageError
-from vidkd.recipe import FlowSettings, FrameSettings, Precision, SnippetSettings
+from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
+from vidkd.recipe.choices import FeatureType
 
 if TYPE_CHECKING:
     from vidkd.cluster import Executor
     from vidkd.features import JobResult, Task
-
-FeatureType = Literal["float16", "float32"]
-
 
 Inputs = Annotated[
     list[Path],
@@ -34,7 +40,7 @@ Root = Annotated[
     ),
 ]
 Frames = Annotated[FrameSettings, Fields(without=("resize",))]
-_CARD = Fields(without=("resize",), decided_by="that of the encoder's card")
+OF_CARD = Fields(without=("resize",), decided_by="that of the encoder's card")
 Flow = Annotated[FlowSettings, Fields(without=("codec",))]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Compute again what is stale or damaged.")
@@ -147,8 +153,8 @@ def extract_features(
             autocompletion=_streams,
         ),
     ],
-    frames: Annotated[FrameSettings, _CARD],
-    snippet: Annotated[SnippetSettings, _CARD],
+    frames: Annotated[FrameSettings, OF_CARD],
+    snippet: Annotated[SnippetSettings, OF_CARD],
     flow: Flow,
     encoder: Annotated[
         str | None,
@@ -160,23 +166,10 @@ def extract_features(
         ),
     ] = None,
     root: Root = None,
-    crop: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of the square the encoder sees. Default: that of the encoder's card."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
-    ] = None,
+    crop: Crop = None,
+    batch_size: BatchSize = None,
     dtype: Annotated[FeatureType, typer.Option(help="Type of the features on disk.")] = "float16",
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="Of the encoder's arithmetic. int8 takes NAME-int8 of `vidkd models quantise`, "
-            "on a CPU; float16 is for GPUs; auto takes the encoder as it is."
-        ),
-    ] = "auto",
+    precision: EncoderPrecision = "auto",
     device: Device = "auto",
     no_flow_cache: Annotated[
         bool,

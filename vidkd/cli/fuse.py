@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from vidkd.cli.evaluate import GroundTruth
 from vidkd.cli.export import Format
-from vidkd.cli.options import Device, Json
+from vidkd.cli.options import Device, Json, SkipMissing
 from vidkd.console import emit, log
 
 
@@ -17,7 +18,7 @@ def fuse(
         list[Path], typer.Argument(metavar="RUN...", help="Run folders or weights of students.")
     ],
     cache: Annotated[Path, typer.Option(metavar="DIR", help="The cache with their features.")],
-    annotations: Annotated[Path, typer.Option(metavar="FILE", help="The ground truth.")],
+    annotations: GroundTruth,
     output: Annotated[
         Path, typer.Option(metavar="FILE.safetensors", help="Write all of them into this file.")
     ],
@@ -36,9 +37,7 @@ def fuse(
         float, typer.Option(min=0.01, max=0.5, help="Step of the grid of weights.")
     ] = 0.1,
     format: Format = "auto",
-    skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out videos that have no features.")
-    ] = False,
+    skip_missing: SkipMissing = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

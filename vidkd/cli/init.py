@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format
-from vidkd.cli.options import Json
+from vidkd.cli.options import Json, numbers
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 
@@ -139,15 +139,12 @@ def init(
 
 
 def _shares(text: str) -> tuple[float, float, float]:
-    try:
-        first, second, third = (float(part) for part in text.split(","))
-    except ValueError:
-        first = second = third = 0.0
-    if not min(first, second, third) > 0 or first + second + third > 1000:
+    found = numbers(text, "--shares", "60,20,20") or []
+    if len(found) != 3 or not min(found) > 0 or sum(found) > 1000:
         raise UsageError(
             f"--shares {text!r} is not three numbers above 0", remedy="give such as 60,20,20"
         )
-    return first, second, third
+    return found[0], found[1], found[2]
 
 
 def _show(facts: dict[str, Any]) -> None:

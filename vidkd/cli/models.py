@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidkd.cli.options import Command, Json
+from vidkd.cli.extract import OF_CARD
+from vidkd.cli.options import Command, Crop, Json, with_settings
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, WeightsError
+from vidkd.recipe import FrameSettings, given_or
 
 if TYPE_CHECKING:
     from vidkd.recipe import ModelCard
@@ -166,6 +168,7 @@ def verify(
 
 
 @app.command(cls=Command)
+@with_settings
 def quantise(
     name: Annotated[
         str, typer.Argument(help="A model of `vidkd models list`, or a run of train-encoder.")
@@ -174,6 +177,7 @@ def quantise(
         list[Path],
         typer.Argument(metavar="VIDEO...", help="Your training videos: files, folders, lists."),
     ],
+    frames: Annotated[FrameSettings, OF_CARD],
     called: Annotated[
         str | None, typer.Option("--name", help="Name of the new encoder. Default: NAME-int8.")
     ] = None,
@@ -183,15 +187,7 @@ def quantise(
             metavar="FILE.safetensors", help="Where it is written. Default: the models folder."
         ),
     ] = None,
-    short_side: Annotated[
-        int | None, typer.Option(help="As in the extraction. Default: that of the model.")
-    ] = None,
-    frame_rate: Annotated[
-        float | None, typer.Option(help="As in the extraction. Default: the video's own.")
-    ] = None,
-    crop: Annotated[
-        int | None, typer.Option(help="As in the extraction. Default: that of the model.")
-    ] = None,
+    crop: Crop = None,
     error: Annotated[
         float,
         typer.Option(help="Largest relative error of the features; layers stay float32 for it."),
@@ -209,13 +205,9 @@ def quantise(
     from vidkd.features.calibration import quantise_encoder, steps
     from vidkd.networks.i3d_int8 import load_openvino
     from vidkd.networks.zoo import find_card
-    from vidkd.recipe import FrameSettings, checked_settings
     from vidkd.video import find_videos
 
     load_openvino()
-    card = find_card(name)
-    side = card.frames.short_side if short_side is None else short_side
-    frames = checked_settings(FrameSettings, short_side=side, frame_rate=frame_rate)
     videos = find_videos(inputs)
     with progress("quantise", steps(len(videos), snippets), "steps") as advance:
         path, choice = quantise_encoder(
@@ -223,7 +215,7 @@ def quantise(
             videos,
             output,
             called=called,
-            frames=frames,
+            frames=given_or(frames, find_card(name).frames),
             crop=crop,
             snippets=snippets,
             budget=error,

@@ -27,6 +27,7 @@ from typer.core import TyperCommand
 
 from vidkd.errors import UsageError
 from vidkd.files import refuse_address
+from vidkd.recipe.choices import Precision
 from vidkd.recipe.settings import Option, Settings
 
 Json = Annotated[
@@ -36,6 +37,31 @@ Json = Annotated[
 
 Device = Annotated[
     str, typer.Option(metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:N.")
+]
+
+EncoderPrecision = Annotated[
+    Precision,
+    typer.Option(
+        help="Arithmetic of the encoder: int8, on a CPU, needs `vidkd models quantise`; float16 is"
+        " for GPUs; auto is what the encoder was made for."
+    ),
+]
+
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="SNIPPETS", help="Snippets at a time. Default: by the device."),
+]
+
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Side of the square the encoder sees. Default: that of the encoder's card.",
+    ),
+]
+
+SkipMissing = Annotated[
+    bool, typer.Option("--skip-missing", help="Leave out videos that have no features.")
 ]
 
 
@@ -350,6 +376,20 @@ def settings_of(
             ... if info.is_required() or name in fields.required else default,
             fields.decided_by,
         )
+
+
+def numbers(text: str | None, option: str, example: str) -> list[float] | None:
+    """Return the numbers of an option N,N,...; None if it was not given.
+
+    Raises:
+        UsageError: they are not numbers.
+    """
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text} is not a list of numbers", remedy=f"give such as {option} {example}"
+        ) from error
 
 
 def _settings_in(annotation: Any) -> tuple[tuple[type[Settings], ...], Fields]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidkd.cli.export import Format
 from vidkd.cli.options import Json
 from vidkd.console import emit_json, log
 from vidkd.errors import AnnotationError, UsageError
@@ -36,9 +37,7 @@ def plot(
     annotations: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Annotations, drawn in grey.")
     ] = None,
-    format: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Format of the annotations.")
-    ] = "auto",
+    format: Format = "auto",
     video: Annotated[
         str | None, typer.Option(metavar="ID", help="Which video. Default: the only one.")
     ] = None,

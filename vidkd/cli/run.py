@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,25 +12,39 @@ from vidkd.cli.options import Device, Json
 from vidkd.console import emit_json
 from vidkd.machine import cores
 
+if TYPE_CHECKING:
+    from vidkd.recipe import Pipeline
+
+RecipeName = Annotated[str, typer.Argument(help="A YAML recipe, or the name of one of pipelines/.")]
+Results = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder for the results. Default: runs/RECIPE.")
+]
+Labels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Annotations, for recipes that name none.")
+]
 Workers = Annotated[int, typer.Option(min=1, help="Videos rendered or read at once.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Make again what was made with other settings.")
 ]
 
 
+def load_recipe(name: str, videos: Path | None, annotations: Path | None) -> Pipeline:
+    """Return a recipe, on the videos and annotations given."""
+    from vidkd.recipe import Pipeline, load_yaml, pipeline_path
+
+    recipe = load_yaml(pipeline_path(name), Pipeline)
+    given = videos is not None or annotations is not None
+    return recipe.with_data(videos, annotations) if given else recipe
+
+
 def run(
-    recipe: Annotated[str, typer.Argument(help="A YAML recipe, or the name of one of pipelines/.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for the results. Default: runs/RECIPE."),
-    ] = None,
+    recipe: RecipeName,
+    output: Results = None,
     videos: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the videos, for recipes that name none."),
     ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Annotations, for recipes that name none.")
-    ] = None,
+    annotations: Labels = None,
     workers: Workers = cores(),
     cluster: Cluster = "local",
     slurm: SlurmParameters = None,
@@ -44,12 +58,8 @@ def run(
     """
     from vidkd.pipeline.benchmark import Benchmark
     from vidkd.pipeline.results import gather
-    from vidkd.recipe import Pipeline, load_yaml, pipeline_path
 
-    path = pipeline_path(recipe)
-    pipeline = load_yaml(path, Pipeline)
-    if videos is not None or annotations is not None:
-        pipeline = pipeline.with_data(videos, annotations)
+    pipeline = load_recipe(recipe, videos, annotations)
     plan = Benchmark.of_models(
         pipeline,
         output or Path("runs") / pipeline.name,

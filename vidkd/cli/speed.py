@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.cli.options import Device, Json
+from vidkd.cli.extract import OF_CARD
+from vidkd.cli.options import BatchSize, Crop, Device, Json, with_settings
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
+from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings, given_or
 from vidkd.recipe.choices import STUDENT_STREAM
 
 if TYPE_CHECKING:
     from vidkd.pipeline.speed import Speed
 
 
+@with_settings
 def speed(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video as you have them.")],
+    frames: Annotated[FrameSettings, OF_CARD],
+    snippet: Annotated[SnippetSettings, OF_CARD],
     modality: Annotated[
         str,
         typer.Option(
@@ -29,20 +34,8 @@ def speed(
     encoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="As in extract-features.")
     ] = None,
-    short_side: Annotated[
-        int | None, typer.Option(help="Pixels of the shorter side. Default: that of the card, 256.")
-    ] = None,
-    crop: Annotated[
-        int | None,
-        typer.Option(help="Side of the square the encoder sees. Default: that of the card."),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(help="Frames from one snippet to the next. Default: that of the card."),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Snippets at a time. Default: by the device.")
-    ] = None,
+    crop: Crop = None,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     seconds: Annotated[
         float, typer.Option(min=0.1, help="How much of the video to use; it is held in memory.")
@@ -55,17 +48,8 @@ def speed(
     Nothing is kept. Prints the median of the rounds, what limits the whole, and how far from that
     limit it is (see docs/performance.md).
     """
-    from vidkd.recipe import (
-        FlowSettings,
-        FrameSettings,
-        SnippetSettings,
-        checked_settings,
-        given_or,
-    )
     from vidkd.streams import STREAMS, Flow
 
-    size_given = {} if short_side is None else {"short_side": short_side}
-    frames = checked_settings(FrameSettings, **size_given)
     stream = STREAMS[modality]
     if isinstance(stream, Flow):
         from vidkd.pipeline.speed import flow_speed
@@ -77,9 +61,6 @@ def speed(
         from vidkd.networks import select_device
         from vidkd.pipeline.speed import feature_speed
 
-        snippet = checked_settings(
-            SnippetSettings, **({} if stride is None else {"stride": stride})
-        )
         name = encoder or stream.default_encoder()
         stream.fetch_encoder(name)
         network = stream.load_encoder(name, str(select_device(device)), "auto")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vidkd.cli.export import Format
 from vidkd.errors import UsageError
 
 
@@ -25,9 +26,7 @@ def view(
     annotations: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Annotations to show and to correct.")
     ] = None,
-    format: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Format of the annotations.")
-    ] = "auto",
+    format: Format = "auto",
     save: Annotated[
         Path | None,
         typer.Option(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
 
 from vidkd.annotations import Annotations
 from vidkd.cache import (
@@ -29,84 +25,23 @@ from vidkd.features.tasks import finished_rows
 from vidkd.files import sha256
 from vidkd.keys import KeyIndex
 from vidkd.networks.zoo import zoo_card
-from vidkd.recipe import Modality, SnippetSettings, describe
+from vidkd.recipe.inputs import ImportSettings
 from vidkd.streams import STREAMS
-from vidkd.streams.base import FeatureType
 
 
-@dataclass(frozen=True)
-class ImportSettings:
-    """What is declared of imported features, since the files do not say it.
+def _folder(settings: ImportSettings) -> str:
+    """Return the folder of the cache that features go to.
 
-    Attributes:
-        encoder: a name for whatever made them; not that of a network of vidkd.
-        modality: what that network saw.
-        stride: frames from the start of one row's window to the start of the next.
-        length: frames in one window.
-        frame_rate: frames per second of the frames that were counted.
-        transposed: the files hold (D, T), as those of MS-TCN, instead of (T, D).
-        dtype: type on disk.
+    Raises:
+        UsageError: there is no such stream, or the encoder is one that vidkd has.
     """
-
-    encoder: str
-    modality: Modality
-    stride: int
-    length: int
-    frame_rate: float
-    transposed: bool = False
-    dtype: FeatureType = "float32"
-
-    @property
-    def folder(self) -> str:
-        """The folder of the cache that they go to."""
-        return STREAMS[self.modality].folder(self.encoder)
-
-    def __post_init__(self) -> None:
-        _ = self.folder  # refuses a modality that does not exist
-        if zoo_card(self.encoder) is not None:
-            raise UsageError(
-                f"{self.encoder} is a network of vidkd, and nothing proves that it made these"
-                " features",
-                remedy="give them another --encoder name, such as my-i3d",
-            )
-        if not 0 < self.frame_rate <= 1000:
-            raise UsageError(
-                f"a frame rate of {self.frame_rate:g} makes no sense",
-                remedy="give the frames per second from which the features were computed",
-            )
-        try:
-            SnippetSettings(length=self.length, stride=self.stride)
-        except ValidationError as error:
-            raise UsageError(
-                "the length or the stride is out of its range", remedy=f"correct {describe(error)}"
-            ) from error
-
-    @property
-    def rate(self) -> Fraction:
-        """The frame rate as a fraction; 23.976 becomes 24000/1001."""
-        for nominal in (24, 30, 60):
-            if abs(self.frame_rate - nominal / 1.001) < 5e-3:
-                return Fraction(nominal * 1000, 1001)
-        return Fraction(self.frame_rate).limit_denominator(1000)
-
-    @property
-    def weights_sha256(self) -> str:
-        """A stand-in for the hash of the unknown weights, which no real weights can have.
-
-        It keeps imported features together in training, and a model trained on them away from
-        video: no encoder on any machine has this hash.
-        """
-        return hashlib.sha256(f"imported features of {self.encoder}".encode()).hexdigest()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as they are written into the provenance."""
-        return {
-            "modality": self.modality,
-            "frames": {"frame_rate": self.frame_rate},
-            "snippet": {"length": self.length, "stride": self.stride},
-            "dtype": self.dtype,
-            "imported": True,
-        }
+    if zoo_card(settings.encoder) is not None:
+        raise UsageError(
+            f"{settings.encoder} is a network of vidkd, and nothing proves that it made these"
+            " features",
+            remedy="give them another --encoder name, such as my-i3d",
+        )
+    return STREAMS[settings.modality].folder(settings.encoder)
 
 
 def find_feature_files(
@@ -163,10 +98,14 @@ def import_features(
         settings: what is declared of the features.
         overwrite: replace what was imported from another file or with other settings.
         advance: called with 1 after every file.
+
+    Raises:
+        UsageError: there is no such stream, or the encoder is one that vidkd has.
     """
     results = []
+    folder = _folder(settings)
     for key, path in files.items():
-        target = cache_path(cache, "features", key, settings.folder)
+        target = cache_path(cache, "features", key, folder)
         try:
             rows, skipped = import_file(path, target, settings, overwrite=overwrite)
             state: Literal["done", "skipped"] = "skipped" if skipped else "done"
@@ -195,7 +134,7 @@ def import_file(
     provenance = Provenance(
         artefact="features",
         source=Source(path.name, path.stat().st_size, sha256(path), settings.rate),
-        settings=settings.to_json(),
+        settings=settings.recorded(),
         encoder=settings.encoder,
         weights_sha256=settings.weights_sha256,
         versions=library_versions("h5py", "numpy"),

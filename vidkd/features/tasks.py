@@ -28,7 +28,8 @@ from vidkd.cache import (
 from vidkd.errors import CacheError, VideoError, VidkdError
 from vidkd.files import sha256
 from vidkd.recipe import FlowSettings, FrameSettings, ModelCard, Precision
-from vidkd.streams.base import FeatureSettings, FeatureType, Stream, VideoJob, decode, ignore
+from vidkd.recipe.choices import FeatureType
+from vidkd.streams.base import FeatureSettings, Stream, VideoJob, decode, ignore
 from vidkd.streams.flow import FLOW_PACKAGES
 from vidkd.video import VideoFile, probe
 from vidkd.video.watched import Stamp, stamp, unreadable

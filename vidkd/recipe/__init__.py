@@ -52,7 +52,6 @@ from vidkd.recipe.pose import (
 )
 from vidkd.recipe.settings import (
     Settings,
-    checked_settings,
     describe,
     load_yaml,
     validated,
@@ -98,7 +97,6 @@ __all__ = [
     "SynthSettings",
     "TrackSettings",
     "WeightsSource",
-    "checked_settings",
     "describe",
     "given_or",
     "load_yaml",

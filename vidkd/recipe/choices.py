@@ -11,6 +11,10 @@ STUDENT_STREAM: Modality = "rgb"
 """The stream of students, the only one that a video is sure to have at run time."""
 
 
+FeatureType = Literal["float16", "float32"]
+"""Type of features on disk."""
+
+
 Precision = Literal["auto", "float32", "float16", "int8"]
 """Arithmetic of an encoder. ``auto`` is what the encoder was made for: float32, or int8 if it is a
 quantised one; it never changes what is computed. ``float16`` needs a GPU, ``int8`` a quantised

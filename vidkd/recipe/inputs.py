@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from vidkd.recipe.choices import FeatureType, Modality
 from vidkd.recipe.settings import Option, Settings
 
 Given = TypeVar("Given", bound=Settings)
@@ -26,7 +29,7 @@ class FrameSettings(Settings):
     frame_rate: Annotated[
         float | None, Field(gt=0, le=1000), Option(unit="FRAMES/S", common=True)
     ] = None
-    """Frames per second, sampled by time; by default the video's own frames."""
+    """Frames per second, sampled by time, instead of all frames of the video."""
     resize: Literal["swscale-bilinear"] = "swscale-bilinear"
     """What defines the resize; other bilinear resizes differ by about a grey level."""
 
@@ -66,6 +69,54 @@ class SnippetSettings(Settings):
         """Leave out what files from before these fields do not have."""
         fields: dict[str, Any] = serialise(self)
         return {k: v for k, v in fields.items() if (k, v) not in {("step", 1), ("window", None)}}
+
+
+class ImportSettings(Settings):
+    """What is declared of imported features, since the files do not say it."""
+
+    model_config = ConfigDict(title="Features")
+
+    encoder: Annotated[str, Field(min_length=1), Option(unit="NAME", common=True)]
+    """Name for the encoder that made them, such as my-i3d."""
+    modality: Annotated[Modality, Option(unit="STREAM", common=True, table="vidkd.streams")]
+    """What it saw."""
+    stride: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES", common=True)]
+    """Frames from row to row."""
+    frame_rate: Annotated[float, Field(gt=0, le=1000), Option(unit="FRAMES/S", common=True)]
+    """Frames per second of the frames it saw."""
+    length: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES", common=True)] = 16
+    """Frames that a row was made of."""
+    transposed: Annotated[bool, Option(common=True)] = False
+    """The files hold (D, T), as those of MS-TCN."""
+    dtype: Annotated[FeatureType, Option(common=True)] = "float32"
+    """Type on disk."""
+
+    @property
+    def rate(self) -> Fraction:
+        """The frame rate as a fraction; 23.976 becomes 24000/1001."""
+        for nominal in (24, 30, 60):
+            if abs(self.frame_rate - nominal / 1.001) < 5e-3:
+                return Fraction(nominal * 1000, 1001)
+        return Fraction(self.frame_rate).limit_denominator(1000)
+
+    @property
+    def weights_sha256(self) -> str:
+        """A stand-in for the hash of the unknown weights, which no real weights can have.
+
+        It keeps imported features together in training, and a model trained on them away from
+        video: no encoder on any machine has this hash.
+        """
+        return hashlib.sha256(f"imported features of {self.encoder}".encode()).hexdigest()
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the settings as they are written into the provenance."""
+        return {
+            "modality": self.modality,
+            "frames": {"frame_rate": self.frame_rate},
+            "snippet": {"length": self.length, "stride": self.stride},
+            "dtype": self.dtype,
+            "imported": True,
+        }
 
 
 class FlowSettings(Settings):

@@ -65,15 +65,6 @@ def load_yaml(path: str | Path, model: type[Model]) -> Model:
     return validated(model, data, "does not fit the schema", path)
 
 
-def checked_settings(model: type[Model], **values: object) -> Model:
-    """Return the settings of a command's options.
-
-    Raises:
-        UsageError: an option is out of its range; the message names it.
-    """
-    return validated(model, values, "an option is out of its range")
-
-
 def validated(model: type[Model], data: Any, problem: str, path: Path | None = None) -> Model:
     """Return settings made of ``data``.
 

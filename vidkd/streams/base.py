@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vidkd.cache import Source, cache_files, cache_path, present
 from vidkd.errors import CacheError, UsageError
@@ -19,7 +19,7 @@ from vidkd.recipe import (
     SnippetSettings,
     given_or,
 )
-from vidkd.recipe.choices import STUDENT_STREAM
+from vidkd.recipe.choices import STUDENT_STREAM, FeatureType
 from vidkd.video import Frame, VideoFile, read_frames
 from vidkd.workers import Report
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from vidkd.streams.encode import Encoder
 
     Batches = Iterator[tuple[np.ndarray, np.ndarray]]
-
-FeatureType = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True)
