@@ -25,6 +25,11 @@ PANELS: dict[str, dict[str, Entry]] = {
         "detect": Entry(
             "detect", "detect", "Find the actions in videos from their RGB frames alone."
         ),
+        "watch": Entry(
+            "watch",
+            "watch",
+            "Watch live video, and tell events when they begin, are certain and end.",
+        ),
         "view": Entry(
             "view", "view", "Show results beside their video in a browser, and correct them."
         ),

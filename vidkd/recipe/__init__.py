@@ -28,6 +28,7 @@ from vidkd.recipe.inputs import (
     TrackSettings,
     given_or,
 )
+from vidkd.recipe.live import LiveSettings
 from vidkd.recipe.models import (
     ModelCard,
     PoseDetectorCard,
@@ -74,6 +75,7 @@ __all__ = [
     "FlowSettings",
     "FolderData",
     "FrameSettings",
+    "LiveSettings",
     "MethodSettings",
     "Modality",
     "ModelCard",
