@@ -110,6 +110,7 @@ def find_sources(given: Sequence[str], listed: Path | None, settings: LiveSettin
     for text in texts:
         match = None if Path(text).exists() else _NAMED.match(text)
         address = text[match.end() :] if match else text
+        address = f"/dev/video{address}" if address.isdigit() else address
         kind = _kind(address, settings)
         name = base = match[1] if match else shown_address(address)
         for number in range(2, len(texts) + 2):
@@ -118,7 +119,7 @@ def find_sources(given: Sequence[str], listed: Path | None, settings: LiveSettin
             if match:
                 raise UsageError(f"two sources are called {name}", remedy="rename one of them")
             name = f"{base}#{number}"
-        found[name] = Source(name, kind, f"/dev/video{address}" if address.isdigit() else address)
+        found[name] = Source(name, kind, address)
     if sum(source.address == "-" for source in found.values()) > 1:
         raise UsageError("standard input is one source only", remedy="name - once")
     return list(found.values())
@@ -135,8 +136,6 @@ def _kind(address: str, settings: LiveSettings) -> Kind:
         return "network"
     if address == "-":
         return "pipe"
-    if address.isdigit():
-        return "camera"
     with contextlib.suppress(OSError):
         mode = os.stat(address).st_mode  # noqa: PTH116
         if stat.S_ISCHR(mode):
@@ -151,13 +150,13 @@ def _kind(address: str, settings: LiveSettings) -> Kind:
 
 
 def shown_address(address: str) -> str:
-    """Return an address without user, password, and whatever else it keeps secret.
+    """Return what a source is called: a file's name, or a URL without what it keeps secret.
 
     >>> shown_address("rtsp://me:secret@10.0.0.7:554/cam?channel=1&token=abc")
     'rtsp://***@10.0.0.7:554/cam?channel=1&token=***'
     """
     if "://" not in address:
-        return f"video{address}" if address.isdigit() else address
+        return "stdin" if address == "-" else Path(address).name or address
     # Up to the last @: passwords hold all signs, and too much hidden is better than too little.
     shown = re.sub(r"(?<=://).*@", "***@", address)
     return _SECRET.sub(r"\1=***", shown)
