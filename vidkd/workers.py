@@ -43,6 +43,15 @@ Work = Callable[[Any, Report, int], Any]
 """Does one job with so many threads and returns a picklable result, or raises VidkdError."""
 
 
+Feed = Callable[[Callable[[Report], Iterator[Any]], Report], Iterator[Any]]
+"""Yields what ``make(report)`` yields; who computes that, and where, is its own affair."""
+
+
+def here(make: Callable[[Report], Iterator[Item]], report: Report) -> Iterator[Item]:
+    """Yield what ``make(report)`` yields: the :data:`Feed` that computes it in this process."""
+    return make(report)
+
+
 @dataclass(frozen=True)
 class Ended(Generic[Job]):
     """One finished job: its result, or the error it ended with."""
@@ -305,12 +314,8 @@ def attempted(work: Work, job: Any, report: Report, threads: int) -> tuple[str, 
     """
     try:
         return "result", work(job, report, threads)
-    except VidkdError as error:
-        return "error", error
-    except MemoryError:
-        return "error", VidkdError("memory ran out", remedy="use fewer --workers")
     except Exception as error:
-        return "error", _unexpected(error)
+        return "error", for_people(error)
 
 
 def _send(connection: Connection, message: tuple[str, Any]) -> None:
@@ -327,7 +332,12 @@ def limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
 
 
-def _unexpected(error: Exception) -> VidkdError:
+def for_people(error: Exception) -> VidkdError:
+    """Return an error that can be shown, whatever ended a job."""
+    if isinstance(error, VidkdError):
+        return error
+    if isinstance(error, MemoryError):
+        return VidkdError("memory ran out", remedy="use fewer --workers")
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return VidkdError(

@@ -6,6 +6,7 @@ Everything streams: a batch of rows is in memory at a time, whatever the video's
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from vidkd.streams.base import FeatureSettings, Stream, VideoJob, decode, ignore
 from vidkd.streams.flow import FLOW_PACKAGES
 from vidkd.video import VideoFile, probe
 from vidkd.video.watched import Stamp, stamp, unreadable
-from vidkd.workers import Report
+from vidkd.workers import Feed, Report, Work, here
 
 if TYPE_CHECKING:
     from vidkd.streams.encode import Encoder
@@ -88,6 +89,14 @@ class Task:
     def provenance(self, video: VideoFile) -> Provenance:
         """Return what the cache file of a video is expected to say; reads the whole video."""
         raise NotImplementedError
+
+    def fed(self, feed: Feed) -> Work | None:
+        """Return the task with everything but its network computed by ``feed``.
+
+        Such a task may be called in several threads of a process. None for one that cannot be
+        divided, or has no network.
+        """
+        return None
 
     def blocks(
         self, video: VideoFile, made: Mapping[str, Any], report: Report, threads: int
@@ -285,6 +294,7 @@ class FeatureTask(Task):
         weights_sha256: hash of its weights.
         load: loads it; each process does so once.
         more: what else the provenance says of the encoder.
+        feed: computes the snippets; the network is computed here.
     """
 
     cache: Path
@@ -294,6 +304,7 @@ class FeatureTask(Task):
     load: LoadEncoder
     more: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
+    feed: Feed = here
 
     name = "extract-features"
 
@@ -340,6 +351,10 @@ class FeatureTask(Task):
             versions=library_versions(*stream.packages()),
         )
 
+    def fed(self, feed: Feed) -> Work | None:
+        """See :meth:`Task.fed`; flow that is computed on a GPU stays beside the encoder."""
+        return replace(self, feed=feed) if self.settings.stream.on_processor else None
+
     def blocks(
         self, video: VideoFile, made: Mapping[str, Any], report: Report, threads: int
     ) -> Iterator[Block]:
@@ -352,17 +367,31 @@ class FeatureTask(Task):
         settings, stream = self.settings, self.settings.stream
         encoder = _loaded(self.load, settings.encoder, settings.device)
         device = encoder.device
-        job = replace(
-            self._job(video), made=made, device=str(device), threads=threads, report=report
-        )
+        job = replace(self._job(video), made=made, device=str(device), threads=threads)
         size = settings.batch_size or stream.batch_sizes[device.type == "cuda"]
         prepare = stream.prepare(self.card, device, made)
-        for features, pts in encode(stream.batches(job, size), encoder, prepare):
+        batches = self.feed(functools.partial(_batches, job, size), report)
+        # What feeds is ahead by itself, and many videos may be under way.
+        ahead = 2 if self.feed is here else 0
+        for features, pts in encode(batches, encoder, prepare, ahead):
             yield _stored(features, settings.dtype), pts, {}
 
 
-@functools.cache
+def _batches(job: VideoJob, size: int, report: Report) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return job.settings.stream.batches(replace(job, report=report), size)
+
+
+_loading = threading.Lock()
+
+
 def _loaded(load: LoadEncoder, name: str, device: str) -> Encoder:
+    # The cache alone would let two threads load at once.
+    with _loading:
+        return _load_once(load, name, device)
+
+
+@functools.cache
+def _load_once(load: LoadEncoder, name: str, device: str) -> Encoder:
     return load(name, device)
 
 

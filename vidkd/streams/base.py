@@ -287,6 +287,11 @@ class Stream:
         """Return the packages whose versions are recorded with its features."""
         return ("av", "h5py", "numpy", "torch")
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether its batches are computed on a processor, also where the encoder has a GPU."""
+        return True
+
     # Its settings.
 
     def configured(self, flow: FlowSettings | None = None, flow_cache: bool = True) -> Stream:

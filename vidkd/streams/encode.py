@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -206,8 +207,15 @@ class BatchEncoder:
         return np.concatenate(rows)
 
 
+_one_batch = threading.Lock()
+"""One batch at a time is computed, however many videos are under way: memory is that of one."""
+
+
 def encode(
-    batches: Iterable[tuple[np.ndarray, np.ndarray]], encoder: Encoder, prepare: Prepare
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    encoder: Encoder,
+    prepare: Prepare,
+    ahead: int = 2,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Encode the snippets of one video, batch by batch, while a thread reads the next frames.
 
@@ -215,6 +223,7 @@ def encode(
         batches: stored snippets (B, T, ...), and their start and end seconds (B, 2).
         encoder: the network.
         prepare: turns stored snippets into its input; see ``Stream.prepare``.
+        ahead: batches that may wait, besides one in the making.
 
     Yields:
         Features (B, D) float32 and start and end seconds (B, 2).
@@ -223,5 +232,7 @@ def encode(
         VidkdError: frames are smaller than the crop, or memory ran out.
     """
     run = BatchEncoder(encoder.features, encoder.device, prepare)
-    for batch, pts in read_ahead((run.send(images), pts) for images, pts in batches):
-        yield run(batch), pts
+    for batch, pts in read_ahead(((run.send(images), pts) for images, pts in batches), ahead):
+        with _one_batch:
+            features = run(batch)
+        yield features, pts

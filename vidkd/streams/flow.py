@@ -76,6 +76,11 @@ class Flow(Stream):
         backend = resolve(self.settings.backend, device)
         return Flow(self.settings.model_copy(update={"backend": backend}), False)
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether flow is read, or computed by a backend of the processor."""
+        return self.cached or self.settings is None or self.settings.backend != "torch"
+
     def check_inputs(self, video: VideoFile, cache: Path) -> None:
         """Raise CacheError when the video's flow is needed and not in the cache."""
         if self.cached:
