@@ -87,7 +87,9 @@ def watch(
     from vidkd.live.student import LiveStudent
 
     student = LiveStudent(model, device, precision=precision)
-    outputs: list[Output] = [_Printer(as_json, several=len(found) > 1)]
+    outputs: list[Output] = [
+        _Printer(as_json, len(found) > 1, student.settings.minimum_seconds > 0)
+    ]
     engine = Engine(student, found, settings, outputs, threshold=threshold, batch_size=batch_size)
     names = ", ".join(source.name for source in found)
     log(f"watching {names} for {len(student.classes)} classes; Ctrl-C ends it")
@@ -99,19 +101,26 @@ def watch(
 
 
 class _Printer:
-    """Prints events to standard output, each as soon as it is told."""
+    """Prints events to standard output, each as soon as it is told.
+
+    Args:
+        as_json: as JSON, and not for people.
+        several: there are several sources.
+        wait: an event is certain only some time after it has begun, which people want to know.
+    """
 
     wants_frames = False
 
-    def __init__(self, as_json: bool, several: bool) -> None:
-        self._json, self._several = as_json, several
-        self._begun: Event | None = None
+    def __init__(self, as_json: bool, several: bool, wait: bool) -> None:
+        self._json, self._several, self._wait = as_json, several, wait
 
     def frame(self, source: str, frame: LiveFrame) -> None:
         """Do nothing: frames are not printed."""
 
     def event(self, event: Event) -> None:
         """Print one line."""
+        if event.state == "certain" and not (self._json or self._wait):
+            return
         if self._json:
             line = json.dumps(without_nan(event.to_json()), ensure_ascii=False)
         else:

@@ -310,12 +310,14 @@ class Reader(threading.Thread):
                             failures, told = 0, ""
                         yield item
             except (VidkdError, av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-                problem = error.problem if isinstance(error, VidkdError) else reason(error)
-                if not returns and isinstance(error, VidkdError):
-                    raise
+                problem = f"broke off ({reason(error)})"
+                if isinstance(error, VidkdError):
+                    problem = error.problem
+                    if not returns:
+                        raise
                 if not returns:
                     raise VideoError(
-                        f"breaks off ({problem})", path=name, remedy="check that it plays"
+                        problem, path=name, remedy="check that it plays to its end"
                     ) from error
             self.counts.connected = False
             gone = kind == "growing" and not Path(self.source.address).exists()

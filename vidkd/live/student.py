@@ -15,6 +15,7 @@ from vidkd.errors import UsageError
 from vidkd.networks import select_device
 from vidkd.networks.streaming import StreamingFilter
 from vidkd.recipe import Precision
+from vidkd.streams import STREAMS
 from vidkd.streams.encode import BatchEncoder
 from vidkd.streams.encode import Encoder as AnyEncoder
 
@@ -65,14 +66,14 @@ class LiveStudent:
             self._filter = StreamingFilter(student.module)
         except UsageError as error:
             raise UsageError(error.problem, path=model, remedy=error.remedy) from error
-        scorer.load(device, encoder, precision)
-        (source,), (self.sampling,) = scorer.sources, scorer.sampling(0)
-        if not source.stream.from_rgb:
+        if not STREAMS[student.header.modality].from_rgb:
             raise UsageError(
-                f"sees {source.stream.label.lower()}, and live video gives RGB frames alone",
+                f"sees {student.header.modality}, and live video gives RGB frames alone",
                 path=model,
                 remedy="train a student of RGB; a teacher may see more",
             )
+        scorer.load(device, encoder, precision)
+        (source,), (self.sampling,) = scorer.sources, scorer.sampling(0)
         self.classes, self.threshold = scorer.classes, scorer.threshold
         self.settings, self.stream = scorer.settings, source.stream
         self.batch_size = source.batch_size(self.sampling.snippet.length)
