@@ -47,15 +47,14 @@ def benchmark(
     slurm: SlurmParameters = None,
     device: Device = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Only show what is done and what is left to do.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the tables and figures of the paper (Dai et al. 2021).
 
-    The same command goes on where it was stopped; what is finished is never done again, and after
-    a change of the recipe only what it touches is. A row that fails is named, and the others are
-    done.
+    The same command goes on where it stopped. After a change of the recipe, only what it changes
+    is made again. A row that fails is named, and the others are made.
     """
     from vidkd.pipeline.benchmark import Benchmark
     from vidkd.pipeline.figures import Figures

@@ -49,8 +49,8 @@ def cut(
         bool,
         typer.Option(
             "--copy",
-            help="Copy without loss and at once; a clip then begins at the key frame before it. "
-            "Default: H.264 and AAC, exact to the frame.",
+            help="Copy without encoding: quick and lossless, but clips begin at the key frame "
+            "before. Default: H.264 and AAC, exact to the frame.",
         ),
     ] = False,
     reel: Annotated[

@@ -51,7 +51,11 @@ def detect(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Lowest score of a segment. Default: 0.5."),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Lowest score of a segment. Default: 0.5.",
+        ),
     ] = None,
     render: Annotated[
         Path | None,

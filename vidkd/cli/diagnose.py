@@ -46,7 +46,10 @@ def diagnose(
     ] = None,
     subset: Subset = None,
     tiou: Annotated[
-        float, typer.Option(metavar="NUMBER", help="tIoU from which borders fit, above 0.1 to 1.")
+        float,
+        typer.Option(
+            metavar="NUMBER", help="tIoU from which a detection is right: above 0.1, up to 1."
+        ),
     ] = 0.5,
     threshold: Annotated[
         float | None,

@@ -46,14 +46,14 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Compute again what is stale or damaged.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what is done and what is to be done.")
+    bool, typer.Option("--dry-run", help="Only show what is done and what is left to do.")
 ]
 TimeLimit = Annotated[
     float | None,
     typer.Option(
         min=1,
         metavar="SECONDS",
-        help="Give a video up when nothing came of it for so long. Default: 600, and 1 more for "
+        help="Give up a video that has made no progress for so long. Default: 600, and 1 more for "
         "each 10 MB of the file.",
     ),
 ]

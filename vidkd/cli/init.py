@@ -63,7 +63,7 @@ def init(
     """Look at videos and labels, divide them into subsets, and write a recipe for `vidkd run`.
 
     Videos are divided so that every subset has every class where that is possible (iterative
-    stratification). Subsets that the labels have are kept. Nothing is changed but in the output.
+    stratification). Subsets that the labels have are kept. Nothing outside --output is changed.
     """
     from vidkd.annotations.activitynet import write_annotations
     from vidkd.files import write_text

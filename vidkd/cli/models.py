@@ -93,8 +93,9 @@ def fetch(
     name: Annotated[
         str,
         typer.Argument(
+            metavar="NAME",
             help="A model of `vidkd models list`; or one that transformers can read: OWNER/NAME of "
-            "the hub, or its folder."
+            "the hub, or its folder.",
         ),
     ],
     source_file: Annotated[
@@ -141,7 +142,8 @@ def _say(path: Path, as_json: bool) -> None:
 @app.command(cls=Command)
 def verify(
     name: Annotated[
-        str | None, typer.Argument(help="Name of one model; all fetched ones by default.")
+        str | None,
+        typer.Argument(metavar="NAME", help="One model. Default: all that were fetched."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -171,7 +173,10 @@ def verify(
 @with_settings
 def quantise(
     name: Annotated[
-        str, typer.Argument(help="A model of `vidkd models list`, or a run of train-encoder.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="A model of `vidkd models list`, or a run of train-encoder."
+        ),
     ],
     inputs: Annotated[
         list[Path],
@@ -190,7 +195,9 @@ def quantise(
     crop: Crop = None,
     error: Annotated[
         float,
-        typer.Option(help="Largest relative error of the features; layers stay float32 for it."),
+        typer.Option(
+            help="Largest relative error of the features; layers that exceed it stay float32."
+        ),
     ] = 0.01,
     snippets: Annotated[int, typer.Option(min=2, help="Snippets to calibrate on.")] = 48,
     overwrite: Annotated[

@@ -70,7 +70,7 @@ class Fields:
     """Which fields of a settings class are options of a command, and how.
 
     Attributes:
-        without: fields that are no options.
+        without: fields that are no options; of nested settings as ``subsets.unlabelled``.
         defaults: of this command, where they are not those of the class.
         required: fields that have to be given although the class has a default.
         decided_by: what sets the fields that are not given, for the help; "" for the class.
@@ -356,12 +356,13 @@ def settings_of(
     fields = fields or Fields()
     defaults = fields.defaults or {}
     for name, info in model.model_fields.items():
-        if name in fields.without:
+        if ".".join((*path, name)) in fields.without:
             continue
         option = next((item for item in info.metadata if isinstance(item, Option)), Option())
         nested = _bare(info.annotation)
         if isinstance(nested, type) and issubclass(nested, Settings):
-            yield from settings_of(nested, None, (*path, name), option.name or prefix)
+            inner = Fields(without=fields.without)
+            yield from settings_of(nested, inner, (*path, name), option.name or prefix)
             continue
         default = defaults.get(name, None if info.default is PydanticUndefined else info.default)
         called = option.name or "--" + "-".join(filter(None, [prefix, name.replace("_", "-")]))

@@ -183,7 +183,8 @@ def evaluate(
 @app.command(cls=Command)
 def convert(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint of LCR-Net++ release v2, unpacked.")
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="Checkpoint of LCR-Net++ release v2, unpacked."),
     ],
     output: Annotated[
         Path, typer.Option(metavar="FILE.safetensors", help="Where the detector is written.")

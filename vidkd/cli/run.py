@@ -15,7 +15,9 @@ from vidkd.machine import cores
 if TYPE_CHECKING:
     from vidkd.recipe import Pipeline
 
-RecipeName = Annotated[str, typer.Argument(help="A YAML recipe, or the name of one of pipelines/.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML recipe, or the name of one of pipelines/.")
+]
 Results = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder for the results. Default: runs/RECIPE.")
 ]

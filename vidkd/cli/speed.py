@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @with_settings
 def speed(
-    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video as you have them.")],
+    video: Annotated[
+        Path, typer.Argument(metavar="VIDEO", help="A video like those to be extracted.")
+    ],
     frames: Annotated[FrameSettings, OF_CARD],
     snippet: Annotated[SnippetSettings, OF_CARD],
     modality: Annotated[

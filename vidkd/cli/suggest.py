@@ -42,7 +42,7 @@ def suggest(
         typer.Option(
             metavar="FILE",
             help="What is labelled: its videos with segments are not suggested, and with --cache "
-            "what is unlike them is preferred.",
+            "videos unlike them are preferred.",
         ),
     ] = None,
     format: Format = "auto",

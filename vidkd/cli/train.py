@@ -9,7 +9,7 @@ from vidkd.cli.options import Fields, Json, with_settings
 from vidkd.console import emit
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob, TrainingJob
 
-_OF_STUDENTS = ("teachers", "distillation", "unlabelled")
+_OF_STUDENTS = ("teachers", "distillation", "unlabelled", "subsets.unlabelled")
 
 
 @with_settings
@@ -75,7 +75,10 @@ def _train(job: TrainingJob, as_json: bool) -> None:
 
 
 @with_settings
-def train_encoder(job: FinetuneJob | PoseEncoderJob, as_json: Json = False) -> None:
+def train_encoder(
+    job: Annotated[FinetuneJob | PoseEncoderJob, Fields(without=("subsets.unlabelled",))],
+    as_json: Json = False,
+) -> None:
     """Fine-tune an encoder on labelled snippets; RUN then works as --encoder everywhere.
 
     The encoder of poses, 2s-AGCN, is trained from nothing. A finished run is left alone; an

@@ -17,7 +17,7 @@ def view(
         typer.Argument(
             metavar="[RESULT]...",
             help="Segments (FILE.json) or dense scores (FILE.h5) of models, shown side by "
-            "side. Scores beside segments, of the same name, are found by themselves.",
+            "side. For NAME.json, the scores in NAME.h5 beside it are taken too.",
         ),
     ] = None,
     videos: Annotated[

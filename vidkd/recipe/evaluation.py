@@ -28,7 +28,7 @@ class SegmentSettings(Settings):
     nms: Literal["hard", "linear", "gaussian"] = "hard"
     """What overlaps a better segment is dropped (hard), or its score is lowered."""
     nms_tiou: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """For hard and linear: tIoU with a better segment up to which nothing happens."""
+    """For hard and linear: tIoU with a better segment above which that is done."""
     nms_sigma: Annotated[float, Field(gt=0)] = 0.5
     """For gaussian: the score is multiplied by exp(-tIoU^2 / sigma)."""
     minimum_seconds: Annotated[float, Field(ge=0), Option(unit="SECONDS")] = 0.0

@@ -26,9 +26,9 @@ class FrameSettings(Settings):
 
     short_side: Annotated[int, Field(ge=32, le=2160), Option(unit="PIXELS", common=True)] = 256
     """Pixels of the shorter side after the resize, which happens before flow is computed."""
-    frame_rate: Annotated[
-        float | None, Field(gt=0, le=1000), Option(unit="FRAMES/S", common=True)
-    ] = None
+    frame_rate: Annotated[float | None, Field(gt=0, le=1000), Option(unit="FPS", common=True)] = (
+        None
+    )
     """Frames per second, sampled by time, instead of all frames of the video."""
     resize: Literal["swscale-bilinear"] = "swscale-bilinear"
     """What defines the resize; other bilinear resizes differ by about a grey level."""
@@ -51,8 +51,8 @@ class SnippetSettings(Settings):
     """Frames from one snippet to the next."""
     step: Annotated[int, Field(ge=1, le=64), Option(unit="FRAMES")] = 1
     """Frames from one frame of a clip to the next."""
-    window: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES")] | None = None
-    """Frames that a snippet stands for and is labelled by; by default those of its clip."""
+    window: Annotated[int | None, Field(ge=1, le=256), Option(unit="FRAMES")] = None
+    """Frames that a snippet stands for and is labelled by, if not those of its clip."""
 
     @property
     def row_length(self) -> int:
@@ -82,7 +82,7 @@ class ImportSettings(Settings):
     """What it saw."""
     stride: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES", common=True)]
     """Frames from row to row."""
-    frame_rate: Annotated[float, Field(gt=0, le=1000), Option(unit="FRAMES/S", common=True)]
+    frame_rate: Annotated[float, Field(gt=0, le=1000), Option(unit="FPS", common=True)]
     """Frames per second of the frames it saw."""
     length: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES", common=True)] = 16
     """Frames that a row was made of."""
@@ -174,7 +174,7 @@ class SynthSettings(Settings):
     """Width of the frames."""
     height: Annotated[int, Field(ge=64), Option(unit="PIXELS")] = 240
     """Height of the frames."""
-    frame_rate: Annotated[float, Field(gt=0), Option(unit="FRAMES/S", common=True)] = 12.5
+    frame_rate: Annotated[float, Field(gt=0), Option(unit="FPS", common=True)] = 12.5
     """Frames per second."""
     seed: Annotated[int, Option(common=True)] = 0
     """Seed of everything random; another seed gives another data set."""
@@ -189,4 +189,4 @@ class SynthSettings(Settings):
     pairs: Annotated[float, Field(ge=0, le=1), Option(unit="SHARE")] = 0.3
     """Share of the videos with two people."""
     closeness: Annotated[float, Field(ge=0.5, le=1.5), Option(unit="FACTOR")] = 1.0
-    """How much larger people appear than 52 to 72 percent of the picture's height."""
+    """Factor on the height of people, which is 52 to 72 per cent of the picture's."""

@@ -295,7 +295,7 @@ class PoseTrainingJob(Settings):
     ] = 192
     """Pixels of the shorter side of a picture that the detector sees."""
     pictures: Annotated[int, Field(ge=1), Option(unit="PICTURES", common=True)] = 60_000
-    """Pictures to learn from in all, each varied anew."""
+    """Pictures to train on in all, each varied at random."""
     pictures_per_epoch: Annotated[int, Field(ge=1), Option(unit="PICTURES")] = 4000
     """Pictures of an epoch, after which the detector is validated."""
     batch_size: Annotated[int, Field(ge=2), Option(unit="PICTURES", common=True)] = 16

@@ -19,7 +19,7 @@ class PoseInputSettings(Settings):
     dimensions: Annotated[Literal["3d", "2d"], Option(common=True)] = "3d"
     """Dimensions of the joints that the network sees."""
     scale: Literal["bones", "torso", "none"] = "bones"
-    """What becomes 1: the mean length of the bones, or the length of the torso."""
+    """Length that is scaled to 1: the mean of the bones, or that of the torso."""
     view: bool = True
     """Turn everybody about the vertical axis until they face the camera."""
     trajectory: bool = True

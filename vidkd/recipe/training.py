@@ -29,7 +29,7 @@ class FilterSettings(Settings):
     scores of snippets; 0 leaves it out. Default: as many as the longest annotated actions need,
     and none in causal filters."""
     noise: Annotated[float, Field(ge=0)] = 1.0
-    """Deviation of the noise that is added to the inputs in training, in units of theirs.
+    """Standard deviation of the noise added to the inputs in training, in units of theirs.
 
     docs/experiments.md says what it gains.
     """
@@ -54,8 +54,8 @@ class OptimiserSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0), Option(common=True)] = 1e-3
     """Highest learning rate."""
     schedule: Literal["cosine", "plateau"] = "cosine"
-    """How the learning rate goes on: half a cosine after a warm-up, or lower whenever the training
-    loss has stopped falling."""
+    """Learning rate: half a cosine after a warm-up, or reduced whenever the training loss has
+    stopped falling."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of AdamW."""
     plateau_factor: Annotated[float, Field(gt=0, le=1)] = 0.3
@@ -124,7 +124,7 @@ class DistillationSettings(Settings):
     Raw dot products saturate the critic: alone, 15.5 instead of 22.2 at the same weight.
     """
     temperature: Annotated[float, Field(gt=0)] = 0.07
-    """Temperature of the atomic critic.
+    """Temperature of the softmax in the atomic loss.
 
     As in contrastive representation distillation (Tian et al. 2020). With 0.5, and ten times the
     weight, the three losses together gave 22.8 and 17.7.
