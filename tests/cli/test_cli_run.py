@@ -108,6 +108,32 @@ def test_the_chain_ends_with_all_rows_and_pictures(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_the_best_model_on_validation_within_a_budget_is_chosen(
+    undisturbed: Path, recipe: Path, environment: dict[str, str]
+) -> None:
+    too_much = run(recipe, undisturbed, environment, "--budget", "1e9")
+    assert too_much.returncode == 2
+    assert "no model reaches 1e+09 frames/s on this machine (the fastest, " in too_much.stderr
+    assert not (undisturbed / "models" / "chosen").exists()
+    rates = json.loads((undisturbed / "speed.json").read_text())["frames_per_second"]
+    assert rates.keys() == {"flow-teacher", "vanilla-rgb", "two-stream", "augmented-rgb"}
+    # Both streams take longer than either: a budget between leaves three.
+    budget = (rates["two-stream"] + rates["flow-teacher"]) / 2
+    done = run(recipe, undisturbed, environment, "--budget", str(budget), "--json")
+    assert done.returncode == 0, done.stderr
+    choice = json.loads(done.stdout)["choice"]
+    fits = {item["name"]: item["validation"] for item in choice["candidates"] if item["fits"]}
+    assert set(fits) == {"flow teacher", "vanilla RGB", "augmented RGB"}
+    assert fits[choice["row"]] == max(fits.values())
+    own = {"flow teacher": "teacher-flow"}.get(choice["row"], choice["row"].lower())
+    trained = undisturbed / "models" / f"{own.replace(' ', '-')}-seed0" / "weights.safetensors"
+    chosen = undisturbed / "models" / "chosen" / "weights.safetensors"
+    assert chosen.read_bytes() == trained.read_bytes()
+    assert Path(choice["picture"]).stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_killed_at_random_moments_it_ends_as_if_undisturbed(
     undisturbed: Path, recipe: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

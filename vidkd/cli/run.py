@@ -9,7 +9,7 @@ import typer
 
 from vidkd.cli.extract import Cluster, SlurmParameters, executor
 from vidkd.cli.options import Device, Json
-from vidkd.console import emit_json
+from vidkd.console import emit_json, emit_table
 from vidkd.machine import cores
 
 if TYPE_CHECKING:
@@ -47,6 +47,15 @@ def run(
         typer.Option(metavar="DIR", help="Folder of the videos, for recipes that name none."),
     ] = None,
     annotations: Labels = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            metavar="FPS",
+            help="Put the model that is best on validation, of those that `detect` runs at this"
+            " many frames/s here, in models/chosen.",
+        ),
+    ] = None,
     workers: Workers = cores(),
     cluster: Cluster = "local",
     slurm: SlurmParameters = None,
@@ -69,14 +78,27 @@ def run(
         device=device,
         overwrite=overwrite,
         cluster=None if cluster == "local" else executor(cluster, slurm, None, device, 1),
+        validated=budget is not None,
     )
     results = gather(plan, plan.run())
+    choice = None
+    if budget is not None:
+        from vidkd.pipeline.inference_time import choose_model
+
+        choice = choose_model(plan, results, budget)
+        results.notes.append(choice.sentence())
     results.pictures = sorted(plan.layout.pictures.glob("*.*"))
     results.save(plan.layout.root)
     if as_json:
-        emit_json(results.to_json())
-    else:
-        results.print()
+        emit_json(results.to_json() | ({"choice": choice.to_json()} if choice else {}))
+        return
+    results.print()
+    if choice is not None:
+        emit_table(
+            f"within {budget:g} frames/s",
+            ("model", "frames/s of detect", "frame mAP on validation", "fits"),
+            choice.cells(),
+        )
 
 
 def demo(

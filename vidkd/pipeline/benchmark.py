@@ -45,6 +45,7 @@ class Benchmark:
             evaluated. Otherwise what has changed is made again, and failed rows are noted.
         overwrite: if ``strict``, make again what was made with other settings.
         cluster: reads the videos, and trains the rows of a benchmark, in place of the workers.
+        validated: evaluate validation too if ``strict``: a model is to be chosen.
     """
 
     recipe: Pipeline
@@ -56,6 +57,7 @@ class Benchmark:
     strict: bool = False
     overwrite: bool = False
     cluster: Executor | None = None
+    validated: bool = False
 
     @classmethod
     def of(
@@ -96,6 +98,7 @@ class Benchmark:
         device: str = "auto",
         overwrite: bool = False,
         cluster: Executor | None = None,
+        validated: bool = False,
     ) -> Benchmark:
         """Plan ``vidkd run``; nothing is read or written yet.
 
@@ -114,6 +117,7 @@ class Benchmark:
             strict=True,
             overwrite=overwrite,
             cluster=cluster,
+            validated=validated,
         )
 
     @property
@@ -124,7 +128,8 @@ class Benchmark:
     @property
     def subsets(self) -> tuple[str, ...]:
         """What is evaluated: the reported subset, and in a benchmark validation, for tuning."""
-        further = () if self.strict else (self.recipe.subsets.validation,)
+        alone = self.strict and not self.validated
+        further = () if alone else (self.recipe.subsets.validation,)
         return tuple(dict.fromkeys((self.reported, *further)))
 
     @functools.cached_property
