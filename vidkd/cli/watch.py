@@ -14,7 +14,7 @@ import typer
 
 from vidkd.cli.options import Device, Fields, with_settings
 from vidkd.console import clock, log, without_nan
-from vidkd.recipe import LiveSettings, Precision
+from vidkd.recipe import LiveSettings, OutputSettings, Precision
 
 if TYPE_CHECKING:
     from vidkd.live.engine import Engine
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @with_settings
 def watch(
     settings: Annotated[LiveSettings, Fields()],
+    wanted: Annotated[OutputSettings, Fields()],
     model: Annotated[
         Path,
         typer.Option(
@@ -84,13 +85,20 @@ def watch(
 
     found = find_sources(inputs or (), sources, settings)
     from vidkd.live.engine import Engine
+    from vidkd.live.outputs import open_outputs
+    from vidkd.live.statistics import Statistics
     from vidkd.live.student import LiveStudent
 
     student = LiveStudent(model, device, precision=precision)
     outputs: list[Output] = [
         _Printer(as_json, len(found) > 1, student.settings.minimum_seconds > 0)
     ]
-    engine = Engine(student, found, settings, outputs, threshold=threshold, batch_size=batch_size)
+    statistics = Statistics.of(source.name for source in found)
+    outputs += open_outputs(wanted, statistics)
+    engine = Engine(
+        student, found, settings, outputs,
+        threshold=threshold, batch_size=batch_size, statistics=statistics,
+    )  # fmt: skip
     names = ", ".join(source.name for source in found)
     log(f"watching {names} for {len(student.classes)} classes; Ctrl-C ends it")
     with _signals(engine, report):

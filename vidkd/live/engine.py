@@ -29,7 +29,10 @@ class _Outputs:
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self._outputs = [(output, threading.Lock()) for output in outputs]
-        self.wants_frames = any(output.wants_frames for output in outputs)
+
+    def wants_frames(self) -> bool:
+        """Say whether any output wants pictures at present."""
+        return any(output.wants_frames for output, _ in self._outputs)
 
     def call(self, what: Callable[[Output], None]) -> None:
         for item in list(self._outputs):
@@ -74,6 +77,7 @@ class Engine:
         outputs: where frames and events go.
         threshold: the score a segment has to reach; by default the student's.
         batch_size: snippets encoded at once at most; by default what suits the device.
+        statistics: of the sources, to count in; by default new ones.
 
     Attributes:
         statistics: counts, for any thread to read.
@@ -89,6 +93,7 @@ class Engine:
         *,
         threshold: float | None = None,
         batch_size: int | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         self._student = student
         self._speed = settings.speed
@@ -98,7 +103,7 @@ class Engine:
         self._stop = threading.Event()
         self._turn = 0
         self.errors: list[VidkdError] = []
-        self.statistics = Statistics({s.name: SourceStatistics(s.name) for s in sources})
+        self.statistics = statistics or Statistics.of(source.name for source in sources)
         threshold = student.threshold if threshold is None else threshold
         self._tracks: list[_Track] = []
         for source in sources:

@@ -64,10 +64,12 @@ class Output(Protocol):
     Frames of a source come in order of time, each before the events that it decides.
 
     Attributes:
-        wants_frames: whether ``frame`` needs pictures. Without, it is called all the same.
+        wants_frames: whether ``frame`` needs pictures at present. Without, it is called all the
+            same.
     """
 
-    wants_frames: bool
+    @property
+    def wants_frames(self) -> bool: ...
 
     def frame(self, source: str, frame: LiveFrame) -> None:
         """Take a frame of a source."""

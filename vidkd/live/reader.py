@@ -145,7 +145,7 @@ class Reader(threading.Thread):
         waiting: where the snippets go.
         counts: what is counted.
         show: called with every frame that was decoded.
-        pictures: whether those need a picture.
+        pictures: says whether those need a picture now.
         stop: ends the reading.
 
     Attributes:
@@ -161,7 +161,7 @@ class Reader(threading.Thread):
         waiting: Waiting,
         counts: SourceStatistics,
         show: Callable[[np.ndarray | None, float, datetime], None],
-        pictures: bool,
+        pictures: Callable[[], bool],
         stop: threading.Event,
     ) -> None:
         super().__init__(name=f"vidkd-{source.name}", daemon=True)
@@ -272,7 +272,7 @@ class Reader(threading.Thread):
             waiting = Arrived(frame, aspect, second, second, arrival)
             self.counts.frames += 1
             wall = datetime.fromtimestamp(time.time() - (time.monotonic() - arrival), UTC)
-            self._show(full(waiting) if self._pictures else None, second, wall)
+            self._show(full(waiting) if self._pictures() else None, second, wall)
         if waiting is not None:
             yield self._with_end(waiting, steps)
 

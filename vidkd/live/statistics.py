@@ -98,6 +98,11 @@ class Statistics:
 
     sources: dict[str, SourceStatistics]
 
+    @staticmethod
+    def of(names: Iterable[str]) -> Statistics:
+        """Return those of sources that have not begun."""
+        return Statistics({name: SourceStatistics(name) for name in names})
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; delays in seconds."""
         everything = Delays.together(own.delays for own in self.sources.values())

@@ -28,7 +28,7 @@ from vidkd.recipe.inputs import (
     TrackSettings,
     given_or,
 )
-from vidkd.recipe.live import LiveSettings
+from vidkd.recipe.live import LiveSettings, OutputSettings
 from vidkd.recipe.models import (
     ModelCard,
     PoseDetectorCard,
@@ -80,6 +80,7 @@ __all__ = [
     "Modality",
     "ModelCard",
     "OptimiserSettings",
+    "OutputSettings",
     "Pipeline",
     "PoseAugmentation",
     "PoseDetectorCard",

@@ -1,7 +1,8 @@
-"""How live video is read."""
+"""How live video is read, and where its events go."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -35,3 +36,30 @@ class LiveSettings(Settings):
         30.0
     )
     """The pause between two attempts begins at half a second and doubles up to this."""
+
+
+class OutputSettings(Settings):
+    """Where `vidkd watch` sends what it sees, beside standard output."""
+
+    model_config = ConfigDict(title="Outputs")
+
+    http: Annotated[str | None, Option("--http", unit="[ADDRESS:]PORT", common=True)] = None
+    """Serve a page with the live pictures, /events, /metrics for Prometheus and /healthz; on this
+    machine only, unless an address such as 0.0.0.0 is given: whoever reaches that sees all."""
+    window: Annotated[bool, Option("--window", common=True)] = False
+    """Show the live pictures in a window."""
+    webhook: Annotated[str | None, Option("--webhook", unit="URL", common=True)] = None
+    """POST each event as JSON. VIDKD_WEBHOOK_TOKEN in the environment is sent as bearer token;
+    VIDKD_WEBHOOK_SECRET signs the request."""
+    mqtt: Annotated[str | None, Option("--mqtt", unit="mqtt://HOST/TOPIC", common=True)] = None
+    """Publish each event as JSON, with the password in VIDKD_MQTT_PASSWORD; mqtts:// for TLS."""
+    clips: Annotated[Path | None, Option("--clips", unit="DIR", common=True)] = None
+    """Keep a clip of each event."""
+    clips_margin: Annotated[
+        float, Field(ge=0, le=60), Option("--clips-margin", unit="SECONDS", common=True)
+    ] = 5.0
+    """Seconds before and after the event in a clip."""
+    clips_limit: Annotated[float, Field(gt=0), Option("--clips-limit", unit="GB", common=True)] = (
+        10.0
+    )
+    """The oldest clips are deleted when they take more."""

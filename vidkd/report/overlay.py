@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -138,6 +138,101 @@ class Overlay:
                 fill=MUTED, font=_font(round(0.62 * unit)), anchor="lm",
             )  # fmt: skip
         return panel
+
+
+class LiveOverlay:
+    """Draws pictures of a source that never ends: what is open, and below it the scores of now.
+
+    The rows of the panel are the classes that scored highest of late, in the order of all classes.
+
+    Args:
+        name: of the source.
+        limit: the largest number of rows; 0 draws no panel.
+    """
+
+    _FADE_SECONDS = 20.0
+
+    def __init__(self, name: str, limit: int = 5) -> None:
+        self._name = name
+        self._limit = limit
+        self._colours: dict[str, str] = {}
+        self._recent: dict[str, float] = {}
+        self._time = 0.0
+
+    def draw(
+        self,
+        image: np.ndarray,
+        time: float,
+        scores: Mapping[str, float],
+        current: Sequence[tuple[str, float, float, bool]],
+    ) -> np.ndarray:
+        """Return a picture with everything drawn.
+
+        Args:
+            image: (H, W, 3) uint8.
+            time: its second.
+            scores: of the last snippet, by class.
+            current: label, score and begin in seconds of what is open, and whether it is certain;
+                what is not has a grey bar.
+        """
+        height, width = image.shape[:2]
+        unit = max(10, round(min(height, 0.75 * width) / 22))
+        if scores.keys() != self._colours.keys():
+            self._colours, self._recent = colour_of(list(scores)), {}
+        rows = self._rows(time, scores)
+        row = round(1.25 * unit)
+        below = len(rows) * row + unit if rows else 0
+        canvas = Image.new("RGB", (width, height + below), BACKGROUND)
+        canvas.paste(Image.fromarray(image), (0, 0))
+        top = unit // 2
+        for label, score, begin, certain in current[:5]:
+            colour = rgb(self._colours[label]) if certain and label in self._colours else TRUTH
+            text = f"{score:.2f}   {max(0.0, time - begin):.0f} s"
+            chip = _chip(label, text, colour, unit)
+            chip = chip.crop((0, 0, min(chip.width, width - unit), chip.height))
+            canvas.paste(chip, (unit // 2, top), chip)
+            top += chip.height + unit // 4
+        pen, font = ImageDraw.Draw(canvas), _font(round(0.72 * unit))
+        title = _shortened(f"{self._name}   {clock(time)}", font, width - unit)
+        pen.text(
+            (unit // 2, height - unit // 2), title,
+            fill=TEXT, font=font, anchor="ls",
+            stroke_width=max(1, unit // 8), stroke_fill=BACKGROUND,
+        )  # fmt: skip
+        left, right = round(0.33 * width), width - round(2.2 * unit)
+        for number, label in enumerate(rows):
+            middle = height + unit // 2 + number * row + row / 2
+            pen.text(
+                (left - unit // 2, middle), _shortened(label, font, left - unit),
+                fill=TEXT, font=font, anchor="rm",
+            )  # fmt: skip
+            ends = middle - 0.3 * row, middle + 0.3 * row
+            pen.rectangle((left, ends[0], right, ends[1]), TRACK)
+            if (length := round(min(max(scores[label], 0.0), 1.0) * (right - left))) > 0:
+                pen.rectangle((left, ends[0], left + length, ends[1]), rgb(self._colours[label]))
+            pen.text(
+                (width - unit // 2, middle), f"{scores[label]:.2f}",
+                fill=MUTED, font=font, anchor="rm",
+            )  # fmt: skip
+        return np.asarray(canvas)
+
+    def _rows(self, time: float, scores: Mapping[str, float]) -> list[str]:
+        keep = math.exp(min(0.0, self._time - time) / self._FADE_SECONDS)
+        self._time = time
+        for label, score in scores.items():
+            self._recent[label] = max(score, keep * self._recent.get(label, 0.0))
+        best = set(sorted(self._recent, key=lambda label: -self._recent[label])[: self._limit])
+        return [label for label in scores if label in best]
+
+
+def notice(image: Image.Image, text: str) -> Image.Image:
+    """Return a picture, darkened, with a line of text in its middle."""
+    image = Image.blend(image, Image.new("RGB", image.size, BACKGROUND), 0.6)
+    font = _font(max(11, image.height // 24))
+    middle = image.width / 2, image.height / 2
+    text = _shortened(text, font, 0.95 * image.width)
+    ImageDraw.Draw(image).text(middle, text, fill=TEXT, font=font, anchor="mm")
+    return image
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:

@@ -54,10 +54,15 @@ class OnlyThisPage:
 
     A page from elsewhere cannot send another ``Host`` than the one it was loaded from, even where
     that name was made to point to this machine (DNS rebinding).
+
+    Args:
+        app: what answers the others.
+        any_host: whether it may be asked for by any name; for a server that others may see.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, any_host: bool = False) -> None:
         self._app = app
+        self._any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,7 +75,7 @@ class OnlyThisPage:
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         followed = mode == "navigate" and request.url.path == "/" and request.method == "GET"
         if (
-            name.lower() not in _HOSTS
+            (name.lower() not in _HOSTS and not self._any_host)
             or (origin is not None and origin.lower() != f"http://{host.lower()}")
             or (site not in {"none", "same-origin"} and not followed)
         ):
