@@ -27,7 +27,7 @@ from vidkd.evaluation import DenseScores, evaluate
 from vidkd.features import FeatureSettings, feature_task
 from vidkd.features.poses import pose_task
 from vidkd.networks import load_temporal_filter
-from vidkd.networks.fusion_weights import load_fusion
+from vidkd.networks.fusion_weights import load_fusion, save_fusion
 from vidkd.recipe import FrameSettings, PoseSettings, SnippetSettings
 from vidkd.streams import STREAMS
 from vidkd.streams.rgb import Rgb
@@ -215,6 +215,23 @@ class TestFuse:
         np.testing.assert_allclose(np.sum(header.weights, axis=0), 1)
         assert header.chosen_on["videos"] == sorted(NAMES)
         json.dumps(fused.to_json(), default=float)
+
+    def test_a_student_without_weight_is_not_run(self, world, fused, tmp_path):
+        _, videos, students, _ = world
+        header = load_fusion(fused.output)[1]
+        target = tmp_path / "alone.safetensors"
+        alone = header.model_copy(update={"weights": ((1.0, 1.0), (0.0, 0.0))})
+        save_fusion(target, alone, students, {})
+        detector = Detector(target, "cpu")
+        assert [source.stream.name for source in detector.scorer.sources] == ["rgb"]
+        found, expected = (
+            each(videos[0].path) for each in (detector, Detector(students[0], "cpu"))
+        )
+        np.testing.assert_allclose(
+            unshifted(found.scores, header.thresholds),
+            unshifted(expected.scores, (0.4, 0.3)),
+            atol=1e-6,
+        )
 
     def test_what_cannot_be_fused(self, world, fused, tmp_path):
         folder, _, students, truth = world

@@ -168,6 +168,10 @@ def load_models(models: Sequence[str | Path], device: str | torch.device = "cpu"
             )
         students, header = load_fusion(fused[0], device)
         weights = np.array(header.weights)
+        # A student without weight in any class would be run for nothing, and its encoder with it.
+        counts = [n for n in range(len(students)) if weights[n].any()]
+        if len(counts) > 1 or students[counts[0]].header.classes == header.classes:
+            students, weights = [students[n] for n in counts], weights[counts]
         thresholds = np.array(header.thresholds)
         return Fusion(str(fused[0]), students, header.classes, weights, thresholds, header.segments)
     students = [FusedStudent(str(path), *load_temporal_filter(path, device)) for path in models]
