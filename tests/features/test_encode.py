@@ -151,3 +151,17 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 def test_a_snippet_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(VidkdError, match=r"a single snippet; .*--crop"):
         list(encoded(frames(40), Limited(0), 4))
+
+
+def test_a_batch_that_repeats_the_one_before_is_not_computed_again() -> None:
+    encoder = Limited(4)
+    images = [*frames(32), *[Frame(frames(1)[0].image, n / 10, n / 10, n) for n in range(32, 96)]]
+    found = list(encoded(images, encoder, 1))
+    alone = [np.concatenate(list(rows)) for rows, _ in found]
+    assert encoder.sizes == [1, 1, 1]
+    np.testing.assert_array_equal(found[2][0], found[5][0])
+    assert found[2][0] is not found[3][0]
+    # Equal to what the network makes of the same pictures after another.
+    again = TinyEncoder(RGB)
+    expected = [next(iter(encoded(images[n : n + 16], again, 1)))[0] for n in range(0, 96, 16)]
+    np.testing.assert_array_equal(np.concatenate(alone), np.concatenate(expected).ravel())

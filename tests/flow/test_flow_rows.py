@@ -62,6 +62,18 @@ def test_one_frame_gives_one_row_of_zero_motion_and_none_gives_none() -> None:
 
 
 @pytest.mark.parametrize("backend", ["opencv", "numba"])
+def test_repeated_frames_have_the_rows_that_tv_l1_gives_them(backend: Any) -> None:
+    one, two = (frame.image for frame in moving_frames(2))
+    images = [one, one, two, two]
+    frames = [Frame(image, i / 10, (i + 1) / 10, i) for i, image in enumerate(images)]
+    rows = [row.image for row in flow_rows(frames, FlowSettings(backend=backend))]
+    estimate = flow_function(backend)
+    for i in range(3):
+        expected = quantise(estimate(to_gray(images[i]), to_gray(images[i + 1])))
+        np.testing.assert_array_equal(rows[i], expected)
+
+
+@pytest.mark.parametrize("backend", ["opencv", "numba"])
 @pytest.mark.parametrize("threads", [2, 5])
 def test_rows_do_not_depend_on_threads(backend: Any, threads: int) -> None:
     frames = moving_frames(6)
