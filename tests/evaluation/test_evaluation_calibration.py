@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidkd.evaluation.calibration import apply, fit, fit_classes
-from vidkd.evaluation.diagnosis import reliability
 from vidkd.evaluation.predictions import Candidates
+from vidkd.evaluation.reliability import reliability
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

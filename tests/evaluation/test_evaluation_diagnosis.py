@@ -12,14 +12,10 @@ from hypothesis import strategies as st
 from vidkd.annotations import Annotations, Segment, VideoAnnotation
 from vidkd.errors import UsageError
 from vidkd.evaluation import DenseScores, Detection, evaluate
-from vidkd.evaluation.diagnosis import (
-    ERRORS,
-    KINDS,
-    TRUE_POSITIVE,
-    confusion_of_sets,
-    diagnose,
-    reliability,
-)
+from vidkd.evaluation.confusion import confusion_of_sets
+from vidkd.evaluation.detad import ERRORS, KINDS, TRUE_POSITIVE
+from vidkd.evaluation.diagnosis import diagnose
+from vidkd.evaluation.reliability import reliability
 
 
 def annotations(videos: dict[str, list[tuple[str, float, float]]]) -> Annotations:

@@ -1,77 +1,39 @@
-"""Where detections go wrong, after Alwassel et al. 2018, "Diagnosing Error in Temporal Action
-Detectors" (DETAD), and what scores and frames say beside it.
-
-A class with G events keeps its 10 G best detections. At a tIoU of alpha they choose their events by
-score, as in ActivityNet's mAP; each one is of one kind:
-
-- true positive: it has an event of its class;
-- double: an event of its class reaches alpha, but a better detection has that event;
-- wrong border: an event of its class reaches 0.1, and none reaches alpha;
-- wrong class: an event of another class reaches alpha;
-- both: an event of another class reaches 0.1, and none reaches alpha;
-- background: no event reaches 0.1.
-
-The paper leaves open what counts where actions overlap and several of these hold; here it is the
-first in this order, so that someone who coughs while walking is not said to be confused with it.
-"""
+"""Where detections go wrong: kinds of errors, missed events, confusion, reliability of scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from vidkd.annotations import Annotations, Segment
+from vidkd.annotations import Annotations
 from vidkd.annotations.model import AMBIGUOUS
 from vidkd.errors import AnnotationError, UsageError
-from vidkd.evaluation.average_precision import interpolated
-from vidkd.evaluation.events import ClassEvents, temporal_iou
-from vidkd.evaluation.frames import Grid, frame_grid, frame_labels, has_scores, upsample_scores
+from vidkd.evaluation.characteristics import characteristics
+from vidkd.evaluation.confusion import (
+    confusion_of_sets,
+    in_order,
+    moments,
+    scores_at_moments,
+    segment_confusion,
+)
+from vidkd.evaluation.detad import (
+    ERRORS,
+    KINDS,
+    LEAST_TIOU,
+    PER_EVENT,
+    TRUE_POSITIVE,
+    Judged,
+    best_f1,
+    judge,
+    mean,
+    normalised_map,
+    profile,
+)
 from vidkd.evaluation.predictions import DenseScores, Detection
-
-TRUE_POSITIVE = "true positive"
-ERRORS = ("double", "wrong border", "wrong class", "both", "background")
-KINDS = (TRUE_POSITIVE, *ERRORS)
-LEAST_TIOU = 0.1
-"""Below this tIoU a detection has nothing to do with an event (section 4.1 of the paper)."""
-PER_EVENT = 10
-"""Detections of a class that are looked at, as a multiple of its events."""
-BINS = 15
-"""Of equal width in [0, 1], for the reliability of scores."""
-LENGTHS = (30.0, 60.0, 120.0, 180.0)
-"""Seconds that divide the paper's lengths XS, S, M, L and XL."""
-_SHARES = (0.2, 0.4, 0.6, 0.8)
-_COUNTS = ("1", "2 to 4", "5 to 8", "over 8")
-_OVERLAPS = (0.0, 0.5)
-_RATE = 10.0
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One detection and what it is.
-
-    Attributes:
-        video: id.
-        label: its class.
-        score: its score.
-        start: seconds.
-        end: seconds.
-        kind: one of `KINDS`.
-        tiou: with ``event``.
-        event: label, start and end of the event that decided, or None for background.
-    """
-
-    video: str
-    label: str
-    score: float
-    start: float
-    end: float
-    kind: str
-    tiou: float
-    event: tuple[str, float, float] | None
+from vidkd.evaluation.reliability import Reliability, reliability
 
 
 @dataclass(frozen=True)
@@ -113,28 +75,6 @@ class Bin:
     missed: int
     missed_at_threshold: int
     normalised_map: float
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """How often scores are right.
-
-    Attributes:
-        count: (B,) in each of B bins of equal width over [0, 1].
-        score: (B,) mean score in it; NaN where there is none.
-        correct: (B,) share that is right; NaN where there is none.
-        error: expected calibration error: the mean of |score - correct| over all scores.
-    """
-
-    count: np.ndarray
-    score: np.ndarray
-    correct: np.ndarray
-    error: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        values = {name: getattr(self, name).tolist() for name in ("count", "score", "correct")}
-        return {"bins": len(self.count), "expected_calibration_error": self.error, **values}
 
 
 @dataclass(frozen=True)
@@ -257,7 +197,10 @@ def diagnose(
         for name, video in annotations.videos.items()
     }
     annotations = annotations.actions()
-    truth = {name: sorted(video.segments, key=_place) for name, video in annotations.videos.items()}
+    truth = {
+        name: sorted(video.segments, key=lambda item: (item.start, item.end))
+        for name, video in annotations.videos.items()
+    }
     classes = [
         name
         for name in annotations.classes
@@ -273,12 +216,11 @@ def diagnose(
         raise AnnotationError(
             "the annotations have no action to compare with", remedy="name another --subset"
         )
-    judged: list[Judged] = []
-    found: dict[str, _Class] = {}
-    for label in classes:
-        found[label] = _judge(label, detections, truth, ambiguous, tiou)
-        judged += found[label].judged
+    found = [judge(label, detections, truth, ambiguous, tiou) for label in classes]
+    judged = [item for own in found for item in own.judged]
     judged.sort(key=lambda item: (-item.score, item.video, item.start, item.end, item.label))
+    confidence = np.array([item.score for item in judged])
+    right = np.array([item.kind == TRUE_POSITIVE for item in judged], dtype=bool)
     events = [
         (name, item)
         for label in classes
@@ -286,35 +228,29 @@ def diagnose(
         for item in truth[name]
         if item.label == label
     ]
-    taken = np.concatenate([item.scores_of_events for item in found.values()])
+    taken = np.concatenate([item.scores_of_events for item in found])
     if threshold is None:
-        threshold = _best_f1(
-            np.array([item.score for item in judged]),
-            np.array([item.kind == TRUE_POSITIVE for item in judged], dtype=bool),
-            len(events),
-        )
-    bins = _characteristics(events, annotations, truth, lengths)
+        threshold = best_f1(confidence, right, len(events))
+    bins = characteristics(events, annotations, truth, lengths)
     seen = taken >= threshold
-    confusion = _segment_confusion(judged, truth, annotations.classes, tiou, threshold)
-    grid, told, values = _frames(annotations, judged, threshold, scores, frame_rate)
-    labels = _moments(truth, annotations.classes, grid)
+    grid, told, values = scores_at_moments(annotations, judged, threshold, scores, frame_rate)
+    labels = moments(truth, annotations.classes, grid)
     limit = np.full(len(annotations.classes), 0.5 if scores is not None else 1.0)
     if scores is not None and score_thresholds is not None:
-        limit = _in_order(np.array(score_thresholds), scores.classes, annotations.classes)
+        limit = in_order(np.array(score_thresholds), scores.classes, annotations.classes)
     soft = scores is not None and len(values) > 0
-    own = {label: number for number, label in enumerate(annotations.classes)}
-    judged_scores = np.array([item.score for item in judged])
-    in_range = len(judged) > 0 and judged_scores.min() >= 0 and judged_scores.max() <= 1
+    own = {label: number for number, label in enumerate(annotations.classes)} if soft else {}
+    in_range = len(judged) > 0 and confidence.min() >= 0 and confidence.max() <= 1
+    average = mean([item.average_precision() for item in found])
     return Diagnosis(
         tiou=tiou,
         threshold=threshold,
-        map=_mean([item.average_precision() for item in found.values()]),
+        map=average,
         impact={
-            kind: _mean([item.average_precision(kind) for item in found.values()])
-            - _mean([item.average_precision() for item in found.values()])
+            kind: mean([item.average_precision(kind) for item in found]) - average
             for kind in ERRORS
         },
-        profile=_profile(list(found.values())),
+        profile=profile(found),
         detections=tuple(judged),
         events=tuple(
             Event(
@@ -334,373 +270,24 @@ def diagnose(
                     int((place == number).sum()),
                     int((~np.isfinite(taken[place == number])).sum()),
                     int((~seen[place == number]).sum()),
-                    _normalised_map(list(found.values()), place == number),
+                    normalised_map(found, place == number),
                 )
                 for number, text in enumerate(names)
             )
             for key, (names, place) in bins.items()
         },
         classes=annotations.classes,
-        segment_confusion=confusion,
+        segment_confusion=segment_confusion(judged, truth, annotations.classes, tiou, threshold),
         frame_confusion=confusion_of_sets(labels, values >= limit),
         frames=told,
-        segment_reliability=reliability(
-            judged_scores, np.array([item.kind == TRUE_POSITIVE for item in judged])
-        )
-        if in_range
-        else None,
+        segment_reliability=reliability(confidence, right) if in_range else None,
         frame_reliability=reliability(values.ravel(), labels.ravel()) if soft else None,
         class_reliability={
-            label: reliability(values[:, own[label]], labels[:, own[label]]).error
-            for label in classes
-        }
-        if soft
-        else {},
+            label: reliability(values[:, k], labels[:, k]).error
+            for label, k in own.items()
+            if label in classes
+        },
         notes=tuple(_notes(detections, annotations, classes, len(judged))),
-    )
-
-
-@dataclass(frozen=True)
-class _Class:
-    """The detections of one class, best first, and its events."""
-
-    judged: list[Judged]
-    partner: np.ndarray
-    """(N,) number of the event that each detection has, or -1."""
-    scores_of_events: np.ndarray
-    """(G,) score of the detection that has it; minus infinity where there is none."""
-
-    @property
-    def positives(self) -> int:
-        return len(self.scores_of_events)
-
-    def average_precision(self, without: str = "") -> float:
-        """Return the AP, with the detections of a kind taken away."""
-        keep = np.array([item.kind != without for item in self.judged], dtype=bool)
-        return interpolated(self.partner[keep] >= 0, self.positives)
-
-
-def _judge(
-    label: str,
-    detections: Mapping[str, Sequence[Detection]],
-    truth: Mapping[str, Sequence[Segment]],
-    ambiguous: Mapping[str, Sequence[Segment]],
-    tiou: float,
-) -> _Class:
-    events = {name: [i for i in items if i.label == label] for name, items in truth.items()}
-    count = sum(map(len, events.values()))
-    ranked = sorted(
-        (
-            (-item.score, name, item.start, item.end)
-            for name in truth
-            for item in detections.get(name, ())
-            if item.label == label
-        ),
-    )
-    excuses = {name: _times(items) for name, items in ambiguous.items()}
-    ranked = [
-        item
-        for item in ranked
-        if not (temporal_iou(np.array([item[2:]]), excuses[item[1]]) > 0).any()
-    ][: PER_EVENT * count]
-    kept: dict[str, list[Detection]] = {}
-    for score, name, start, end in ranked:
-        kept.setdefault(name, []).append(Detection(label, -score, start, end))
-    partner = ClassEvents(events, kept).matches(tiou)
-    judged = []
-    for (score, name, start, end), event in zip(ranked, partner, strict=True):
-        kind, overlap, other = _kind(label, (start, end), truth[name], bool(event >= 0), tiou)
-        judged.append(Judged(name, label, -score, start, end, kind, overlap, other))
-    scores = np.full(count, -np.inf)
-    for item, event in zip(judged, partner, strict=True):
-        if event >= 0:
-            scores[event] = item.score
-    return _Class(judged, partner, scores)
-
-
-def _kind(
-    label: str, place: tuple[float, float], events: Sequence[Segment], hit: bool, tiou: float
-) -> tuple[str, float, tuple[str, float, float] | None]:
-    """Return the kind of a detection, and tIoU and place of the event that decides it."""
-    overlaps = temporal_iou(np.array([place]), _times(events))[0]
-    own = np.array([item.label == label for item in events], dtype=bool)
-    best_own = float(overlaps[own].max(initial=0.0))
-    best_other = float(overlaps[~own].max(initial=0.0))
-    if hit:
-        kind, mask = TRUE_POSITIVE, own
-    elif best_own >= tiou:
-        kind, mask = "double", own
-    elif best_own >= LEAST_TIOU:
-        kind, mask = "wrong border", own
-    elif best_other >= tiou:
-        kind, mask = "wrong class", ~own
-    elif best_other >= LEAST_TIOU:
-        kind, mask = "both", ~own
-    else:
-        return "background", max(best_own, best_other), None
-    number = int(np.where(mask, overlaps, -1.0).argmax())
-    event = events[number]
-    return kind, float(overlaps[number]), (event.label, event.start, event.end)
-
-
-def _times(items: Sequence[Segment]) -> np.ndarray:
-    return np.array([(item.start, item.end) for item in items], dtype=np.float64).reshape(-1, 2)
-
-
-def _place(item: Segment) -> tuple[float, float]:
-    return item.start, item.end
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
-
-
-def _best_f1(scores: np.ndarray, hits: np.ndarray, positives: int) -> float:
-    """Return the lowest score that is still seen where F1 is best; scores are best first."""
-    if not hits.any():
-        return float(scores.max(initial=0.0))
-    f1 = 2 * np.cumsum(hits) / (np.arange(1, len(hits) + 1) + positives)
-    # A threshold cannot part equal scores.
-    last = np.append(scores[1:] < scores[:-1], True)
-    return float(scores[int(np.where(last, f1, -1.0).argmax())])
-
-
-def _profile(found: Sequence[_Class]) -> np.ndarray:
-    counts = np.zeros((PER_EVENT, len(KINDS)))
-    for item in found:
-        for rank, judged in enumerate(item.judged):
-            counts[rank // item.positives, KINDS.index(judged.kind)] += 1
-    total = counts.sum(axis=1, keepdims=True)
-    return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-
-
-def _characteristics(
-    events: Sequence[tuple[str, Segment]],
-    annotations: Annotations,
-    truth: Mapping[str, Sequence[Segment]],
-    lengths: Sequence[float] | None,
-) -> dict[str, tuple[list[str], np.ndarray]]:
-    """Return by characteristic the names of its bins and the bin (N,) of every event.
-
-    A bin reaches from above one border up to and including the next.
-    """
-    length = np.array([item.end - item.start for _, item in events])
-    if lengths is None:
-        lengths = LENGTHS
-        if len(set(np.digitize(length, LENGTHS, right=True))) < 3:
-            fifths = np.quantile(length, (0.2, 0.4, 0.6, 0.8))
-            lengths = sorted({float(f"{value:.2g}") for value in fifths})
-    total = np.array([annotations.videos[name].duration or np.nan for name, _ in events])
-    count = np.array(
-        [sum(other.label == item.label for other in truth[name]) for name, item in events]
-    )
-    shared = np.array([_overlapped(item, truth[name]) for name, item in events])
-    made = {
-        "length": _binned(length, lengths, "s"),
-        "instances": (list(_COUNTS), np.digitize(count, (1, 4, 8), right=True)),
-        "overlap with other classes": _binned(100 * shared, [100 * v for v in _OVERLAPS], "%"),
-    }
-    if np.isfinite(total).all():
-        made["coverage of the video"] = _binned(
-            100 * np.minimum(length / total, 1), [100 * v for v in _SHARES], "%"
-        )
-    return made
-
-
-def _binned(
-    values: np.ndarray, borders: Sequence[float], unit: str
-) -> tuple[list[str], np.ndarray]:
-    unit = f" {unit}" if unit else ""
-    names = [f"up to {borders[0]:g}{unit}" if borders[0] > 0 else f"0{unit}"]
-    names += [f"{low:g} to {high:g}{unit}" for low, high in pairwise(borders)]
-    names += [f"over {borders[-1]:g}{unit}"]
-    return names, np.digitize(values, borders, right=True)
-
-
-def _overlapped(item: Segment, others: Sequence[Segment]) -> float:
-    """Return the share of an event during which an action of another class goes on."""
-    if item.end <= item.start:
-        return 0.0
-    covered, reached = 0.0, item.start
-    for other in others:  # by start
-        if other.label != item.label and other.end > reached and other.start < item.end:
-            end = min(other.end, item.end)
-            covered += end - max(other.start, reached)
-            reached = end
-    return covered / (item.end - item.start)
-
-
-def _normalised_map(found: Sequence[_Class], inside: np.ndarray) -> float:
-    """Return the mean over classes of AP_N for the events in a bin; NaN without any.
-
-    Precision at a rank is R N / (R N + F) with the recall R, the number of false positives F and
-    N events per class, the mean over all classes (Hoiem et al. 2012; section 4.2 of the paper).
-    """
-    usual = len(inside) / len(found)
-    values, first = [], 0
-    for item in found:
-        own = inside[first : first + item.positives]
-        first += item.positives
-        if not own.any():
-            continue
-        hits = item.partner >= 0
-        keep = ~hits
-        keep[hits] = own[item.partner[hits]]
-        hits = hits[keep]
-        recall = np.cumsum(hits) / own.sum()
-        precision = np.divide(
-            recall * usual,
-            recall * usual + np.cumsum(~hits),
-            out=np.zeros_like(recall),
-            where=recall > 0,
-        )
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        values.append(float(envelope[hits].sum() / own.sum()))
-    return _mean(values)
-
-
-def _segment_confusion(
-    judged: Sequence[Judged],
-    truth: Mapping[str, Sequence[Segment]],
-    classes: Sequence[str],
-    tiou: float,
-    threshold: float,
-) -> np.ndarray:
-    """Return (K + 1, K + 1) counts: every event is in one row, every detection in one column.
-
-    Detections have their own events first; then the others choose, best first, among the events
-    of other classes that are left.
-    """
-    number = {label: place for place, label in enumerate(classes)}
-    table = np.zeros((len(classes) + 1, len(classes) + 1), dtype=np.int64)
-    left = {name: list(items) for name, items in truth.items()}
-    seen = [item for item in judged if item.score >= threshold]
-    wrong = []
-    for item in seen:
-        if item.kind != TRUE_POSITIVE:
-            wrong.append(item)
-            continue
-        own = [event for event in left[item.video] if event.label == item.label]
-        overlaps = temporal_iou(np.array([(item.start, item.end)]), _times(own))[0]
-        left[item.video].remove(own[int(overlaps.argmax())])
-        table[number[item.label], number[item.label]] += 1
-    for item in wrong:
-        others = [event for event in left[item.video] if event.label != item.label]
-        overlaps = temporal_iou(np.array([(item.start, item.end)]), _times(others))[0]
-        if len(others) and overlaps.max() >= tiou:
-            event = others[int(overlaps.argmax())]
-            left[item.video].remove(event)
-            table[number[event.label], number[item.label]] += 1
-        else:
-            table[-1, number[item.label]] += 1
-    for items in left.values():
-        for event in items:
-            table[number[event.label], -1] += 1
-    return table
-
-
-def confusion_of_sets(truth: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Return the confusion matrix (K + 1, K + 1) of moments that may have several classes.
-
-    Classes that are true and seen count on the diagonal. What is true and not seen is divided
-    evenly among the classes that are seen and not true, or counts as nothing where there are none;
-    what is seen where nothing is missing counts in the last row. So the row of a class adds up to
-    its moments.
-
-    Args:
-        truth: (N, K) bool.
-        seen: (N, K) bool.
-    """
-    count = truth.shape[1]
-    table = np.zeros((count + 1, count + 1))
-    missing, wrong = truth & ~seen, seen & ~truth
-    many = wrong.sum(axis=1)
-    table[:count, :count] = missing.T.astype(float) @ (wrong / np.maximum(many, 1)[:, None])
-    table[np.arange(count), np.arange(count)] += (truth & seen).sum(axis=0)
-    table[:count, -1] = missing[many == 0].sum(axis=0)
-    table[-1, :count] = wrong[~missing.any(axis=1)].sum(axis=0)
-    table[-1, -1] = (~truth.any(axis=1) & ~seen.any(axis=1)).sum()
-    return table
-
-
-def reliability(scores: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Reliability:
-    """Compare scores with how often they are right.
-
-    Args:
-        scores: (N,) in [0, 1].
-        correct: (N,) bool.
-        bins: of equal width; a score on a border is in the upper one, 1 in the last.
-    """
-    place = np.minimum((np.asarray(scores, dtype=np.float64) * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    total = np.bincount(place, weights=scores, minlength=bins)
-    right = np.bincount(place, weights=np.asarray(correct, dtype=float), minlength=bins)
-    empty = np.full(bins, np.nan)
-    return Reliability(
-        count,
-        np.divide(total, count, out=empty.copy(), where=count > 0),
-        np.divide(right, count, out=empty.copy(), where=count > 0),
-        float(np.abs(total - right).sum() / max(len(place), 1)),
-    )
-
-
-def _frames(
-    annotations: Annotations,
-    judged: Sequence[Judged],
-    threshold: float,
-    scores: DenseScores | None,
-    frame_rate: float | None,
-) -> tuple[Grid, str, np.ndarray]:
-    """Return the moments, what they are, and the scores (N, K) there; 0 where there are none.
-
-    Without dense scores, a class has the score 1 where a detection is seen.
-    """
-    classes = annotations.classes
-    rates = [video.frame_rate for video in annotations.videos.values()]
-    if scores is None and frame_rate is None and None in rates:
-        frame_rate = _RATE
-    grid = frame_grid(annotations, scores or DenseScores(classes, {}), frame_rate)
-    parts = []
-    for name, times in grid.times.items():
-        values = np.zeros((len(times), len(classes)))
-        if scores is None:
-            for item in judged:
-                if item.video == name and item.score >= threshold:
-                    inside = (times >= item.start) & (times <= item.end)
-                    values[inside, classes.index(item.label)] = 1.0
-        elif has_scores(scores, name):
-            values = _in_order(
-                upsample_scores(*scores.videos[name], times), scores.classes, classes
-            )
-        parts.append(values.reshape(-1, len(classes)))
-    told = grid.description
-    if scores is None:
-        rate = f" at {frame_rate:g} moments/s" if frame_rate else ""
-        told = f"the detections at or above the threshold{rate}"
-    return grid, told, np.concatenate(parts)
-
-
-def _in_order(values: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
-    """Return the columns (..., K) of the wanted classes; 0 for one that is not among the names."""
-    known = [(k, list(names).index(name)) for k, name in enumerate(wanted) if name in names]
-    found = np.zeros((*values.shape[:-1], len(wanted)))
-    for column, place in known:
-        found[..., column] = values[..., place]
-    return found
-
-
-def _moments(
-    truth: Mapping[str, Sequence[Segment]], classes: Sequence[str], grid: Grid
-) -> np.ndarray:
-    """Return (N, K) bool: which classes go on at each moment."""
-    return np.concatenate(
-        [
-            np.stack(
-                [frame_labels([i for i in truth[name] if i.label == k], times) for k in classes],
-                axis=1,
-            )
-            for name, times in grid.times.items()
-        ]
     )
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vidkd.evaluation.diagnosis import ERRORS, KINDS, Diagnosis, Reliability
+from vidkd.evaluation.detad import ERRORS, KINDS
+from vidkd.evaluation.diagnosis import Diagnosis
+from vidkd.evaluation.reliability import Reliability
 from vidkd.files import atomic_path, write_text
 from vidkd.report.curves import INK
 from vidkd.report.segments import clock
