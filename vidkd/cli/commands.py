@@ -129,6 +129,11 @@ PANELS: dict[str, dict[str, Entry]] = {
         ),
     },
     "Share": {
+        "serve": Entry(
+            "serve",
+            "serve",
+            "Find the actions in videos that are sent by HTTP, until Ctrl-C.",
+        ),
         "push": Entry(
             "hub",
             "push",
