@@ -33,7 +33,7 @@ def serve(
     VIDKD_SERVE_TOKEN, requests need that token.
     """
     try:
-        from vidkd.serve import serve as run
+        from vidkd.serve.server import serve as run
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "vidkd":
             raise

@@ -183,6 +183,7 @@ def application(
         description=f"The model knows {len(pool.classes)} actions. Send a video to `/jobs`, ask how"
         " far it is, and get its actions.",
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         responses={401: {"model": Problem, "description": "The token is missing"}} if token else {},
     )

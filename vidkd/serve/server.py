@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,6 +150,9 @@ async def _run(
                 h11_max_incomplete_event_size=16_384,
             )
         )
+        # When it has ended, uvicorn raises the signal once more, and there is still work to do.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         await server.serve(sockets=[listener])
     finally:
         await pool.stop()
