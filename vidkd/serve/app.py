@@ -291,6 +291,7 @@ def application(
         responses={**_WRONG, 403: {"model": Problem, "description": "Addresses are not taken"}},
         openapi_extra=_BODY,
         summary="Send a video",
+        tags=["Videos"],
     )
     async def submit(
         request: Request,
@@ -330,7 +331,13 @@ def application(
         response.headers["Location"] = f"/jobs/{job.id}"
         return state(job)
 
-    @app.get("/jobs/{id}", response_model=JobState, responses=_MISSING, summary="See how far it is")
+    @app.get(
+        "/jobs/{id}",
+        response_model=JobState,
+        responses=_MISSING,
+        summary="See how far it is",
+        tags=["Videos"],
+    )
     async def look(id: str) -> JobState:
         return state(find(id))
 
@@ -341,7 +348,11 @@ def application(
             raise HTTPException(409, "it is not done yet", {"Retry-After": "2"})
 
     @app.get(
-        "/jobs/{id}/result", response_model=Result, responses=_EARLY, summary="Get its actions"
+        "/jobs/{id}/result",
+        response_model=Result,
+        responses=_EARLY,
+        summary="Get its actions",
+        tags=["Videos"],
     )
     async def result(id: str) -> Response:
         job = find(id)
@@ -353,6 +364,7 @@ def application(
         response_class=Response,
         responses={**_EARLY, 200: {"content": {"text/html": {}}}},
         summary="Get the page that plays it above its actions",
+        tags=["Videos"],
     )
     async def page(id: str) -> Response:
         job = find(id)
@@ -371,7 +383,13 @@ def application(
         kind = "video/webm" if media.endswith(".webm") else "video/mp4"
         return FileResponse(path, media_type=kind)
 
-    @app.delete("/jobs/{id}", status_code=204, responses=_MISSING, summary="Stop and remove it")
+    @app.delete(
+        "/jobs/{id}",
+        status_code=204,
+        responses=_MISSING,
+        summary="Stop and remove it",
+        tags=["Videos"],
+    )
     async def remove(id: str) -> Response:
         job = find(id)
         if (task := fetching.get(id)) is not None:
@@ -385,13 +403,19 @@ def application(
         response_model=Health,
         responses={503: {"model": Health, "description": "No worker is ready"}},
         summary="See whether it works",
+        tags=["Server"],
     )
     async def health() -> Response:
         status = "ok" if pool.ready else "loading"
         content = {"status": status, "workers": pool.ready, "model": pool.model}
         return JSONResponse(content, 200 if pool.ready else 503)
 
-    @app.get("/metrics", response_class=Response, summary="Read its counters (Prometheus)")
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        summary="Read its counters (Prometheus)",
+        tags=["Server"],
+    )
     async def counters() -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
