@@ -76,9 +76,9 @@ def test_a_form_in_pieces_of_any_size() -> None:
 
 
 def test_the_store_reads_what_it_wrote_and_nothing_else(tmp_path: Path) -> None:
-    store = Store(tmp_path, 1000, 60)
+    store = Store(tmp_path, 2000, 60)
     with pytest.raises(VidkdError, match="another server"):
-        Store(tmp_path, 1000, 60)
+        Store(tmp_path, 2000, 60)
     jobs = [new_job(f"{n}.mp4", QUEUED, 0.5) for n in range(4)]
     for job in jobs:
         with store.incoming(job, 10) as stream:
@@ -89,15 +89,22 @@ def test_the_store_reads_what_it_wrote_and_nothing_else(tmp_path: Path) -> None:
     end(jobs[3])
     for job in jobs:
         store.save(job)
-    with pytest.raises(FullError), store.incoming(new_job("x", QUEUED, None), 1000):
+    with pytest.raises(FullError), store.incoming(new_job("x", QUEUED, None), 2000):
         pass
-    with pytest.raises(ZeroDivisionError), store.incoming(new_job("x", QUEUED, None), 10):
+    # A large promise alone costs nobody a result.
+    with pytest.raises(ZeroDivisionError), store.incoming(new_job("x", QUEUED, None), 1000):
         _ = 1 / 0
+    assert jobs[3].id in store.jobs
+    large = new_job("large", QUEUED, None)
+    with store.incoming(large, 1000) as stream:
+        stream.write(bytes(1000))
+    assert jobs[3].id not in store.jobs
+    store.remove(large)
     store.close()
     (tmp_path / "jobs" / "half").mkdir()
     (tmp_path / "jobs" / jobs[0].id / "job.json").write_text(json.dumps({"id": "../x"}))
     again = Store(tmp_path, 10_000, 60)
-    # Full before: the finished one had to go. Damaged and half ones are removed.
+    # Damaged and half ones are removed.
     assert {job.id: job.state for job in again.jobs.values()} == {
         jobs[1].id: "queued",
         jobs[2].id: "failed",

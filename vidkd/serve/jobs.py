@@ -180,12 +180,8 @@ class Store:
         Raises:
             FullError: there is no room for so many.
         """
-        for old in sorted(self.jobs.values(), key=lambda item: item.ended or 0):
-            if self.used + size <= self._limit:
-                break
-            if old.finished:
-                self.remove(old)
-        if self.used + size > self._limit:
+        free = self._limit - self.used + sum(self._sizes.get(own.id, 0) for own in self._old())
+        if size > free:
             raise FullError("the disk that this server may use is full")
         self._reserved += size
         try:
@@ -194,6 +190,7 @@ class Store:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
+                came = stream.tell()
         except BaseException as error:
             self.remove(job)
             if isinstance(error, OSError):
@@ -201,6 +198,16 @@ class Store:
             raise
         finally:
             self._reserved -= size
+        # Only now, since who promises much and sends nothing must not cost others their results.
+        for old in self._old():
+            if self.used + came <= self._limit:
+                break
+            self.remove(old)
+
+    def _old(self) -> list[Job]:
+        """Return the finished jobs, the oldest first."""
+        finished = (job for job in self.jobs.values() if job.finished)
+        return sorted(finished, key=lambda job: job.ended or 0)
 
     def close(self) -> None:
         """Let another server have the folder."""
