@@ -76,13 +76,13 @@ class Worker:
 
     async def stop(self) -> None:
         """End the process, if need be by force."""
+        # In the middle of a video it would not look; its job is on disk.
+        self._process.kill()
         if not self._connection.closed:
             self._loop.remove_reader(self._connection.fileno())
             self._connection.close()
         self.ended.set()
         self._messages.put_nowait(None)
-        # In the middle of a video it would not look; its job is on disk.
-        self._process.kill()
         await asyncio.to_thread(self._process.join)
 
 

@@ -6,11 +6,11 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import yaml
 
+from vidkd import __version__
 from vidkd.hub import CARD, PREFIX
 from vidkd.networks.zoo import zoo_card
 from vidkd.sharing.model import SharedModel
@@ -205,7 +205,7 @@ def _made(model: SharedModel) -> list[tuple[str, str]]:
     if model.kind == "pose detector":
         rows += [(key, _value(value)) for key, value in dict(model.header["settings"]).items()]
         rows.append(("hash of the weights", str(model.header.get("weights_sha256"))))
-    rows.append(("written by", f"vidkd {version('vidkd')}"))
+    rows.append(("written by", f"vidkd {__version__}"))
     return rows
 
 
