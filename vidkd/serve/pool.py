@@ -223,12 +223,13 @@ class Pool:
             asked = asyncio.create_task(self._queue.get())
             ended = asyncio.create_task(worker.ended.wait())
             try:
-                await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not asked.done():
-                    await worker.receive()  # raises why it ended
+                done, _ = await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                # At once: what it is given later would be lost.
                 ended.cancel()
                 asked.cancel()
+            if asked not in done:
+                await worker.receive()  # raises why it ended
             _, name = asked.result()
             job = self._store.jobs.get(name)
             if job is None or job.state != QUEUED:
