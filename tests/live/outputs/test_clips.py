@@ -108,6 +108,43 @@ def test_a_folder_that_is_gone_is_said_once_and_nothing_else_ends(
     assert capsys.readouterr().err.count("was not written") == 1
 
 
+def test_a_disk_that_is_full_costs_clips_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Writing into it fails as on a full disk, and so does closing it.
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def add_stream_from_template(self, stream: Any) -> Any:
+            return self._file.add_stream_from_template(stream)
+
+        def mux(self, packet: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    real = clips.av.open
+
+    def opened(path: Any, *rest: Any, **more: Any) -> Any:
+        file = real(path, *rest, **more)
+        return Full(file) if "walk" in str(path) else file
+
+    monkeypatch.setattr(clips.av, "open", opened)
+    output = Clips(tmp_path, margin=0.0)
+    watched(output, 0, 2)
+    for number, label in enumerate(("walk", "walk", "sit")):
+        output.event(event(number, "begin", 1.0, label=label))
+        output.event(event(number, "certain", 1.0, label=label))
+    watched(output, 2, 3)
+    output.close()
+    assert (output.counts.done, output.counts.failed) == (1, 2)
+    assert capsys.readouterr().err.count("No space left") == 1
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".mp4"]
+    assert seconds(next(tmp_path.glob("*.mp4"))) == [1, 2]
+
+
 def test_pictures_that_come_too_quickly_are_dropped_and_events_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

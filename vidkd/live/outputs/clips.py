@@ -279,7 +279,7 @@ class _Clip:
     def discard(self) -> None:
         """Leave no file behind."""
         nothing = ValueError("nobody wants it")
-        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+        with contextlib.suppress(av.error.FFmpegError, OSError, ValueError, VidkdError):
             self._files.__exit__(type(nothing), nothing, None)
 
     def to_json(self) -> dict[str, Any]:

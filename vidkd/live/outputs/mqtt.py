@@ -69,6 +69,7 @@ class Mqtt(Beside):
         client.on_disconnect = self._disconnected
         client.on_connect_fail = self._unreachable
         client.on_publish = self._acknowledged
+        self._refused = False
         self._taken: set[int] = set()
         self._answered = threading.Event()
         super().__init__(Counts("mqtt"), self._publish, end=self._leave)
@@ -76,14 +77,15 @@ class Mqtt(Beside):
         client.loop_start()
 
     def _connected(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
-        if reason.is_failure:
+        self._refused = reason.is_failure
+        if self._refused:
             self.counts.trouble(f"{self._place} refuses the connection ({reason})")
             return
         log(f"mqtt: connected to {self._place}, topic {self._topic}")
         client.publish(f"{self._topic}/status", "online", qos=1, retain=True)
 
     def _disconnected(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
-        if reason.is_failure:
+        if reason.is_failure and not self._refused:
             self.counts.trouble(f"the connection to {self._place} broke ({reason})")
 
     def _unreachable(self, client: Any, data: Any) -> None:
