@@ -6,29 +6,45 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vidkd.errors import UsageError, VidkdError
+from vidkd.errors import VidkdError
+from vidkd.storage import (
+    RemoteFile,
+    RemotePath,
+    as_path,
+    remember_hash,
+    remembered,
+    spooled,
+    upload,
+)
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
 
     The temporary file is flushed to disk and renamed, so that a reader sees the old file or the
     whole new one and never a part of it; when the block raises, the temporary file is removed.
     The temporary name keeps the ending of ``path``, by which some writers choose their format.
 
+    For an address, such as ``s3://BUCKET/NAME``, the temporary file lies on this machine and is
+    uploaded, which shows nobody a part of it either.
+
+    Args:
+        path: the file.
+        first_wins: at an address, keep what somebody else has put there, where the store can tell.
+
     Raises:
-        VidkdError: the folder cannot be created or written, or the disk is full.
-        UsageError: the path is an address such as ``s3://...``.
+        VidkdError: the folder cannot be created or written, the disk is full, or the store refuses.
     """
-    path = Path(path)
-    refuse_address(path)
+    path = as_path(path)
+    target = path if isinstance(path, RemotePath) else None
+    if target is not None:
+        path = spooled(target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -42,6 +58,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
+        if target is not None:
+            upload(temporary, str(target), first_wins=first_wins)
+            temporary.unlink()
+            return
         # mkstemp makes private files; a cache is meant to be shared like any other output.
         umask = os.umask(0)
         os.umask(umask)
@@ -61,20 +81,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def refuse_address(path: str | Path) -> None:
-    """Say of an address such as ``s3://bucket/name`` that it is no path.
-
-    ``Path`` makes one slash of two, so that a file would be sought or written in a folder ``s3:``.
+    """Say of an address, such as ``s3://BUCKET/NAME``, that files of this machine are meant.
 
     Raises:
-        UsageError: it is an address, and no file is called so.
+        UsageError: it is an address.
     """
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path), re.DOTALL)
-    if match is not None and not Path(path).exists():
-        raise UsageError(
-            f"{match[1]}://{match[2]} is an address, and files are read and written on this"
-            " machine only",
-            remedy="copy it here, or mount it as a folder, and give the path",
-        )
+    if isinstance(path := as_path(path), RemotePath):
+        os.fspath(path)
 
 
 def _cannot_write(path: Path, error: OSError) -> VidkdError:
@@ -102,13 +115,26 @@ def sha256(path: str | Path) -> str:
 
     That of a folder is the hash of the names and hashes of all files in it.
     """
-    if Path(path).is_dir():
+    path = as_path(path)
+    if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(item for item in Path(path).rglob("*") if item.is_file()):
+        for file in sorted(item for item in path.rglob("*") if item.is_file()):
             digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
-    with Path(path).open("rb") as stream:
+    if isinstance(path, RemotePath):
+        return _remote_sha256(path)
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _remote_sha256(path: RemotePath) -> str:
+    """Return the SHA-256 of a file at an address, which is remembered until the file changes."""
+    with RemoteFile(path) as file:
+        digest = remembered(file.identity)
+        if digest is None:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            remember_hash(file.identity, digest)
+    return digest
 
 
 def resources(kind: str) -> Path:

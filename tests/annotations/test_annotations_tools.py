@@ -674,12 +674,6 @@ def test_damaged_files_are_refused_in_one_line(
     assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/labels.eaf", "https://example.org/labels.json"])
-def test_addresses_are_named_as_such(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} is an address"):
-        load_annotations(name)
-
-
 def test_nothing_is_overwritten_or_written_elsewhere(tmp_path: Path) -> None:
     found = Annotations.of_labels({"v": VideoAnnotation("v"), "w": VideoAnnotation("w")})
     with pytest.raises(UsageError, match="holds one video a file, and there are 2"):

@@ -17,7 +17,6 @@ from xml.etree.ElementTree import Element, ParseError
 
 from vidkd.annotations.model import Annotations, Segment
 from vidkd.errors import AnnotationError
-from vidkd.files import refuse_address
 
 _LARGEST = 1 << 30
 """Bytes; the largest annotation files in use have some tens of megabytes."""
@@ -254,10 +253,9 @@ def read_bytes(path: Path) -> bytes:
 
     Raises:
         AnnotationError: it is missing, unreadable or too large.
-        UsageError: it is an address such as ``s3://...``.
+        StorageError: it lies in a store that does not answer, or refuses.
     """
     root = Context(path)
-    refuse_address(path)
     try:
         size = path.stat().st_size
         if size > _LARGEST:

@@ -28,7 +28,7 @@ from vidkd.annotations.tsu import TSU, TSU_CROSS_SUBJECT, TSU_CROSS_VIEW
 from vidkd.annotations.via import VIA
 from vidkd.errors import UsageError
 from vidkd.extensions import Table
-from vidkd.files import refuse_address
+from vidkd.storage import as_path
 
 READERS = Table[Reader](
     "vidkd.datasets",
@@ -89,7 +89,8 @@ def load_annotations(
         AnnotationError: the file cannot be read or contradicts itself.
         UsageError: there is no such format, or it does not count in frames.
     """
-    source = Source(Path(path)) if rate_of is None else Source(Path(path), rate_of)
+    place = as_path(path)
+    source = Source(place) if rate_of is None else Source(place, rate_of)
     if frame_rate is not None and not 0 < frame_rate < 10_000:
         raise UsageError(
             f"a frame rate of {frame_rate:g} makes no sense", remedy="give frames per second"
@@ -111,8 +112,7 @@ def recognise(source: Source | str | Path) -> str:
         AnnotationError: it is of none, or of several that count differently.
     """
     if not isinstance(source, Source):
-        source = Source(Path(source))
-    refuse_address(source.path)
+        source = Source(as_path(source))
     found = [name for name, reader in READERS.items() if reader.recognises(source)]
     if len(found) == 1:
         return found[0]

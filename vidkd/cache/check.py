@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidkd.cache.layout import canonical
-from vidkd.cache.packs import packed, stored_size
+from vidkd.cache.packs import packed
 from vidkd.cache.provenance import ARTEFACTS, Provenance
 from vidkd.cache.reader import CacheFile
 from vidkd.errors import CacheError
 from vidkd.files import sha256
+from vidkd.storage import RemotePath, spooled
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,10 @@ def _entry(cache: Path, path: Path) -> CacheEntry:
     encoder = parts.pop(0) if artefact == "features" and len(parts) > 1 else None
     key = "/".join(parts)
     try:
-        size = stored_size(path)
         with CacheFile(path) as file:
             shape = tuple(file.data.shape)
             return CacheEntry(
-                path, artefact, encoder, key, size, shape[0], shape[1:], file.provenance, None
+                path, artefact, encoder, key, file.size, shape[0], shape[1:], file.provenance, None
             )
     except (CacheError, OSError) as error:
         problem = error.problem if isinstance(error, CacheError) else str(error.strerror or error)
@@ -142,6 +142,7 @@ def remove_leftovers(path: Path) -> None:
 
     Temporary files of processes that are still at work stay.
     """
+    path = spooled(path) if isinstance(path, RemotePath) else path
     try:
         neighbours = list(path.parent.iterdir())
     except OSError:
@@ -184,6 +185,10 @@ def _walk(cache: Path) -> Iterator[Path]:
             remedy="give the folder that was given as --cache",
         )
     for top in folders:
+        if isinstance(top, RemotePath):
+            # Nothing temporary is ever in a store.
+            found |= {path for path in top.rglob("*.h5") if not path.name.startswith(".")}
+            continue
         for folder, _, names in os.walk(top, onerror=_unreadable):
             found |= {
                 Path(folder, name)

@@ -79,7 +79,7 @@ def unpack_cache(pack: Path, output: Path) -> Packed:
     with progress("unpacking", len(members), "files") as advance:
         for name, member in members.items():
             target = output / name
-            if not target.resolve().is_relative_to(output.resolve()):
+            if ".." in target.parts or not target.resolve().is_relative_to(output.resolve()):
                 raise CacheError(f"names {name}", path=pack / INDEX, remedy="do not trust it")
             if problems := verify(pack / name):
                 raise CacheError(

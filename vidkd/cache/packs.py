@@ -14,6 +14,7 @@ import io
 import json
 import os
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from typing import IO, Any
 
 from vidkd.errors import CacheError
 from vidkd.files import atomic_path, write_text
+from vidkd.storage import RemotePath
 
 INDEX = "pack.json"
 _SCHEMA = 1
 _WHOLE_BYTES = 4 << 20
 """Smaller files are read with one call, which is what a network's file system likes."""
 _BLOCK = tarfile.BLOCKSIZE
+_LOOK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Member:
         if self.size > _WHOLE_BYTES:
             return io.BufferedReader(_Part(self), 1 << 16)
         with self.shard.open("rb", buffering=0) as stream:
-            data = os.pread(stream.fileno(), self.size, self.offset)
+            stream.seek(self.offset)
+            data = stream.read(self.size)
         if len(data) < self.size:
             raise OSError(f"{self.shard.name} ends too early")
         return io.BytesIO(data)
@@ -83,7 +87,8 @@ class _Part(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         left = max(0, self._member.size - self._position)
         start = self._member.offset + self._position
-        done = os.preadv(self._stream.fileno(), [view[:left]], start) if left else 0
+        self._stream.seek(start)
+        done = self._stream.readinto(view[:left]) if left else 0
         self._position += done
         return done
 
@@ -103,12 +108,25 @@ def packed(folder: Path) -> Mapping[str, Member]:
     Raises:
         CacheError: the index is damaged or of another version.
     """
+    if isinstance(folder, RemotePath):
+        # Nobody unpacks in place, so what was found may be a little old.
+        return _looked_up(folder, int(time.monotonic() / _LOOK_SECONDS))
     index = folder / INDEX
     try:
         status = index.stat()
     except OSError:
         return {}
     return _read_index(index, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _looked_up(folder: RemotePath, when: int) -> Mapping[str, Member]:
+    index = folder / INDEX
+    try:
+        status = index.stat()
+    except FileNotFoundError:
+        return {}
+    return _read_index(index, status.st_ino, status.st_size)
 
 
 @functools.lru_cache(maxsize=8)
@@ -143,7 +161,12 @@ def find_member(path: Path) -> Member | None:
         CacheError: the index is damaged.
     """
     for folder in path.parents:
-        if is_pack(folder):
+        if isinstance(path, RemotePath):
+            if len(folder.parts) < 2:
+                break  # above the bucket
+            if name := packed(folder).get(path.relative_to(folder).as_posix()):
+                return name
+        elif is_pack(folder):
             return packed(folder).get(path.relative_to(folder).as_posix())
     return None
 
@@ -153,14 +176,22 @@ def present(path: Path) -> bool:
     return path.exists() or find_member(path) is not None
 
 
-def stored_size(path: Path) -> int:
-    """Return the bytes of a cache file.
+def open_stored(path: Path) -> tuple[IO[bytes], int]:
+    """Open a cache file, wherever it is, and return it with its size.
 
     Raises:
-        OSError: it is not there.
+        OSError: it is not there, or cannot be read.
+        StorageError: it lies in a store that does not answer, or refuses.
     """
-    member = None if path.exists() else find_member(path)
-    return path.stat().st_size if member is None else member.size
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        if (member := find_member(path)) is None:
+            raise
+        return member.open(), member.size
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return stream, size
 
 
 class PackWriter:
@@ -189,9 +220,8 @@ class PackWriter:
             self._tar = tarfile.open(temporary, "w")  # noqa: SIM115 - the stack closes it
             self._stack.enter_context(self._tar)
         info = tarfile.TarInfo(name)
-        member = None if path.exists() else find_member(path)
-        with member.open() if member else path.open("rb") as stream:
-            info.size = stored_size(path)
+        stream, info.size = open_stored(path)
+        with stream:
             self._tar.addfile(info, stream)
         padded = -(-info.size // _BLOCK) * _BLOCK
         start = self._tar.offset - padded

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import IO, Literal, NamedTuple, Self
 
 import h5py
 import hdf5plugin  # noqa: F401 - importing it makes HDF5 able to read zstd
 import numpy as np
 
 from vidkd.cache.layout import DTYPES, SCHEMA_VERSION, as_text, first_line, from_attributes
-from vidkd.cache.packs import find_member, present
+from vidkd.cache.packs import open_stored, present
 from vidkd.cache.provenance import Provenance, differences
 from vidkd.errors import CacheError, VidkdError
+from vidkd.storage import as_path
 
 RECOMPUTE = "recompute it with --overwrite"
 
@@ -33,21 +35,21 @@ class CacheFile:
         data: h5py dataset (T, ...); read through ``rows`` for errors that name the file.
         pts: (T, 2) float64, start and end second of every row.
         sha256: hash of the content, as recorded.
+        size: bytes of the file.
 
     Raises:
         CacheError: the file is missing, cut short, damaged, or not a cache file of this schema.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        _check_readable(self.path)
+        self.path = as_path(path)
+        stream, self.size = _opened(self.path)
         with _read_errors(self.path):
-            member = None if self.path.exists() else find_member(self.path)
-            self._file = (
-                h5py.File(self.path, "r", locking=False)
-                if member is None
-                else h5py.File(member.open(), "r")
-            )
+            if isinstance(getattr(stream, "raw", None), io.FileIO):
+                stream.close()
+                self._file = h5py.File(self.path, "r", locking=False)
+            else:
+                self._file = h5py.File(stream, "r")
         try:
             with _read_errors(self.path):
                 version = self._file.attrs.get("schema_version")
@@ -149,11 +151,10 @@ def state(path: Path, expected: Provenance) -> State:
     return State("stale", ", ".join(different)) if different else State("fresh", "")
 
 
-def _check_readable(path: Path) -> None:
+def _opened(path: Path) -> tuple[IO[bytes], int]:
     try:
-        member = None if path.exists() else find_member(path)
-        with member.open() if member else path.open("rb") as stream:
-            start = stream.read(len(_SIGNATURE))
+        stream, size = open_stored(path)
+        start = stream.read(len(_SIGNATURE))
     except FileNotFoundError as error:
         raise CacheError(
             "does not exist", path=path, remedy="compute it with the extract commands first"
@@ -165,7 +166,9 @@ def _check_readable(path: Path) -> None:
             remedy="check the permissions of the file and its folder",
         ) from error
     if start != _SIGNATURE:
+        stream.close()
         raise _damaged(path, "is not an HDF5 file" if start else "is empty")
+    return stream, size
 
 
 def _checked(path: Path, file: h5py.File, name: str) -> h5py.Dataset:

@@ -22,6 +22,7 @@ from vidkd.cache.layout import DTYPES, SCHEMA_VERSION, canonical, to_attributes
 from vidkd.cache.provenance import Provenance
 from vidkd.errors import CacheError
 from vidkd.files import atomic_path
+from vidkd.storage import as_path
 
 _CHUNK_BYTES = 1 << 18
 _ZSTD_LEVEL = 3
@@ -57,7 +58,7 @@ class CacheWriter:
         dtype: DTypeLike,
         more: Mapping[str, tuple[tuple[int, ...], DTypeLike]] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = as_path(path)
         self.provenance = provenance
         self.row_shape = tuple(row_shape)
         self.dtype = np.dtype(dtype)
@@ -81,7 +82,8 @@ class CacheWriter:
             # The lock outlives the rename: who finds a temporary file without a lock knows that
             # its writer is dead (see vidkd.cache.check).
             lock = stack.enter_context(contextlib.ExitStack())
-            temporary = stack.enter_context(atomic_path(self.path))
+            new = not self.path.exists()
+            temporary = stack.enter_context(atomic_path(self.path, first_wins=new))
             descriptor = os.open(temporary, os.O_RDWR)
             lock.callback(os.close, descriptor)
             self._disk = _Disk(descriptor)

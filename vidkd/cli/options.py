@@ -26,9 +26,9 @@ from pydantic_core import PydanticUndefined
 from typer.core import TyperCommand
 
 from vidkd.errors import UsageError
-from vidkd.files import refuse_address
 from vidkd.recipe.choices import Precision
 from vidkd.recipe.settings import Option, Settings
+from vidkd.storage import as_path, without_credentials
 
 Json = Annotated[
     bool,
@@ -296,17 +296,24 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class Command(TyperCommand):
-    """A command of paths on this machine, whose help lists the names in tables of parts.
+    """A command whose paths may be addresses, and whose help lists the names in tables of parts.
 
     These take an import of each.
     """
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, after the credentials in its addresses were put aside."""
+        return super().parse_args(ctx, without_credentials(args))
+
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, unless a path is an address."""
-        for value in ctx.params.values():
-            for item in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(item, Path):
-                    refuse_address(item)
+        """Run the command."""
+        for name, value in ctx.params.items():
+            if isinstance(value, Path):
+                ctx.params[name] = as_path(value)
+            elif isinstance(value, list | tuple):
+                ctx.params[name] = [
+                    as_path(item) if isinstance(item, Path) else item for item in value
+                ]
         return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from vidkd.cli.export import Format
 from vidkd.errors import UsageError
+from vidkd.files import refuse_address
 
 
 def view(
@@ -55,6 +56,8 @@ def view(
         raise UsageError(
             "there is nothing to show", remedy="give results, --annotations or --videos"
         )
+    if videos is not None:
+        refuse_address(videos)  # a browser needs parts and copies of them
     if videos is not None and not videos.is_dir():
         raise UsageError("is not a folder", path=videos, remedy="give the folder of the videos")
     models = load_models(results or [])

@@ -14,6 +14,7 @@ from vidkd.annotations import Source
 from vidkd.annotations.parse import Context, short
 from vidkd.evaluation.calibration import apply
 from vidkd.files import atomic_path, write_json
+from vidkd.storage import as_path
 
 _LARGEST_SCORES = 1 << 30
 """Numbers per video; a day of video at 25 frames/s with 400 classes has fewer."""
@@ -107,17 +108,17 @@ def read_dense_scores(path: str | Path) -> DenseScores:
     Raises:
         AnnotationError: the file is not that, or holds numbers that are not finite.
     """
-    path = Path(path)
+    path = as_path(path)
     root = Context(path)
     if not path.is_file():
         raise root.error("there is no such file", "check the path")
-    if not h5py.is_hdf5(path):
+    if not _is_hdf5(path):
         raise root.error(
             "is not an HDF5 file of dense scores",
             "frame protocols need dense scores; give event protocols the detections (JSON)",
         )
     try:
-        with h5py.File(path, "r") as file:
+        with path.open("rb") as stream, h5py.File(stream, "r") as file:
             return _read_scores(file, root)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise root.error(f"is damaged ({short(str(error))})", "write it again") from error
@@ -218,15 +219,20 @@ def write_detections(
     )
 
 
+def _is_hdf5(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
 def read_detections(path: str | Path) -> dict[str, list[Detection]]:
     """Read ActivityNet-style results.
 
     Raises:
         AnnotationError: the file is not that, or a segment makes no sense.
     """
-    path = Path(path)
+    path = as_path(path)
     root = Context(path)
-    if path.is_file() and h5py.is_hdf5(path):
+    if path.is_file() and _is_hdf5(path):
         raise root.error(
             "holds dense scores", "event protocols need detections (JSON), frame protocols these"
         )

@@ -131,11 +131,15 @@ def silence_allowed(video: VideoFile, time_limit: float | None) -> float:
     """
     if time_limit is not None:
         return time_limit
+    return _SILENCE_SECONDS + _size(video.path) / _SLOWEST_DISK
+
+
+@functools.lru_cache(maxsize=1024)  # asked again and again, and perhaps over a network
+def _size(path: Path) -> int:
     try:
-        size = video.path.stat().st_size
-    except OSError:
-        size = 0  # what is wrong will be told by whoever opens it
-    return _SILENCE_SECONDS + size / _SLOWEST_DISK
+        return path.stat().st_size
+    except (OSError, VidkdError):
+        return 0  # what is wrong will be told by whoever opens it
 
 
 def _within(seconds: float, look: Callable[[], JobResult]) -> JobResult:

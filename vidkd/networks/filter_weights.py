@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 
 from vidkd.errors import WeightsError
+from vidkd.files import refuse_address
 from vidkd.hub import resolved
 from vidkd.networks.temporal import FILTERS, TemporalFilter, build_temporal_filter
 from vidkd.networks.weights import load_state, load_weights, save_weights
@@ -99,6 +100,7 @@ def load_temporal_filter(
 
 def weights_file(path: str | Path) -> Path:
     """Return the weights of a run folder or of a model of the hub, or the file itself."""
+    refuse_address(path)
     path = resolved(path)
     return path / "weights.safetensors" if path.is_dir() else path
 

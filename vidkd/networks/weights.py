@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vidkd.errors import WeightsError
-from vidkd.files import atomic_path
+from vidkd.files import atomic_path, refuse_address
 
 HEADER_KEY = "vidkd"
 
@@ -46,6 +46,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         WeightsError: the file is missing, cut short, not safetensors, or has no header.
     """
+    refuse_address(path)
     path = Path(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as stream:

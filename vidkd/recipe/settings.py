@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from vidkd.errors import UsageError
+from vidkd.storage import as_path
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _with_addresses(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(as_path(item) if isinstance(item, Path) else item for item in value)
+        return as_path(value) if isinstance(value, Path) else value
+
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -51,7 +59,7 @@ def load_yaml(path: str | Path, model: type[Model]) -> Model:
     """
     import yaml  # a tenth of the time that `vidkd --help` takes
 
-    path = Path(path)
+    path = as_path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

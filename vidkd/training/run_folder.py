@@ -28,7 +28,7 @@ import yaml
 from vidkd.cache import library_versions
 from vidkd.differences import differences, listed
 from vidkd.errors import UsageError, VidkdError
-from vidkd.files import atomic_path, write_json, write_text
+from vidkd.files import atomic_path, refuse_address, write_json, write_text
 
 Result = TypeVar("Result", bound="RunResult")
 
@@ -81,6 +81,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, weights: str = "weights.safetensors") -> None:
+        refuse_address(path)
         self.path = Path(path)
         self.weights = self.path / weights
         self.tensorboard = self.path / "tensorboard"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from vidkd.errors import UsageError
-from vidkd.files import refuse_address
 from vidkd.keys import VIDEO_SUFFIXES
+from vidkd.storage import RemotePath, as_path, as_paths
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class VideoFile:
 def find_videos(inputs: Sequence[Path], root: Path | None = None) -> list[VideoFile]:
     """Expand files, folders (searched recursively, in order of name) and text lists.
 
-    A text list (``.txt``) holds one path a line, relative to the list's folder; empty lines and
-    lines that begin with ``#`` are passed over. A file that is named is taken whatever its
-    ending; in a folder the known endings of video count.
+    A text list (``.txt``) holds one path or address a line, relative to the list's folder; empty
+    lines and lines that begin with ``#`` are passed over. A file that is named is taken whatever
+    its ending; in a folder the known endings of video count.
 
     Args:
         inputs: what the user typed. A missing file is kept: it fails later by itself, and the
@@ -58,9 +58,8 @@ def find_videos(inputs: Sequence[Path], root: Path | None = None) -> list[VideoF
 
 def _expand(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     for item in inputs:
-        path = Path(item)
-        refuse_address(path)
-        if path.is_dir():
+        path = as_path(item)
+        if _is_folder(path):
             yield from ((video, path) for video in _inside(path))
         elif path.suffix.lower() == ".txt":
             yield from _listed(path)
@@ -68,7 +67,30 @@ def _expand(inputs: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
             yield path, path.parent
 
 
+def _is_folder(path: Path) -> bool:
+    # One request less for each video at an address.
+    named_so = isinstance(path, RemotePath) and path.suffix.lower() in VIDEO_SUFFIXES
+    return not named_so and path.is_dir()
+
+
 def _inside(folder: Path) -> list[Path]:
+    if isinstance(folder, RemotePath):
+        videos: list[Path] = [
+            path for path in folder.rglob("*") if _counts(path.relative_to(folder))
+        ]
+    else:
+        videos = _on_disk(folder)
+    if not videos:
+        raise UsageError("holds no video", path=folder, remedy="check the folder, or name files")
+    return sorted(videos)
+
+
+def _counts(path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _on_disk(folder: Path) -> list[Path]:
     videos: list[Path] = []
     seen: set[str] = set()
 
@@ -87,14 +109,8 @@ def _inside(folder: Path) -> list[Path]:
             continue
         seen.add(true_name)
         folders[:] = sorted(item for item in folders if not item.startswith("."))
-        videos += (
-            Path(name, file)
-            for file in files
-            if not file.startswith(".") and Path(file).suffix.lower() in VIDEO_SUFFIXES
-        )
-    if not videos:
-        raise UsageError("holds no video", path=folder, remedy="check the folder, or name files")
-    return sorted(videos)
+        videos += (Path(name, file) for file in files if _counts(Path(file)))
+    return videos
 
 
 def _listed(path: Path) -> Iterator[tuple[Path, Path]]:
@@ -109,10 +125,10 @@ def _listed(path: Path) -> Iterator[tuple[Path, Path]]:
     names = [name for name in names if name and not name.startswith("#")]
     if not names:
         raise UsageError("names no video", path=path, remedy="write one path a line")
-    for name in names:
-        video = path.parent / name
-        base = video.parent if Path(name).is_absolute() else path.parent
-        if video.is_dir():
+    for name, named in zip(names, as_paths(names), strict=True):
+        video = named if named.is_absolute() else path.parent / name
+        base = video.parent if named.is_absolute() else path.parent
+        if _is_folder(video):
             yield from ((item, base) for item in _inside(video))
         else:
             yield video, base
@@ -120,7 +136,10 @@ def _listed(path: Path) -> Iterator[tuple[Path, Path]]:
 
 def _key(path: Path, base: Path) -> str:
     # The name the user knows counts, not the place to which a link leads.
-    absolute, above = (Path(os.path.abspath(item)) for item in (path, base))  # noqa: PTH100
+    absolute, above = (
+        item if isinstance(item, RemotePath) else Path(os.path.abspath(item))  # noqa: PTH100
+        for item in (path, as_path(base))
+    )
     try:
         relative = absolute.relative_to(above)
     except ValueError:

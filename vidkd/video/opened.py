@@ -22,6 +22,7 @@ import av.stream
 import av.video.stream
 
 from vidkd.errors import VideoError
+from vidkd.storage import as_path
 from vidkd.video.watched import WatchedFile, unreadable
 
 _FALLBACK_RATE = Fraction(25)
@@ -151,7 +152,7 @@ class OpenVideo:
             pixel_format=first.format.name,
             rotation=rotation,
             start_time=frame_time(first) or 0.0,
-            size=self.path.stat().st_size,
+            size=self._file.size,
         )
 
     def rewind(self) -> None:
@@ -239,14 +240,14 @@ def open_video(path: str | Path, threads: int | None = None) -> Iterator[OpenVid
     """Open a video file while the block runs.
 
     Args:
-        path: the file.
+        path: the file, or its address.
         threads: of the decoder; by default as many as serve.
 
     Raises:
         VideoError: the file is missing, unreadable, not a video, or has no video stream. When the
             block ends: something of the file could not be read, whatever FFmpeg made of that.
     """
-    path = Path(path)
+    path = as_path(path)
     file = _watch(path)
     try:
         # Every thread of a decoder holds frames; many would only cost memory.

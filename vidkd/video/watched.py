@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from vidkd.errors import VideoError
+from vidkd.errors import VideoError, VidkdError
+from vidkd.storage import RemotePath
 
 Result = TypeVar("Result")
 _INVALID = -22
@@ -31,17 +32,22 @@ class WatchedFile:
     Args:
         path: the file.
 
+    Attributes:
+        size: bytes of it when it was opened.
+
     Raises:
         OSError: it cannot be opened.
+        StorageError: it lies in a store that does not answer, or refuses.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = io.FileIO(path)
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._file: io.RawIOBase = path.open("rb", buffering=0)
+        self.size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
         self._position = 0
         self._trouble: VideoError | None = None
-        self.name = os.fspath(path)
+        self.name = str(path)
         """By its ending FFmpeg tells formats without a header of their own."""
 
     def read(self, count: int) -> bytes:
@@ -50,13 +56,13 @@ class WatchedFile:
             return b""
         try:
             data = self._file.read(count) or b""
-        except OSError as error:
+        except (OSError, VidkdError) as error:
             self._trouble = unreadable(self._path, error, self._position)
             return b""
-        if not data and count and self._position < self._size:
-            end = os.fstat(self._file.fileno()).st_size
+        if not data and count and self._position < self.size:
+            end = self._file.seek(0, os.SEEK_END)
             self._trouble = VideoError(
-                f"became shorter while it was read: it ends at byte {end} of {self._size}",
+                f"became shorter while it was read: it ends at byte {end} of {self.size}",
                 path=self._path,
                 remedy="run the same command again when the file is whole and nobody writes to it",
             )
@@ -65,7 +71,7 @@ class WatchedFile:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to another byte and return its number, or a negative number if there is none."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}.get(whence)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}.get(whence)
         if base is None or base + offset < 0:
             return _INVALID
         try:
@@ -102,13 +108,15 @@ class WatchedFile:
         self._file.close()
 
 
-def unreadable(path: Path, error: OSError, position: int | None = None) -> VideoError:
+def unreadable(path: Path, error: OSError | VidkdError, position: int | None = None) -> VideoError:
     """Return the error for a video that the system stopped giving, at a byte if that is known."""
     where = "" if position is None else f" at byte {position}"
+    told = error.problem if isinstance(error, VidkdError) else error.strerror or error
+    place = "the network" if isinstance(path, RemotePath) else "its disk or network drive"
     return VideoError(
-        f"could not be read to its end ({error.strerror or error}{where})",
+        f"could not be read to its end ({told}{where})",
         path=path,
-        remedy="check its disk or network drive, then run the same command again",
+        remedy=f"check {place}, then run the same command again",
     )
 
 
