@@ -74,7 +74,7 @@ def test_bad_inputs_fail_alone_and_finished_work_is_skipped(
     printed = capsys.readouterr()
     assert printed.out == ""
     # A slow machine prints its progress too.
-    lines = [line for line in printed.err.splitlines() if not line.startswith("extract-flow: ")]
+    lines = [line for line in printed.err.splitlines() if not line.startswith("extract-flow")]
     assert len(lines) == 2
     assert lines[0].startswith(f"failed: {text}: ")
     assert lines[0].count(str(text)) == 1

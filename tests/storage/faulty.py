@@ -19,7 +19,7 @@ Plan = Callable[[int, str], str]
 relayed), ``"500"`` (an answer with this status), ``"refuse"`` (the connection ends unanswered),
 ``"cut"`` (half of the answer comes), ``"slow"`` (it comes in small parts), ``"half"`` (half of
 what is sent gets through, then the connection ends) or ``"lost"`` (it is done, but the answer does
-not come)."""
+not come) or ``"stall"`` (half of what is sent gets through, and no more)."""
 
 
 class FaultyProxy:
@@ -32,6 +32,7 @@ class FaultyProxy:
     Attributes:
         address: of the proxy, as ``http://127.0.0.1:PORT``.
         seen: method, target and range of every request.
+        head: first line of the last request.
         sent: bytes of answers that were sent to clients, headers included.
     """
 
@@ -40,6 +41,7 @@ class FaultyProxy:
         self.seen: list[tuple[str, str, str]] = []
         self.sent = 0
         self._numbers = itertools.count()
+        self.head = ""
         proxy = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -68,6 +70,7 @@ class FaultyProxy:
         if not head:
             return
         method, target, _ = head.split(" ", 2)
+        self.head = head
         fault = self.plan(next(self._numbers), method)
         self.seen.append((method, target, headers.get("range", "")))
         if fault == "refuse":
@@ -84,8 +87,11 @@ class FaultyProxy:
         lines = [head, *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         with socket.create_connection(("127.0.0.1", self.port)) as server:
             server.sendall("\r\n".join(lines).encode())
-            server.sendall(body[: len(body) // 2] if fault == "half" else body)
+            server.sendall(body[: len(body) // 2] if fault in {"half", "stall"} else body)
             if fault == "half":
+                return
+            if fault == "stall":
+                client.rfile.read(1)  # until the client goes away
                 return
             with server.makefile("rb") as stream:
                 answer_bytes = stream.read()

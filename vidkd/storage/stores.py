@@ -6,6 +6,7 @@ on a disk; everything else that goes wrong is a StorageError, which says what to
 
 from __future__ import annotations
 
+import base64
 import errno
 import functools
 import hashlib
@@ -16,9 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from vidkd.errors import UsageError, VidkdError
 from vidkd.storage.addresses import scrub, user_of, with_query
@@ -27,6 +28,7 @@ Result = TypeVar("Result")
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between tries, up to twice as long, so that many machines do not come back at once."""
+_UNKNOWN = "the name of the server is unknown"
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10.0, 30.0
 _EXTRAS = {"s3": "s3", "gs": "gs", "http": "http", "https": "http", "hf": "hub"}
 _CREDENTIALS = {
@@ -79,7 +81,7 @@ def is_listed(plain: str) -> bool:
     Over HTTP that is a page of links without an ending such as ``.mp4``.
     """
     if plain.startswith("http"):
-        if Path(plain).suffix:
+        if PurePosixPath(urlsplit(plain).path).suffix:
             return False
         return _attempted(plain, lambda: bool(_store(plain).isdir(_given(plain))))
     try:
@@ -145,7 +147,10 @@ class Reader:
                 raise ConnectionError("the answer is too short")
             return data
 
-        return _attempted(self._plain, fetch)
+        try:
+            return _attempted(self._plain, fetch)
+        except FileExistsError:  # under the condition that it is still the same
+            raise changed(self._plain) from None
 
     def _open(self) -> Any:
         options: dict[str, Any] = {"cache_type": "none"}
@@ -259,8 +264,11 @@ def _opened(scheme: str, user: tuple[str, str] | None, process: int) -> Any:
             limits = aiohttp.ClientTimeout(
                 total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS
             )
-            auth = {} if user is None else {"auth": aiohttp.BasicAuth(*user)}
-            options |= {"client_kwargs": {"timeout": limits, **auth}, "encoded": True}
+            headers = {}
+            if user is not None:
+                word = base64.b64encode(":".join(user).encode()).decode()
+                headers = {"headers": {"Authorization": f"Basic {word}"}}
+            options |= {"client_kwargs": {"timeout": limits, **headers}, "encoded": True}
         found = fsspec.filesystem(scheme, **options)
     except ImportError:
         raise UsageError(
@@ -305,10 +313,11 @@ def _attempted(plain: str, action: Callable[[], Result], tries: int = len(_PAUSE
             why, final = _judged(plain, error)
             if final is not None:
                 raise final from None  # the cause may quote the address with its signature
-        if number + 1 < tries:
-            time.sleep(_PAUSES[number] * random.uniform(1, 2))
+        if number + 1 == tries or (why == _UNKNOWN and number == 2):
+            break
+        time.sleep(_PAUSES[number] * random.uniform(1, 2))
     raise StorageError(
-        why + (f", {tries} times in a row" if tries > 1 else ""),
+        why + (f", {number + 1} times in a row" if number else ""),
         path=plain,
         remedy="check the network and the address, then run the same command again",
     )
@@ -322,7 +331,8 @@ def _judged(plain: str, error: BaseException) -> tuple[str, Exception | None]:
         causes.append(cause)
         cause = cause.__cause__
     kinds = {kind.__name__ for item in causes for kind in type(item).__mro__}
-    status, code = _answer(causes)
+    # What aiohttp cannot parse, because it was cut, it calls a bad request.
+    status, code = (None, "") if "HttpProcessingError" in kinds else _answer(causes)
     said = " ".join(filter(None, (str(status or ""), code)))
     scheme = plain.partition("://")[0]
     if isinstance(error, FileExistsError) or status == 412 or code == "PreconditionFailed":
@@ -355,7 +365,9 @@ def _judged(plain: str, error: BaseException) -> tuple[str, Exception | None]:
         )
     if any("Timeout" in kind for kind in kinds):
         return "no answer came in time", None
-    if kinds & {"EndpointConnectionError", "ClientConnectorError", "gaierror"}:
+    if kinds & {"gaierror", "ClientConnectorDNSError"}:
+        return _UNKNOWN, None
+    if kinds & {"EndpointConnectionError", "ClientConnectorError"}:
         return "the server cannot be reached", None
     if kinds & {"OSError", "ClientError", "HTTPClientError", "HTTPException"}:
         return "the connection broke", None
@@ -377,8 +389,7 @@ def _answer(causes: list[BaseException]) -> tuple[int | None, str]:
             ), code if code.isalpha() else ""
         for value in (
             getattr(response, "status_code", None),
-            getattr(item, "status", None),
-            getattr(item, "code", None),
+            getattr(item, "status", None) or getattr(item, "code", None),
         ):
             if isinstance(value, int | str) and str(value).isdigit() and 100 <= int(value) < 600:
                 return int(value), ""
