@@ -128,8 +128,9 @@ def test_credentials_go_to_other_processes_and_into_no_recipe(tmp_path: Path) ->
 
 def test_the_command_line_puts_credentials_aside() -> None:
     words = ["https://me:w@h.org/v.mp4?sig=1//2", "--cache=s3://k:s@lab/c", "ray://h:1", "a:/b"]
-    cleaned = without_credentials(words)
+    cleaned, typed = without_credentials(words)
     assert cleaned == ["https://h.org/v.mp4", "--cache=s3://lab/c", "ray://h:1", "a:/b"]
+    assert typed["s3://lab/c"] == "s3://k:s@lab/c"
     assert with_query("https://h.org/v.mp4") == "https://h.org/v.mp4?sig=1//2"
     assert address("https://h.org/v?q#part") == "https://h.org/v"
     with pytest.raises(UsageError, match="is given twice, with other words behind the question"):

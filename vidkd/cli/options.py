@@ -302,19 +302,24 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line, after the credentials in its addresses were put aside."""
-        return super().parse_args(ctx, without_credentials(args))
+        """Parse the command line, after the credentials in its addresses were put aside.
+
+        A ``Path`` would garble them. Options that are text get theirs back.
+        """
+        cleaned, self._typed = without_credentials(args)
+        return super().parse_args(ctx, cleaned)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         for name, value in ctx.params.items():
-            if isinstance(value, Path):
-                ctx.params[name] = as_path(value)
-            elif isinstance(value, list | tuple):
-                ctx.params[name] = [
-                    as_path(item) if isinstance(item, Path) else item for item in value
-                ]
+            several = isinstance(value, list | tuple)
+            ctx.params[name] = [*map(self._meant, value)] if several else self._meant(value)
         return super().invoke(ctx)
+
+    def _meant(self, value: Any) -> Any:
+        if isinstance(value, Path):
+            return as_path(value)
+        return self._typed.get(value, value) if isinstance(value, str) else value
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from vidkd.errors import UsageError
 from vidkd.storage import as_path
@@ -39,12 +39,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    @field_validator("*", mode="after")
+    @field_validator("*", mode="before")
     @classmethod
-    def _with_addresses(cls, value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(as_path(item) if isinstance(item, Path) else item for item in value)
-        return as_path(value) if isinstance(value, Path) else value
+    def _with_addresses(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if not _holds_paths(field.annotation):
+            return value
+        if isinstance(value, list | tuple):
+            return tuple(as_path(item) if isinstance(item, str | Path) else item for item in value)
+        return as_path(value) if isinstance(value, str | Path) else value
+
+
+def _holds_paths(annotation: Any) -> bool:
+    return annotation is Path or any(map(_holds_paths, get_args(annotation)))
 
 
 Model = TypeVar("Model", bound=BaseModel)

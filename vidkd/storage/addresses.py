@@ -52,13 +52,13 @@ def address(text: str) -> str | None:
     return plain
 
 
-def without_credentials(arguments: Iterable[str]) -> list[str]:
-    """Return the words of a command line, with what follows ``--option=`` or not, cleaned.
+def without_credentials(arguments: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the words of a command line, cleaned, and what was typed by what it became.
 
     Raises:
         UsageError: see ``address``; or two addresses differ in their query alone.
     """
-    cleaned, queries = [], dict[str, str]()
+    cleaned, typed, queries = [], dict[str, str](), dict[str, str]()
     for word in arguments:
         name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         known = value.lower().startswith(tuple(f"{scheme}://" for scheme in (*SCHEMES, "gcs")))
@@ -71,8 +71,9 @@ def without_credentials(arguments: Iterable[str]) -> list[str]:
                     path=plain,
                     remedy="run the command for each",
                 )
+            typed[plain] = value
         cleaned.append(word if plain is None else f"{name}{equals}{plain}")
-    return cleaned
+    return cleaned, typed
 
 
 def user_of(plain: str) -> tuple[str, str] | None:
