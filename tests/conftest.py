@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from vidkd.workers import share_cores
+
+# Two processes of tests share two cores. Before anything imports torch.
+share_cores()
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -330,6 +330,17 @@ def limit_threads(threads: int) -> None:
     """Set how many threads numeric libraries use; call it before they are imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(threads)
+    share_cores()
+
+
+def share_cores() -> None:
+    """Let threads of OpenMP sleep while they wait; call it before numeric libraries are imported.
+
+    By default they spin, in the hope of work, and take the cores from whatever else computes: one
+    network beside other programs took ten times as long and seven times the processor time
+    (docs/performance.md). What the user has set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def for_people(error: Exception) -> VidkdError:

@@ -14,7 +14,7 @@ from vidkd.cli.commands import Commands
 from vidkd.console import log
 from vidkd.errors import VidkdError
 from vidkd.machine import cores
-from vidkd.workers import limit_threads
+from vidkd.workers import limit_threads, share_cores
 
 app = typer.Typer(
     name="vidkd",
@@ -54,6 +54,7 @@ _Misuse: Any = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """Run the command line; user errors become one line on standard error and an exit code."""
+    share_cores()
     if (allowed := cores()) < (os.cpu_count() or 1):
         # Numeric libraries count the cores of the machine, not those of a container.
         limit_threads(allowed)
