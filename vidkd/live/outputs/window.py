@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ _RATE = 15.0
 _LARGEST = 1280, 720
 _SILENT_SECONDS = 3.0
 _ROWS = 5
+_EVENTS = 1000
 
 
 class Window:
@@ -64,7 +66,7 @@ class Window:
         self._process.start()
         other.close()
         self._newest: dict[str, LiveFrame] = {}
-        self._events: list[Event] = []
+        self._events: deque[Event] = deque(maxlen=_EVENTS)
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._send, name="window", daemon=True)
@@ -78,8 +80,7 @@ class Window:
     def event(self, event: Event) -> None:
         """Take an event."""
         with self._changed:
-            if self._thread.is_alive():
-                self._events.append(event)
+            self._events.append(event)
 
     def close(self) -> None:
         """Close the window."""
@@ -96,7 +97,7 @@ class Window:
                 time.sleep(1 / _RATE)
                 with self._changed:
                     frames, events = self._newest, self._events
-                    self._newest, self._events = {}, []
+                    self._newest, self._events = {}, deque(maxlen=_EVENTS)
                 for event in events:
                     self._connection.send(event)
                 for source, frame in frames.items():
@@ -110,8 +111,6 @@ class Window:
                 while self._connection.poll(0.5):
                     why = self._connection.recv()
             log(f"window: {why}; detection goes on, Ctrl-C ends it")
-        with self._changed:
-            self._events = []
 
 
 def _show(connection: Connection, sources: list[str]) -> None:
