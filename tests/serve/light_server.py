@@ -81,7 +81,7 @@ if __name__ == "__main__":
 
     kind = sys.argv.pop(1)
     pool.work = {"light": light, "small": small}[kind]
-    server.devices = lambda device, workers: ["cpu"] * (workers or 1)
+    server._places = lambda device, workers: ["cpu"] * (workers or 1)
     server._HEADER_SECONDS = server._STALL_SECONDS = receive.SILENCE_SECONDS = 1.0
     server._WATCH_SECONDS = 0.1
     sys.argv[0] = "vidkd"

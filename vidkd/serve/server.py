@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,7 @@ def serve(
     try:
         for model in filter(is_hub_name, models):
             resolved(model)  # once, and not in every worker
-        places = devices(device, settings.workers)
+        places = _places(device, settings.workers)
         spec = WorkerSpec(
             tuple(map(str, models)),
             precision,
@@ -158,6 +160,12 @@ async def _run(
         await pool.stop()
     left = pool.waiting
     log("stopped" + (f"; {left} videos wait for the next start" if left else ""))
+
+
+def _places(device: str, workers: int | None) -> Sequence[str]:
+    """Return the device of each worker, asked in another process: torch takes half a gigabyte."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as asked:
+        return asked.submit(devices, device, workers).result()
 
 
 def _listen(settings: ServeSettings) -> socket.socket:
