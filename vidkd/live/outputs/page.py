@@ -322,6 +322,6 @@ def _listen(address: str) -> socket.socket:
     except OSError as error:
         raise VidkdError(
             f"nothing can listen at {host}:{port} ({error.strerror})",
-            remedy="give --http another port, or 0 for any that is free",
+            remedy="give --http an address of this machine and a free port; 0 takes any",
         ) from error
     return listener
