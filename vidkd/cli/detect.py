@@ -29,8 +29,9 @@ def detect(
         list[Path] | None,
         typer.Option(
             metavar="RUN_OR_FILE",
-            help="Run folder or weights of a student, or a file of `vidkd fuse`; repeat it to "
-            "average the logits of several. Default: I3D with the classes of Kinetics.",
+            help="Run folder or weights of a student, hf:OWNER/NAME of the hub, or a file of "
+            "`vidkd fuse`; repeat it to average the logits of several. Default: I3D with the "
+            "classes of Kinetics.",
         ),
     ] = None,
     features: Annotated[
