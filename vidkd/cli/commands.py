@@ -125,7 +125,8 @@ PANELS: dict[str, dict[str, Entry]] = {
         "export": Entry(
             "export",
             "export",
-            "Write detections as files of annotation tools, of video editors, or for a submission.",
+            "Write detections for annotation tools, editors and submissions, or a student as"
+            " graphs.",
         ),
     },
     "Share": {

@@ -11,6 +11,7 @@ import typer
 from vidkd.cli.options import Json
 from vidkd.console import emit_json, log
 from vidkd.errors import UsageError
+from vidkd.recipe import Precision
 
 if TYPE_CHECKING:
     from vidkd.annotations import Annotations
@@ -42,58 +43,176 @@ _Subset = Annotated[
 ]
 
 
+_TOOLS = "Results for other tools: --to"
+_GRAPHS = "Students that run without vidkd: --format"
+
+
 def export(
-    results: Annotated[
+    inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULT...", help="Detections (.json) or dense scores (.h5)."),
+        typer.Argument(
+            metavar="RESULT_OR_STUDENT...",
+            help="For --to: detections (.json) or dense scores (.h5). For --format: run folder or "
+            "weights of a student, or a file of `vidkd fuse`; several are averaged.",
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option(
+            "--output",
+            "-o",
             metavar="PATH",
-            help="The file; a folder where a file holds one video and there are more.",
+            help="The file; a folder for --format, and where a file holds one video and there are "
+            "more.",
         ),
     ],
     to: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="FORMAT",
             help="Annotation tool, editor or submission; `vidkd data formats` lists them.",
+            rich_help_panel=_TOOLS,
         ),
-    ],
+    ] = None,
     videos: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Videos, for their names, durations and frame rates."),
+        typer.Option(
+            metavar="DIR",
+            help="Videos, for their names, durations and frame rates.",
+            rich_help_panel=_TOOLS,
+        ),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Leave out detections with a lower score.")
-    ] = float("-inf"),
-    annotations: _Truth = None,
-    annotation_format: _TruthFormat = "auto",
-    annotation_rate: AnnotationRate = None,
-    subset: _Subset = None,
+        float | None,
+        typer.Option(help="Leave out detections with a lower score.", rich_help_panel=_TOOLS),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Which videos to export, their durations and subsets.",
+            rich_help_panel=_TOOLS,
+        ),
+    ] = None,
+    annotation_format: Annotated[
+        str | None,
+        typer.Option(help="Their format; `vidkd data formats` lists them.", rich_help_panel=_TOOLS),
+    ] = None,
+    annotation_rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Frames per second of annotations that count in frames. Default: the data set's.",
+            rich_help_panel=_TOOLS,
+        ),
+    ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(
+            help="Subset to export. Default: testing, if there is one.", rich_help_panel=_TOOLS
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="onnx|openvino|torch-export",
+            help="Format of the graphs.",
+            rich_help_panel=_GRAPHS,
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option(
+            metavar="auto|float32|int8",
+            help="Arithmetic of the encoder: float32, or int8 with --format openvino; auto is what "
+            "the student was trained on.",
+            rich_help_panel=_GRAPHS,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write detections as files of annotation tools, of video editors, or for a submission.
+    """Write detections for annotation tools, editors and submissions, or a student as graphs.
 
-    Scores go along where a tool has a place for them; what it cannot hold is said. Label Studio
-    gets tasks with predictions. Dense scores become segments with the default settings of
+    With --to, scores go along where a tool has a place for them; what it cannot hold is said. Label
+    Studio gets tasks with predictions. Dense scores become segments with the default settings of
     watershed grouping and NMS.
+
+    With --format, the folder gets the graphs of the encoder and of what follows it, checked
+    against the student, and run.py, which finds a video's actions with them. docs/export.md has
+    an example.
     """
+    for_tools = (to, videos, threshold, annotations, annotation_format, annotation_rate, subset)
+    tools = any(value is not None for value in for_tools)
+    if tools == (form is not None or precision is not None):
+        raise UsageError(
+            "options of --to and of --format do not go together"
+            if tools
+            else "nothing says what to write",
+            remedy="give --to FORMAT for results, or --format onnx for a student",
+        )
+    if not tools:
+        _export_student(inputs, output, form, precision, overwrite, as_json)
+        return
+    if to is None:
+        raise UsageError("there is no --to", remedy="`vidkd data formats` lists what it can be")
     from vidkd.evaluation.exports import EXPORTS
 
-    truth = _truth(annotations, annotation_format, annotation_rate, subset)
+    for path in inputs:
+        if path.is_dir() or path.suffix == ".safetensors":
+            raise UsageError(
+                "is no result",
+                path=path,
+                remedy="give detections or dense scores; a student is exported with --format onnx",
+            )
+    lowest = float("-inf") if threshold is None else threshold
+    truth = _truth(annotations, annotation_format or "auto", annotation_rate, subset)
     if to in EXPORTS:
-        if len(results) > 1:
+        if len(inputs) > 1:
             raise UsageError("a submission is made of one result", remedy="give one file")
-        _submit(results[0], output, to, truth, threshold, overwrite, as_json)
+        _submit(inputs[0], output, to, truth, lowest, overwrite, as_json)
         return
-    found = _merged(results)
+    found = _merged(inputs)
     kept = {
-        video: [item for item in items if item.score >= threshold] for video, items in found.items()
+        video: [item for item in items if item.score >= lowest] for video, items in found.items()
     }
     _write(output, to, as_annotations(kept, truth), videos, overwrite, as_json)
+
+
+def _export_student(
+    models: list[Path],
+    output: Path,
+    form: str | None,
+    precision: Precision | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from vidkd.deployment import FORMATS, export_student
+
+    if form not in FORMATS:
+        raise UsageError(
+            "there is no --format" if form is None else f"there is no format {form!r} of graphs",
+            remedy=f"give one of {', '.join(FORMATS)}; those of annotation tools go with --to",
+        )
+    for path in models:
+        if path.suffix in {".json", ".h5"}:
+            raise UsageError(
+                "is a result, not a student",
+                path=path,
+                remedy="give a run folder, or --to FORMAT to write the result for another tool",
+            )
+    made = export_student(
+        models, output, form, precision=precision or "auto", overwrite=overwrite, log=log
+    )
+    if as_json:
+        files = [str(file) for file in made.files]
+        emit_json({"files": files, "largest_difference": made.scores, "segments": made.segments})
+    log(
+        f"{output}: {', '.join(file.name for file in made.files)}; scores differ from the"
+        f" student's by at most {made.scores:.1e}, segments are the same"
+    )
+    log(f"run it with: python {output / 'run.py'} VIDEO")
 
 
 def export_submission(

@@ -328,7 +328,10 @@ class Command(TyperCommand):
                 item.metavar = ""
             if item.name == "help" and "help_all" in {other.name for other in self.params}:
                 item.rich_help_panel = "Help"  # type: ignore[attr-defined]
-            elif not hasattr(self.callback, "options"):
+            elif (
+                not hasattr(self.callback, "options")
+                and getattr(item, "rich_help_panel", None) == "Run"
+            ):
                 item.rich_help_panel = None  # type: ignore[attr-defined]
             for options in getattr(self.callback, "options", ()):
                 if options.in_table(item.name) and not item.hidden:  # type: ignore[attr-defined]

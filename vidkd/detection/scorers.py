@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,7 +142,7 @@ class StudentScorer:
         self.settings = self.fusion.segments
         self.sources: list[Source] = []
         # Students that see the same share what is computed.
-        keys = [_key(student.header) for student in self.fusion.students]
+        keys = [source_key(student.header) for student in self.fusion.students]
         self._distinct = list(dict.fromkeys(keys))
         self._source = [self._distinct.index(key) for key in keys]
         self._first = [keys.index(key) for key in self._distinct]
@@ -177,7 +178,10 @@ class StudentScorer:
             except VidkdError as error:
                 raise type(error)(error.problem, path=student.name, remedy=error.remedy) from error
             own = precision if stream.from_rgb else "auto"
-            loaded = encoder or _load_encoder(student, stream, device, own)
+            loaded = encoder
+            if loaded is None:
+                with encoder_name(student, stream) as name:
+                    loaded = stream.load_encoder(name, device, own)
             _check(student, loaded)
             self.sources.append(Source(stream, loaded, loaded.features, made))
 
@@ -199,7 +203,7 @@ class StudentScorer:
         return probabilities(fused, fusion.thresholds), axis, fusion.candidates(found, shifted=True)
 
 
-def _key(header: FilterHeader) -> str:
+def source_key(header: FilterHeader) -> str:
     """Return what decides the features of a video, as text."""
     fields = {"modality", "encoder_sha256", "frames", "snippet", "crop", "stream_settings"}
     return header.model_dump_json(include=fields)
@@ -224,14 +228,15 @@ def encoder_file(student: FusedStudent) -> Path | None:
     return trained_file(name) or (None if zoo_card(name) else trained_file(str(run.parent / name)))
 
 
-def _load_encoder(
-    student: FusedStudent, stream: Stream, device: str, precision: Precision
-) -> AnyEncoder:
-    """Return the encoder whose features a student was trained on.
+@contextmanager
+def encoder_name(student: FusedStudent, stream: Stream) -> Iterator[str]:
+    """Give the name or path of the encoder whose features a student was trained on, fetched.
+
+    That of a fused file lies in a temporary file while the block runs.
 
     Raises:
         UsageError: vidkd has no such encoder to run on video.
-        WeightsError: the encoder's weights cannot be read or fetched.
+        WeightsError: its weights cannot be fetched.
     """
     with student.encoder_file() as held:
         path, name = held or encoder_file(student), student.header.encoder
@@ -246,7 +251,7 @@ def _load_encoder(
         chosen = name if path is None else str(path)
         if path is None:
             stream.fetch_encoder(chosen)
-        return stream.load_encoder(chosen, device, precision)
+        yield chosen
 
 
 def _check(student: FusedStudent, encoder: AnyEncoder) -> None:

@@ -214,9 +214,37 @@ class Graph:
         """Return the network from (1, C, T, S, S) to Mixed_5c averaged over space, (1, 1024, t)."""
         import openvino
 
+        video = self._ops.parameter([1, in_channels, length, side, side], np.float32)
+        return openvino.Model([self._pooled(video.output(0), [3, 4])], [video], "i3d")
+
+    def frames_model(self, length: int, crop: int) -> openvino.Model:
+        """Return the network from frames (1, length, H, W, 3) uint8 to features (1, 1024).
+
+        The square of side ``crop`` in the middle of the frames is brought to [-1, 1] first.
+        """
+        import openvino
+
         ops = self._ops
-        video = ops.parameter([1, in_channels, length, side, side], np.float32)
-        x = self._quantised(video.output(0), FIRST)
+        x = video = ops.parameter([1, length, -1, -1, 3], np.uint8, name="frames")
+        for axis in (2, 3):
+            size = ops.gather(ops.shape_of(video), ops.constant(axis), ops.constant(0))
+            first = ops.divide(ops.subtract(size, ops.constant(crop)), ops.constant(2))
+            places = ops.add(ops.constant(np.arange(crop)), first)
+            x = ops.gather(x, places, ops.constant(axis))
+        x = ops.transpose(x, ops.constant([0, 4, 1, 2, 3]))
+        # From a table, which OpenVINO does not merge with the rounding to 8 bits: that would change
+        # single levels of the input.
+        levels = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)
+        x = ops.gather(self._constant(levels), ops.convert(x, "i32"), ops.constant(0))
+        x = ops.reshape(x, ops.constant([1, 3, length, crop, crop]), False)
+        features = self._pooled(x.output(0), [2, 3, 4])
+        features.output(0).set_names({"features"})
+        video.output(0).set_names({"frames"})
+        return openvino.Model([features], [video], "i3d")
+
+    def _pooled(self, x: Any, axes: list[int]) -> Any:
+        """Return Mixed_5c of (B, C, T, S, S) in [-1, 1], averaged over some axes."""
+        x = self._quantised(x, FIRST)
         for number, name in enumerate(END_POINTS):
             reader = next((n for n in END_POINTS[number + 1 :] if n not in POOLS), None)
             if name in POOLS:
@@ -225,8 +253,7 @@ class Graph:
                 x = self._quantised(self._convolution(x, name), reader)
             else:
                 x = self._inception(x, name, reader)
-        axes = ops.constant(np.array([3, 4], dtype=np.int64))
-        return openvino.Model([ops.reduce_mean(x, axes, False)], [video], "i3d")
+        return self._ops.reduce_mean(x, self._ops.constant(np.array(axes, dtype=np.int64)), False)
 
     def _inception(self, x: Any, name: str, reader: str | None) -> Any:
         """Join four branches; each is quantised for the reader before that, so in 8 bits."""
@@ -275,7 +302,7 @@ class Graph:
 
 def _padding(x: Any, kernel: Size3, stride: Size3) -> tuple[list[int], list[int]]:
     """Return the "SAME" padding before and after each dimension of (1, C, T, H, W)."""
-    sizes = [int(size) for size in x.get_shape()[2:]]
+    sizes = [size.get_length() for size in list(x.get_partial_shape())[2:]]
     pairs = [same_padding(n, k, s) for n, k, s in zip(sizes, kernel, stride, strict=True)]
     return [before for before, _ in pairs], [after for _, after in pairs]
 
@@ -312,6 +339,10 @@ class Int8I3D(EncoderNetwork):
         rows = torch.stack([infer(snippet) for snippet in x])
         windows = functional.avg_pool1d(rows, min(2, rows.shape[2]), 1).mean(dim=2)
         return rows.mean(dim=2), self.classifier(windows)
+
+    def frames_model(self, length: int, crop: int) -> openvino.Model:
+        """Return a network that takes frames, for other programs; see `Graph.frames_model`."""
+        return Graph(self._state).frames_model(length, crop)
 
     def _network(self, shape: tuple[int, ...]) -> Any:
         found = self._compiled.pop(shape, None)
