@@ -111,9 +111,12 @@ def extract(
         seconds = time.perf_counter() - started
         told.seek(0)
         text = told.read().decode()
-    if process.returncode:
-        raise SystemExit(f"the extraction failed:\n{text}")
-    states = [item["state"] for item in json.loads(output)]
+    if process.returncode or not output:
+        raise SystemExit(f"the extraction ended with {process.returncode}:\n{text}")
+    try:
+        states = [item["state"] for item in json.loads(output)]
+    except ValueError:
+        raise SystemExit(f"is no JSON:\n{output.decode()}") from None
     assert set(states) == {"done"}, text
     return seconds, text
 

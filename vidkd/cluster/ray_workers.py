@@ -486,6 +486,8 @@ def _connected(address: str | None) -> Iterator[None]:
             "`ray start --head`",
         ) from error
     try:
-        yield
+        # Ray prints the last words of a node that died; standard output is data.
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
     finally:
         ray.shutdown()

@@ -7,6 +7,7 @@ relative to that anchor pose placed in the region.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -135,10 +136,18 @@ class TwoLayerHead(nn.Module):
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """torchvision's, with regions that are neither person nor background while it learns."""
+    """torchvision's, with regions that are neither person nor background while it learns.
+
+    What it draws of a picture does not depend on the others of the batch, and its losses are shares
+    in those of a batch that several processes may have divided.
+    """
 
     ignored: list[Tensor] | None = None
     """For each picture of the batch the boxes (I, 4) to leave out, while training."""
+    generators: Sequence[torch.Generator] = ()
+    """For each picture what anchors are drawn with, while training."""
+    total: Callable[[Tensor], Tensor] = staticmethod(lambda count: count)
+    """Adds up a count over all parts of the batch."""
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
@@ -149,6 +158,46 @@ class ProposalNetwork(RegionProposalNetwork):
             for label, own, ignored in zip(labels, anchors, self.ignored, strict=True):
                 label[(label == 0) & (covered(own, ignored) > 0.5)] = -1.0
         return labels, boxes
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """As torchvision, means over the anchors drawn in the whole batch."""
+        sampler, start = self.fg_bg_sampler, 0
+        most = int(sampler.batch_size_per_image * sampler.positive_fraction)
+        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for label, generator in zip(labels, self.generators, strict=True):
+            positive = drawn(torch.where(label >= 1)[0], most, generator)
+            rest = sampler.batch_size_per_image - len(positive)
+            negative = drawn(torch.where(label == 0)[0], rest, generator)
+            for part, rows in zip(parts, (positive, negative), strict=True):
+                part.append(rows + start)
+            start += len(label)
+        positive = torch.cat(parts[0])
+        rows = torch.cat([positive, *parts[1]])
+        count = self.total(objectness.new_tensor(float(len(rows)))).clamp(min=1.0)
+        boxes = functional.smooth_l1_loss(
+            pred_bbox_deltas[positive],
+            torch.cat(regression_targets)[positive],
+            beta=1 / 9,
+            reduction="sum",
+        )
+        logits = objectness.flatten()[rows]
+        found = functional.binary_cross_entropy_with_logits(
+            logits, torch.cat(labels)[rows], reduction="sum"
+        )
+        return found / count, boxes / count
+
+
+def drawn(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return at most ``count`` of some rows, drawn at random."""
+    if len(rows) <= count:
+        return rows
+    return rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)]
 
 
 def covered(boxes: Tensor, ignored: Tensor) -> Tensor:

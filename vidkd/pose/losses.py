@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from vidkd.networks.lcrnet import JOINTS, LCRNet, covered, encode
+from vidkd.networks.lcrnet import JOINTS, LCRNet, covered, drawn, encode
 from vidkd.pose.anchors import AnchorPoses, nearest_anchors, person_box
 from vidkd.pose.labels import LabelledPerson
 from vidkd.pose.proposals import MODE_RADIUS
@@ -122,29 +122,26 @@ def sample_regions(
     positive = torch.nonzero(best >= FOREGROUND).squeeze(1)
     free = covered(boxes, targets.ignored.to(boxes)) <= 0.5
     negative = torch.nonzero((best < BACKGROUND) & free).squeeze(1)
-    positive = _some(positive, round(FOREGROUND * REGIONS), generator)
-    negative = _some(negative, REGIONS - len(positive), generator)
+    positive = drawn(positive, round(FOREGROUND * REGIONS), generator)
+    negative = drawn(negative, REGIONS - len(positive), generator)
     rows = torch.cat([positive, negative])
     return boxes[rows], torch.cat([person[positive], torch.full_like(negative, -1)])
-
-
-def _some(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    if len(rows) <= count:
-        return rows
-    return rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)]
 
 
 def losses(
     network: LCRNet,
     images: Tensor,
     targets: Sequence[Targets],
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     dtype: torch.dtype = torch.float32,
+    total: Callable[[Tensor], Tensor] = lambda count: count,
 ) -> dict[str, Tensor]:
     """Return the four losses of a batch: ``objectness``, ``box``, ``anchor`` and ``pose``.
 
-    ``network`` is in training mode, ``images`` (N, 3, H, W) are RGB in [0, 255]; ``generator``
-    draws regions. Convolutions are computed in ``dtype``, losses in float32.
+    ``network`` is in training mode, ``images`` (N, 3, H, W) are RGB in [0, 255]; ``generators``
+    draw regions of each. Convolutions are computed in ``dtype``, losses in float32. Of a batch
+    that several processes have divided each gets its share, which add up to the losses of the
+    batch; ``total`` adds up a count over the processes.
     """
     device = images.device
     mixed = dtype is not torch.float32
@@ -153,15 +150,16 @@ def losses(
         maps = network.features(images)
     maps = {name: value.float() for name, value in maps.items()}
     network.rpn.ignored = [target.ignored.to(device) for target in targets]
+    network.rpn.generators, network.rpn.total = generators, total
     truth = [{"boxes": target.boxes.to(device)} for target in targets]
     boxes, found = network.rpn(ImageList(images, sizes), maps, truth)
     chosen = [
         sample_regions(own.detach(), target, generator)
-        for own, target in zip(boxes, targets, strict=True)
+        for own, target, generator in zip(boxes, targets, generators, strict=True)
     ]
     with torch.autocast(device.type, dtype=dtype if mixed else None, enabled=mixed):
         logits, raw = network.regions(maps, [regions for regions, _ in chosen], sizes)
-    anchor, pose = region_losses(network, logits.float(), raw.float(), chosen, targets)
+    anchor, pose = region_losses(network, logits.float(), raw.float(), chosen, targets, total)
     return {
         "objectness": found["loss_objectness"],
         "box": found["loss_rpn_box_reg"],
@@ -176,12 +174,13 @@ def region_losses(
     raw: Tensor,
     chosen: Sequence[tuple[Tensor, Tensor]],
     targets: Sequence[Targets],
+    total: Callable[[Tensor], Tensor] = lambda count: count,
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy over anchor poses, and the smooth L1 loss of the joints.
 
     The second is the mean over the joints of all people in the chosen regions, 2D and 3D added.
     ``logits`` (S, K + 1) and ``raw`` (S, K, 13, 5) are of the regions that :func:`sample_regions`
-    has chosen in each picture.
+    has chosen in each picture; for ``total`` see :func:`losses`.
     """
     device = logits.device
     person = torch.cat([rows for _, rows in chosen])
@@ -195,7 +194,8 @@ def region_losses(
     values = {name: torch.cat(items) for name, items in parts.items()}
     classes = torch.zeros(len(person), dtype=torch.long, device=device)
     classes[positive] = values["classes"]
-    anchor = functional.cross_entropy(logits, classes)
+    count = total(logits.new_tensor(float(len(classes)))).clamp(min=1.0)
+    anchor = functional.cross_entropy(logits, classes, reduction="sum") / count
     wanted = encode(
         values["boxes"],
         values["joints_2d"],
@@ -208,5 +208,5 @@ def region_losses(
         raw[positive], wanted.clamp(-10, 10), reduction="none", beta=_BETA
     )
     weights = values["taught"][:, :, None, None] * values["weights"][:, None]
-    pose = (errors * weights).sum() / weights.sum().clamp(min=1.0) * 5.0
+    pose = (errors * weights).sum() / total(weights.sum()).clamp(min=1.0) * 5.0
     return anchor, pose

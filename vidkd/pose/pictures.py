@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -150,9 +151,14 @@ class Batches:
     seed: int
     workers: int
     """Threads that prepare pictures."""
+    rows: slice = field(default_factory=lambda: slice(None))
+    """Those of each batch that are made, where several processes share it."""
 
     def epoch(self, number: int, steps: int) -> Iterator[tuple[Tensor, list[Targets]]]:
-        """Yield pictures (B, 3, H, W) float32 in [0, 255] and their targets, ``steps`` times."""
+        """Yield pictures (B, 3, H, W) float32 in [0, 255] and their targets, ``steps`` times.
+
+        B are the rows of the batch.
+        """
         rng = np.random.default_rng([self.seed, number])
         count = steps * self.batch_size
         sources = rng.permutation(np.arange(count) % len(self.data.sources))
@@ -168,15 +174,14 @@ class Batches:
             return np.concatenate([image, second], axis=1), targets.beside(others, half[1])
 
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting = []
-            ahead = _AHEAD * self.batch_size
-            for place in range(0, count + ahead, self.batch_size):
-                last = min(count, place + self.batch_size)
-                waiting += [pool.submit(sample, p) for p in range(place, last)]
-                if place < ahead:
+            batches: deque[list[Future[tuple[Array, Targets]]]] = deque()
+            for step in range(steps + _AHEAD):
+                if step < steps:
+                    places = range(step * self.batch_size, (step + 1) * self.batch_size)
+                    batches.append([pool.submit(sample, place) for place in places[self.rows]])
+                if step < _AHEAD:
                     continue
-                ready = [item.result() for item in waiting[: self.batch_size]]
-                del waiting[: self.batch_size]
+                ready = [item.result() for item in batches.popleft()]
                 images = np.stack([image for image, _ in ready])
                 tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float()
                 yield tensor, [target for _, target in ready]

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from vidkd.console import log
+from vidkd.errors import UsageError
 from vidkd.networks import DEFAULT_ENCODER, ensure_weights
 from vidkd.networks import load_network as load_encoder_network
-from vidkd.networks.device import select_device
 from vidkd.networks.i3d import I3D
 from vidkd.networks.lcrnet import LCRNet, PoseNetSettings
 from vidkd.networks.lcrnet_backbones import InceptionPyramid
@@ -27,13 +27,14 @@ from vidkd.pose.detector import (
     save_network,
 )
 from vidkd.pose.losses import losses
-from vidkd.pose.metrics import evaluate_detector
+from vidkd.pose.metrics import PoseEvaluation
 from vidkd.pose.pictures import Batches, PoseData
 from vidkd.recipe.jobs import PoseTrainingJob
 from vidkd.training.loop import Training, train_in
 from vidkd.training.optimisation import go_on, half_cosine, working_type
-from vidkd.training.processes import Processes
+from vidkd.training.processes import Processes, join
 from vidkd.training.run_folder import RunFolder, RunResult
+from vidkd.training.whole_batch import Rows, join_norms, sum_gradients
 
 ASPECT = 4 / 3
 """Width / height of training pictures."""
@@ -69,7 +70,7 @@ def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
     """Train a pose detector and leave a finished run folder.
 
     A finished run with the same settings on the same data is left alone, an unfinished one goes on
-    after its last whole epoch.
+    after its last whole epoch. The processes of ``torchrun`` share every batch.
 
     Raises:
         UsageError: the settings do not fit each other, or the run in the folder.
@@ -78,22 +79,27 @@ def train_pose(job: PoseTrainingJob) -> PoseTrainingResult:
         WeightsError: the detector to start from is missing or damaged.
         VidkdError: the training diverged, or the run folder cannot be written.
     """
-    device = select_device(job.device)
-    start = None if job.start is None else load_network(detector_file(job.start))[0]
-    data = PoseData.load(job.data, job.validation, job.short_side, job.validation_pictures)
-    recipe = {**job.recipe(), "data_sha256": data.identity}
-    if start is not None:
-        recipe["start_sha256"] = state_sha256(start.state_dict())
-    folder = RunFolder(job.output, DETECTOR_FILE)
-    return train_in(
-        folder,
-        recipe,
-        lambda: DetectorTraining(job, data, start, folder, device),
-        PoseTrainingResult,
-        processes=Processes(0, 1, device),
-        seed=job.seed,
-        overwrite=job.overwrite,
-    )
+    with join(job.device) as processes:
+        if job.batch_size < processes.size:
+            raise UsageError(
+                f"a batch of {job.batch_size} cannot be shared by {processes.size} processes",
+                remedy="choose a larger --batch-size, or fewer processes",
+            )
+        start = None if job.start is None else load_network(detector_file(job.start))[0]
+        data = PoseData.load(job.data, job.validation, job.short_side, job.validation_pictures)
+        recipe = {**job.recipe(), "data_sha256": data.identity}
+        if start is not None:
+            recipe["start_sha256"] = state_sha256(start.state_dict())
+        folder = RunFolder(job.output, DETECTOR_FILE)
+        return train_in(
+            folder,
+            recipe,
+            lambda: DetectorTraining(job, data, start, folder, processes),
+            PoseTrainingResult,
+            processes=processes,
+            seed=job.seed,
+            overwrite=job.overwrite,
+        )
 
 
 class DetectorTraining(Training[PoseTrainingResult]):
@@ -109,12 +115,13 @@ class DetectorTraining(Training[PoseTrainingResult]):
         data: PoseData,
         start: LCRNet | None,
         folder: RunFolder,
-        device: torch.device,
+        processes: Processes,
     ) -> None:
+        device = processes.device
         self.steps = job.pictures_per_epoch // job.batch_size
         super().__init__(
             folder,
-            Processes(0, 1, device),
+            processes,
             stage="train-pose",
             epochs=job.epochs,
             seed=job.seed,
@@ -129,12 +136,17 @@ class DetectorTraining(Training[PoseTrainingResult]):
             device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )
+        if processes.size > 1:
+            join_norms(self.network)
         anchors = AnchorPoses(
             self.network.anchors_2d.cpu().numpy(),
             self.network.anchors_3d.cpu().numpy(),
             self.network.settings.full,
         )
-        self.batches = Batches(data, anchors, size, job.batch_size, job.seed, job.workers)
+        self.rows = Rows(processes, job.batch_size).computed
+        self.batches = Batches(
+            data, anchors, size, job.batch_size, job.seed, job.workers, self.rows
+        )
         if job.pretrained and isinstance(self.network.backbone, InceptionPyramid):
             self.network.backbone.freeze()
         self.optimiser = torch.optim.AdamW(
@@ -147,31 +159,53 @@ class DetectorTraining(Training[PoseTrainingResult]):
 
     def train(self, rng: np.random.Generator) -> dict[str, float]:
         """See :meth:`Training.train`."""
-        seed = self.job.seed * 1_000_003 + self.number
-        torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
         self.network.train()
         sums: dict[str, float] = {}
-        for images, targets in self.batches.epoch(self.number, self.steps):
-            parts = losses(self.network, images.to(self.device), targets, generator, self.dtype)
+        size, together = self.job.batch_size, self.processes.total
+        for step, (images, targets) in enumerate(self.batches.epoch(self.number, self.steps)):
+            places = range(step * size, (step + 1) * size)[self.rows]
+            parts = losses(
+                self.network,
+                images.to(self.device),
+                targets,
+                [self._generator(place) for place in places],
+                self.dtype,
+                together,
+            )
             loss = torch.stack(list(parts.values())).sum()
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            if self.processes.size > 1:
+                sum_gradients(self.network.parameters())
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
             rate = self.optimiser.param_groups[-1]["lr"]
             self.optimiser.step()
             self.schedule.step()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / self.steps
-            self.advance(len(images))
+            self.advance(size)
+        shares = self.processes.gather(sums)
+        sums = {name: sum(share[name] for share in shares) for name in sums}
         self.loss = sum(sums.values())
         return {"learning_rate": rate} | {f"loss_{name}": value for name, value in sums.items()}
+
+    def _generator(self, place: int) -> torch.Generator:
+        """Return what draws of the picture at a place of the epoch, in whichever process."""
+        seed = np.random.SeedSequence([self.job.seed, self.number, place])
+        return torch.Generator().manual_seed(int(seed.generate_state(1)[0]))
 
     def validate(self) -> tuple[float, dict[str, float]]:
         """See :meth:`Training.validate`; the score is the PCK in units of the head."""
         detector = PoseDetector(self.network, self.job.detector_name, "", self.device)
-        pictures = ((picture.people, picture.decode()) for picture in self.data.validation)
-        self.scores = scores = evaluate_detector(detector, pictures, batch_size=_BATCH)
+        rank, size = self.processes.rank, self.processes.size
+        own, found = self.data.validation[rank::size], []
+        for start in range(0, len(own), _BATCH):
+            found += detector([picture.decode() for picture in own[start : start + _BATCH]])
+        shares = self.processes.gather(found)
+        evaluation = PoseEvaluation()
+        for number, picture in enumerate(self.data.validation):
+            evaluation.add(picture.people, shares[number % size][number // size], picture.size)
+        self.scores = scores = evaluation.result()
         log(
             f"epoch {self.number}: loss {self.loss:.3f}, recall {scores.recall:.3f}, "
             f"precision {scores.precision:.3f}, MPJPE {scores.mpjpe:.0f} mm, "

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from vidkd.console import silenced
 from vidkd.networks.device import select_device
@@ -40,6 +41,13 @@ class Processes:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def total(self, amount: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes, without gradients."""
+        if self.size > 1:
+            amount = amount.detach().clone()
+            dist.all_reduce(amount)
+        return amount
 
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes, in order of their rank, to each of them."""

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from vidkd.training.processes import Processes
@@ -84,6 +86,44 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     dist.all_reduce(flat)
     for item, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         item.copy_(part.view_as(item))
+
+
+class WholeBatchNorm(_BatchNorm):
+    """Batch normalisation over the rows of all processes, on a processor as on a GPU."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Take any number of dimensions."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, ...) over all dimensions but the second; N differs by process."""
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        x, over = input.float(), [0, *range(2, input.ndim)]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        count = x.new_tensor(float(x.numel() // x.shape[1]))
+        dist.all_reduce(count)
+        mean = all_reduce(x.sum(over)) / count
+        centred = x - mean.view(shape)
+        variance = all_reduce(centred.square().sum(over)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1.0), self.momentum)
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+
+
+def join_norms(network: nn.Module) -> None:
+    """Let every batch normalisation in a network be over the rows of all processes."""
+    for module in list(network.modules()):
+        for name, own in list(module.named_children()):
+            if isinstance(own, _BatchNorm):
+                joined = WholeBatchNorm(own.num_features, own.eps, own.momentum)
+                joined.weight, joined.bias = own.weight, own.bias
+                joined.load_state_dict(own.state_dict())
+                setattr(module, name, joined.to(own.weight.device))
 
 
 class _WholeBatchRandom(TorchFunctionMode):
