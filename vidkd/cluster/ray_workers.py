@@ -427,7 +427,10 @@ class _Run(Generic[Job]):
         self.advance(-done)
         self.deaths[number] = self.deaths.get(number, 0) + (not lane.actor.given_up)
         if self.deaths[number] < _TRIES:
-            log(f"a worker of the Ray cluster died; its work is given to another: {job}")
+            log(
+                "a worker of the Ray cluster died; its work is given to another: "
+                f"{getattr(job, 'key', job)}"
+            )
             self.waiting.append((number, job))
             return
         problem = VidkdError(
