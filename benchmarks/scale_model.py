@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-HOURS = (70, 1_000, 10_000, 100_000, 1_000_000)
+HOURS = (70, 1_000, 100_000, 1_000_000)
 GPUS = (1, 10, 100, 1_000)
 
 
