@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -32,7 +33,7 @@ def write(path: Path, frames: int, aspect: str = "1/1", codec: str = "mpeg4") ->
     with av.open(path, "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 66, 50, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = aspect
+        stream.codec_context.sample_aspect_ratio = Fraction(aspect)
         stream.codec_context.max_b_frames = 2 if codec == "libx264" else 0
         for number in range(frames):
             image = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)

@@ -45,11 +45,11 @@ def detect(path, threshold=None, folder=Path(__file__).parent):  # segments, sco
     stride, window, clip = (spec["snippets"][key] for key in ("stride", "window", "clip"))
     stream, held, rows, times = frames(path, spec["short_side"], spec["frame_rate"]), [], [], []
     for first in count(0, stride):
-        done = max(first + min(clip[0], 0), 0)  # no snippet from here on needs what is before
-        held[max(done - stride, 0) : done] = [None] * min(done, stride)
         held += islice(stream, max(0, first + max(window, clip[-1] + 1) + 1 - len(held)))
         total = len(held) - (held[-1][0] is None)
         if first and total <= first + max(0, window - stride): break
+        done = max(first + min(clip[0], 0), 0)  # no snippet from here on needs what is before
+        held[max(done - stride, 0) : done] = [None] * min(done, stride)
         images = [held[min(max(first + n, 0), total - 1)][0] for n in clip]
         rows.append(encode(np.stack(images)[None])[0][0])
         times.append((held[first][1], held[min(first + window, total)][1]))
