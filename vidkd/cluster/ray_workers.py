@@ -485,7 +485,8 @@ def _connected(address: str | None) -> Iterator[None]:
         raise UsageError(
             f"the Ray cluster cannot be reached ({reason})",
             path=address or os.environ.get("RAY_ADDRESS"),
-            remedy="check the address and that `ray status` answers there, or start one with "
+            remedy="check the address and that `ray status` answers there, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if its nodes have them, or start one with "
             "`ray start --head`",
         ) from error
     try:
