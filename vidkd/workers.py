@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 
 from vidkd.errors import VidkdError
 from vidkd.machine import cores
+from vidkd.storage import scrub
 
 Job = TypeVar("Job")
 Item = TypeVar("Item")
@@ -350,7 +351,7 @@ def for_people(error: Exception) -> VidkdError:
     if isinstance(error, MemoryError):
         return VidkdError("memory ran out", remedy="use fewer --workers")
     place = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
+    text = " ".join(scrub(str(error)).split())
     return VidkdError(
         f"unexpected {type(error).__name__} in {place.name}, line {place.lineno}: {text}",
         remedy="report it, with the command and the video",

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidkd.files import refuse_address
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -18,6 +20,10 @@ class Layout:
 
     root: Path
     shared: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an address at once, not when the first model is to be written."""
+        refuse_address(self.root)
 
     @property
     def data(self) -> Path:
