@@ -25,10 +25,15 @@ _JOIN_SECONDS = 2.0
 
 
 class _Outputs:
-    """Passes frames and events on; an output that fails is dropped, and the others go on."""
+    """Passes frames and events on; an output that fails is dropped, and the others go on.
+
+    Attributes:
+        unread: set when nobody reads what is printed any more.
+    """
 
     def __init__(self, outputs: Sequence[Output]) -> None:
         self._outputs = [(output, threading.Lock()) for output in outputs]
+        self.unread: BrokenPipeError | None = None
 
     def wants_frames(self) -> bool:
         """Say whether any output wants pictures at present."""
@@ -40,11 +45,12 @@ class _Outputs:
             with lock:
                 try:
                     what(output)
-                except BrokenPipeError:
-                    raise  # nobody reads standard output any more
                 except Exception as error:  # whatever a network or a disk does
-                    text = str(error) if isinstance(error, VidkdError) else repr(error)
-                    log(f"{type(output).__name__} failed and is left out from now on: {text}")
+                    if isinstance(error, BrokenPipeError):
+                        self.unread = error
+                    else:
+                        text = str(error) if isinstance(error, VidkdError) else repr(error)
+                        log(f"{type(output).__name__} failed and is left out from now on: {text}")
                     if item in self._outputs:
                         self._outputs.remove(item)
 
@@ -135,9 +141,10 @@ class Engine:
 
         Raises:
             VidkdError: the encoder fails.
+            BrokenPipeError: nobody reads what an output prints; the others were closed.
         """
         with self._reading():
-            while (batch := self._next()) is not None:
+            while not self._outputs.unread and (batch := self._next()) is not None:
                 snippets = [item for _, item in batch if item and item.images is not None]
                 rows = iter(self._student.rows([s.images for s in snippets]) if snippets else ())  # type: ignore[misc]
                 for track, item in batch:
@@ -147,6 +154,8 @@ class Engine:
                     if item.images is not None:
                         track.row, item.images = next(rows), None
                     self._score(track, item)
+        if self._outputs.unread:
+            raise self._outputs.unread
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -169,6 +178,7 @@ class Engine:
         """Wait for snippets and return a batch, each source's in order; None at the end."""
         with self._changed:
             while not self._stop.is_set():
+                self._collect_errors()
                 batch: list[tuple[_Track, LiveSnippet | None]] = []
                 count, idle = 0, 0
                 while count < self._batch_size and idle < len(self._tracks):
@@ -182,7 +192,6 @@ class Engine:
                         idle += 1
                 if batch:
                     return batch
-                self._collect_errors()
                 if all(track.reader.waiting.closed for track in self._tracks):
                     return None
                 self._changed.wait(0.1)

@@ -311,6 +311,7 @@ class Reader(threading.Thread):
                         yield item
             except (VidkdError, av.error.FFmpegError, OSError, ValueError, IndexError) as error:
                 problem = f"broke off ({reason(error)})"
+                returns = returns and not self._gone()
                 if isinstance(error, VidkdError):
                     problem = error.problem
                     if not returns:
@@ -320,8 +321,7 @@ class Reader(threading.Thread):
                         problem, path=name, remedy="check that it plays to its end"
                     ) from error
             self.counts.connected = False
-            gone = kind == "growing" and not Path(self.source.address).exists()
-            if not returns or gone or self._stop_asked.is_set():
+            if not returns or self._gone() or self._stop_asked.is_set():
                 return
             failures += 1
             lost = time.monotonic() if failures == 1 else lost
@@ -336,6 +336,10 @@ class Reader(threading.Thread):
                 log(f"{name}: {problem}; trying again")
                 told = problem
             yield from self._pause(failures, lost)
+
+    def _gone(self) -> bool:
+        """Say whether the source is a growing file that was removed."""
+        return self.source.kind == "growing" and not Path(self.source.address).exists()
 
     def _pause(self, failures: int, lost: float) -> Iterator[None]:
         """Wait before the next attempt, and yield None when the source has been away too long."""

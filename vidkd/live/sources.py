@@ -122,6 +122,11 @@ def find_sources(given: Sequence[str], listed: Path | None, settings: LiveSettin
         found[name] = Source(name, kind, address)
     if sum(source.address == "-" for source in found.values()) > 1:
         raise UsageError("standard input is one source only", remedy="name - once")
+    if sys.stdin.isatty() and any(source.address == "-" for source in found.values()):
+        raise UsageError(
+            "standard input is this terminal, and no video comes from there",
+            remedy="send some into it: ffmpeg -i CAMERA -c copy -f mpegts - | vidkd watch - ...",
+        )
     return list(found.values())
 
 
@@ -193,7 +198,9 @@ def open_source(
         stream = video_stream(container, Path(source.name))
         # A decoder with several threads gives a frame only when it has got as many.
         stream.thread_type = "NONE"
-        duration = stream_duration(container, stream) if source.kind == "network" else None
+        # RTSP says how long a recording is, and plays it at its pace all the same.
+        on_server = source.address.lower().startswith("http")
+        duration = stream_duration(container, stream) if on_server else None
         yield OpenSource(container, stream, stream_rate(stream), duration)
 
 

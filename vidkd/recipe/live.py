@@ -27,7 +27,7 @@ class LiveSettings(Settings):
     lag: Annotated[float, Field(ge=0.1, le=60), Option(unit="SECONDS", common=True)] = 2.0
     """When decoding falls further behind a camera than this, frames are skipped up to the first key
     frame that is not late."""
-    waiting: Annotated[int, Field(ge=1, le=64), Option(unit="SNIPPETS", common=True)] = 2
+    waiting: Annotated[int, Field(ge=1, le=64), Option(unit="SNIPPETS", common=True)] = 4
     """Snippets of a camera that wait for the encoder at most; if one more comes, the oldest is
     skipped."""
     retries: Annotated[int | None, Field(ge=0), Option(unit="N", common=True)] = None
