@@ -106,7 +106,7 @@ def plan_jobs(
 def _plan(video: VideoFile, path: Path, task: Task) -> JobResult:
     info = probe(video.path)
     frames: float | None = info.frame_count
-    rate = task.sampling().frame_rate
+    rate = task.frames.frame_rate
     if rate is not None and info.duration is not None:
         frames = info.duration * rate
     if not present(path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidkd.cache import Provenance, cache_path, describe_source, library_versions
+from vidkd.cache import Provenance, describe_source, library_versions
 from vidkd.errors import UsageError, VideoError
 from vidkd.features.tasks import Block, Task
 from vidkd.files import sha256
@@ -59,15 +59,8 @@ class PoseTask(Task):
     overwrite: bool = False
 
     name = "extract-pose"
+    artefact = "pose"
     dtype = "float32"
-
-    def sampling(self) -> FrameSettings:
-        """Return the settings of the frames."""
-        return self.frames
-
-    def path(self, video: VideoFile) -> Path:
-        """Return the cache file of a video."""
-        return cache_path(self.cache, "pose", video.key)
 
     def check_inputs(self, video: VideoFile) -> None:
         """Raise VidkdError when poses are to be read from files, and the video has none."""
@@ -85,7 +78,7 @@ class PoseTask(Task):
         else:
             encoder, weights = self.detector_name, self.weights_sha256
         return Provenance(
-            artefact="pose",
+            artefact=self.artefact,
             source=describe_source(video.path, probe(video.path)),
             settings={
                 "frames": self.frames.model_dump(),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidkd.cache import (
+    Artefact,
     CacheFile,
     CacheWriter,
     Provenance,
@@ -65,23 +66,23 @@ class Task:
 
     Attributes:
         name: of the command.
+        artefact: folder of the cache that it writes to.
         dtype: of the rows on disk.
         cache: the cache folder.
+        frames: how frames are resized and sampled.
         overwrite: compute again what is stale or damaged, instead of refusing.
     """
 
     name: str
+    artefact: Artefact
     dtype: str
     cache: Path
+    frames: FrameSettings
     overwrite: bool
-
-    def sampling(self) -> FrameSettings:
-        """Return how frames are sampled, for the estimate of the work."""
-        raise NotImplementedError
 
     def path(self, video: VideoFile) -> Path:
         """Return the cache file of a video."""
-        raise NotImplementedError
+        return cache_path(self.cache, self.artefact, video.key)
 
     def check_inputs(self, video: VideoFile) -> None:
         """Raise VidkdError when what the video needs beside itself is missing."""
@@ -233,22 +234,15 @@ class FlowTask(Task):
     overwrite: bool = False
 
     name = "extract-flow"
+    artefact = "flow"
     dtype = "uint8"
-
-    def sampling(self) -> FrameSettings:
-        """Return the settings of the frames."""
-        return self.frames
-
-    def path(self, video: VideoFile) -> Path:
-        """Return the cache file of a video."""
-        return cache_path(self.cache, "flow", video.key)
 
     def provenance(self, video: VideoFile) -> Provenance:
         """Return what the cache file of a video is expected to say."""
         from vidkd.flow import flow_settings
 
         return Provenance(
-            artefact="flow",
+            artefact=self.artefact,
             source=describe_source(video.path, probe(video.path)),
             settings={
                 "frames": self.frames.model_dump(),
@@ -307,14 +301,16 @@ class FeatureTask(Task):
     feed: Feed = here
 
     name = "extract-features"
+    artefact = "features"
 
     @property
     def dtype(self) -> FeatureType:  # type: ignore[override]
         """Type of the features on disk."""
         return self.settings.dtype
 
-    def sampling(self) -> FrameSettings:
-        """Return the settings of the frames."""
+    @property
+    def frames(self) -> FrameSettings:  # type: ignore[override]
+        """How frames are resized and sampled."""
         return self.settings.frames
 
     def _job(self, video: VideoFile) -> VideoJob:
@@ -343,7 +339,7 @@ class FeatureTask(Task):
             **stream.provenance(self._job(video), source),
         }
         return Provenance(
-            artefact="features",
+            artefact=self.artefact,
             source=source,
             settings=made,
             encoder=self.card.name,
