@@ -11,13 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from in_process import vidkd
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-
-from in_process import vidkd
 
 from vidkd.errors import UsageError, VidkdError, WeightsError
 from vidkd.evaluation import read_dense_scores

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import InThisProcess
 
 from vidkd.cache import CacheFile
 from vidkd.errors import VidkdError
@@ -37,7 +38,7 @@ RECIPE = {
 def stages(folder: Path, **changes: object) -> list[Stage]:
     """The stages up to the features."""
     split = Split(Pipeline.model_validate({**RECIPE, **changes}), Layout(folder))
-    how = Execution(device="cpu")
+    how = Execution(device="cpu", cluster=InThisProcess())
     made = (stage for item in ("rgb", "pose") for stage in feature_stages(split, item, how))
     return [render_stage(split, how), *made]
 
@@ -81,7 +82,9 @@ def test_a_benchmark_makes_features_again_when_what_they_were_made_of_has_change
             "pose": {"backend": "files", "poses": tmp_path / "data" / "poses"},
         }
         recipe = Pipeline.model_validate({**RECIPE, **data, **changes})
-        return Benchmark.of(recipe, output, cache=cache, device="cpu", numbers=[5])
+        return Benchmark.of(
+            recipe, output, cache=cache, device="cpu", numbers=[5], cluster=InThisProcess()
+        )
 
     def make(item: Benchmark) -> None:
         item._make(item.features["pose", ""], Outcome())

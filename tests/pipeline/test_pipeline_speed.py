@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from in_process import vidkd
 
 from vidkd.pipeline.speed import Speed, Times
