@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from in_process import vidkd
 
 from vidkd.cache import list_cache, verify_cache
 from vidkd.pose.poses import Poses, load_poses
@@ -18,9 +20,10 @@ from vidkd.synth import render_dataset
 from vidkd.video import probe, read_frames
 
 WIDTH, HEIGHT = 160, 120
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def vidkd(*arguments: object) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vidkd", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -33,15 +36,17 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def extract(rendered: Path, cache: Path, *options: object) -> subprocess.CompletedProcess[str]:
+def extract(
+    rendered: Path, cache: Path, *options: object, run: Run = vidkd
+) -> subprocess.CompletedProcess[str]:
     common = ("--cache", cache, "--backend", "files", "--poses", rendered / "poses", "--json")
     size = ("--short-side", 60, "--workers", 1, "--min-score", 0)
-    return vidkd("extract-pose", rendered / "videos", *common, *size, *options)
+    return run("extract-pose", rendered / "videos", *common, *size, *options)
 
 
 def test_exact_poses_arrive_exactly_and_are_kept(rendered: Path, tmp_path: Path) -> None:
     cache, drawn = tmp_path / "cache", tmp_path / "drawn"
-    done = extract(rendered, cache, "--render", drawn)
+    done = extract(rendered, cache, "--render", drawn, run=process)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert [item["state"] for item in results] == ["done", "done"]
@@ -109,7 +114,7 @@ def test_labels_can_be_used_as_poses(rendered: Path, tmp_path: Path) -> None:
     program = tmp_path / "my labeller.py"
     program.write_text(LABELLER)
     labels = tmp_path / "labels"
-    done = vidkd(
+    done = process(
         "label-poses", rendered / "videos" / "synth_0000.mp4", "--output", labels, "--json",
         "--labeller", f"'{program}'", "--python", sys.executable, "--frames-per-second", 2,
     )  # fmt: skip

@@ -179,7 +179,7 @@ train_encoder(FinetuneJob.model_validate_json(sys.argv[1]))
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(make_job, monkeypatch):
     monkeypatch.setattr("vidkd.finetuning.frames._CALIBRATION_SNIPPETS", 16)
-    fields = {"epochs": 3, "name": "same", "batch_norm": "recalibrate"}
+    fields = {"epochs": 2, "name": "same", "batch_norm": "recalibrate"}
     undisturbed = make_job("undisturbed", **fields)
     train_encoder(undisturbed)
     killed = make_job("killed", **fields)
