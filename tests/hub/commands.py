@@ -8,6 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
+
+# pytest does this for the tests themselves.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from in_process import vidkd
 
