@@ -92,7 +92,7 @@ def test_permission_error_of_the_system(tmp_path, encode, constant, monkeypatch)
     def refuse(*_args: object, **_settings: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("vidkd.video.watched.io.FileIO", refuse)
+    monkeypatch.setattr(type(path), "open", refuse)
     with pytest.raises(VideoError, match="may not be read"):
         probe(path)
 

@@ -131,15 +131,15 @@ def silence_allowed(video: VideoFile, time_limit: float | None) -> float:
     """
     if time_limit is not None:
         return time_limit
-    return _SILENCE_SECONDS + _size(video.path) / _SLOWEST_DISK
+    try:
+        return _SILENCE_SECONDS + _size(video.path) / _SLOWEST_DISK
+    except (OSError, VidkdError):
+        return _SILENCE_SECONDS  # what is wrong will be told by whoever opens it
 
 
 @functools.lru_cache(maxsize=1024)  # asked again and again, and perhaps over a network
 def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except (OSError, VidkdError):
-        return 0  # what is wrong will be told by whoever opens it
+    return path.stat().st_size
 
 
 def _within(seconds: float, look: Callable[[], JobResult]) -> JobResult:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from vidkd.errors import UsageError
-from vidkd.storage import as_path
+from vidkd.storage import RemotePath, as_path
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,16 @@ class Settings(BaseModel):
         if not _holds_paths(field.annotation):
             return value
         if isinstance(value, list | tuple):
-            return tuple(as_path(item) if isinstance(item, str | Path) else item for item in value)
-        return as_path(value) if isinstance(value, str | Path) else value
+            return tuple(map(_address_or_same, value))
+        return _address_or_same(value)
+
+
+def _address_or_same(value: Any) -> Any:
+    """Return an address as a path, and all else as it is: JSON has no paths."""
+    if not isinstance(value, str | Path):
+        return value
+    found = as_path(value)
+    return found if isinstance(found, RemotePath) else value
 
 
 def _holds_paths(annotation: Any) -> bool:
