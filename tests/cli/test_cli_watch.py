@@ -77,7 +77,7 @@ def test_lines_for_people(run, video, student, tmp_path):
 
 
 def test_signals_report_and_end_it(run, video, student, tmp_path):
-    stream = remux(video, tmp_path / "door.mkv")
+    stream = remux(video, tmp_path / "door.ts")
     pipe, report = tmp_path / "pipe", tmp_path / "report.json"
     os.mkfifo(pipe)
 

@@ -104,6 +104,10 @@ def test_a_segment_head_in_onnx(made: SimpleNamespace, tmp_path: Path) -> None:
     np.testing.assert_allclose(together, single, atol=1e-6)
 
 
+# OpenVINO gives signals a stack that goes with what it compiled: a later one ends the process.
+_KEPT: list[object] = []
+
+
 def test_a_causal_student_in_openvino_snippet_by_snippet(
     made: SimpleNamespace, tmp_path: Path
 ) -> None:
@@ -115,6 +119,7 @@ def test_a_causal_student_in_openvino_snippet_by_snippet(
     same(alone(tmp_path / "made" / "run.py", made.video, limit), right)
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     step = openvino.Core().compile_model(tmp_path / "made" / "stream.xml", "CPU", settings)
+    _KEPT.append(step)
     rows = np.random.default_rng(2).standard_normal((2, 20, WIDTH), np.float32) * 0.1
     state = [
         np.zeros([2, *item.partial_shape[1:].to_shape()], np.float32) for item in step.inputs[1:]
