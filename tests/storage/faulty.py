@@ -104,8 +104,9 @@ class FaultyProxy:
             answer_bytes = answer_bytes[:-1]
         step = max(1, len(answer_bytes) // 20) if fault == "slow" else 1 << 16
         for start in range(0, len(answer_bytes), step):
-            client.wfile.write(answer_bytes[start : start + step])
+            # Before: the client may be done with it at once.
             self.sent += len(answer_bytes[start : start + step])
+            client.wfile.write(answer_bytes[start : start + step])
             if fault == "slow":
                 time.sleep(0.02)
 
