@@ -4,7 +4,8 @@
     python benchmarks/live.py day [--hours 24] [--json]
 
 ``cameras`` plays the videos as cameras of so many frames/s through the engine of `vidkd watch`:
-one, then twice as many while none had to skip, and then those between. The student is causal.
+one, then twice as many while none had to skip, and then those between. Every camera has a video of
+its own. The student is causal.
 
 ``day`` sends a clip over and over, with time stamps that go on, through a pipe as fast as it is
 taken, to a random student on a cheap encoder, and reads the resident memory every simulated hour.
@@ -63,7 +64,7 @@ def watch(
     student: LiveStudent, videos: Sequence[Path], count: int, rate: float, seconds: float
 ) -> dict[str, Any]:
     """Return counts and delays of some cameras that are watched for some seconds."""
-    sources = [Source(f"camera {n}", "paced", str(videos[n % len(videos)])) for n in range(count)]
+    sources = [Source(f"camera {n}", "paced", str(videos[n])) for n in range(count)]
     settings = LiveSettings(realtime=True, speed=rate / float(probe(videos[0]).frame_rate))
     engine = Engine(student, sources, settings)
     timer = threading.Timer(seconds, engine.stop)
@@ -91,6 +92,8 @@ def cameras(arguments: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
 
     def serves(count: int) -> bool:
+        if count > len(arguments.videos):  # two cameras of one video would be computed once
+            raise SystemExit(f"{count} cameras need {count} videos: {len(arguments.videos)} given")
         row = watch(student, arguments.videos, count, arguments.rate, arguments.seconds)
         rows.append(row)
         log(f"{row}")
