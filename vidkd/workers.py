@@ -335,13 +335,15 @@ def limit_threads(threads: int) -> None:
 
 
 def share_cores() -> None:
-    """Let threads of OpenMP sleep while they wait; call it before numeric libraries are imported.
+    """Let waiting threads of OpenMP spin briefly, then sleep; call it before they are started.
 
-    By default they spin, in the hope of work, and take the cores from whatever else computes: one
-    network beside other programs took ten times as long and seven times the processor time
-    (docs/performance.md). What the user has set stays.
+    By default they spin for long, in the hope of work, and take the cores from whatever else
+    computes: beside its like a network took three to five times its share of the time. Where they
+    sleep at once it takes a third more on a quiet machine (docs/performance.md). What the user has
+    set stays.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def for_people(error: Exception) -> VidkdError:
