@@ -7,12 +7,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# rich is imported where something is drawn: workers and `--json` never do.
 
 Advance = Callable[[float], None]
 
@@ -35,7 +35,7 @@ def log(message: str) -> None:
     """Write one line to standard error."""
     if _silent:
         return
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(message)
+    print(message, file=sys.stderr, flush=True)
 
 
 def emit_json(data: Any) -> None:
@@ -56,6 +56,10 @@ def without_nan(data: Any) -> Any:
 
 def emit_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a table to standard output; the first column is left-aligned, the others right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title or None, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
@@ -92,10 +96,25 @@ def clock(seconds: float) -> str:
     return f"{hours}:{rest}" if hours else rest
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
+def _bar() -> Progress:
+    from rich import progress as rich
+    from rich.console import Console
+    from rich.text import Text
+
+    class Rate(rich.ProgressColumn):
+        def render(self, task: rich.Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s")
+
+    return rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.TextColumn("{task.percentage:>3.0f}%"),
+        Rate(),
+        rich.TimeRemainingColumn(),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    )
 
 
 @contextlib.contextmanager
@@ -113,21 +132,12 @@ def progress(
         total: the number of units in all, or None when it is unknown.
         unit: the plural name of the unit, such as ``"frames"``.
     """
-    console = Console(stderr=True, highlight=False)
     if _silent:
         yield lambda amount: None
         return
     title = description if callable(description) else lambda: description
-    if console.is_terminal:
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            _Rate(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        ) as bar:
+    if sys.stderr.isatty():
+        with _bar() as bar:
             task = bar.add_task(title(), total=total, unit=unit)
 
             def advance_bar(amount: float) -> None:

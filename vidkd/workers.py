@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 import traceback
 from collections import deque
@@ -293,18 +294,19 @@ def _serve(connection: Connection, pickled: bytes, threads: int) -> None:
             _send(connection, ("progress", done))
             done, sent = 0.0, now
 
-    with contextlib.suppress(Cancelled):
+    with contextlib.suppress(Cancelled, EOFError, ConnectionError):  # the parent wants no more
         work = pickle.loads(pickled)
         while not stopping:
-            try:
-                job = connection.recv()
-            except (EOFError, OSError):
-                return  # the parent is gone
+            job = connection.recv()
             _send(connection, ("progress", 0.0))
             message = attempted(work, job, report, threads)
             _send(connection, ("progress", done))
             done = 0.0
             _send(connection, message)
+    # All is written and told. Taking the libraries apart takes half a second.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def attempted(work: Work, job: Any, report: Report, threads: int) -> tuple[str, Any]:

@@ -23,7 +23,7 @@ from vidkd.detection.detector import Detector, detect
 from vidkd.errors import UsageError, VideoError, WeightsError
 from vidkd.features import FeatureSettings, feature_task
 from vidkd.networks import DEFAULT_ENCODER, find_card, load_temporal_filter
-from vidkd.networks.zoo import weights_path
+from vidkd.networks.cards import weights_path
 from vidkd.recipe import SnippetSettings
 from vidkd.streams import STREAMS
 from vidkd.video import VideoFile, snippet_pts

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vidkd.errors import UsageError, VidkdError, WeightsError
-from vidkd.networks import fetching, load_encoder, load_network, zoo
+from vidkd.networks import cards, fetching, load_encoder, load_network, zoo
 from vidkd.recipe import ModelCard
 from vidkd.streams.encode import network_input
 
@@ -48,7 +48,7 @@ def fetched(name: str, network: nn.Module, folder: Path, *, checkpoint: bool) ->
     path = folder / "weights.pyth"
     state = network.state_dict()
     torch.save({"model_state": state, "epoch": 3} if checkpoint else state, path)
-    card = zoo.find_card(name)
+    card = cards.find_card(name)
     assert fetching.fetch(card, path).is_file()
     return card
 
@@ -101,7 +101,7 @@ def test_every_card_is_that_of_the_librarys_network() -> None:
                 400,
                 card.feature_dim,
             )
-            assert zoo.class_names(card)[0] == "abseiling"
+            assert cards.class_names(card)[0] == "abseiling"
             assert card.lengths[0] <= card.snippet.length <= card.lengths[1]
             assert card.crops[0] <= card.crop <= card.crops[1]
 
@@ -111,17 +111,17 @@ def test_normalisation_is_that_of_torchvisions_weights() -> None:
     frames = torch.randint(0, 256, (1, 16, 256, 256, 3), dtype=torch.uint8)
     expected = weights.transforms()(frames.permute(0, 1, 4, 2, 3))
     cut = frames[:, :, 16:240, 16:240]
-    found = network_input(cut, zoo.find_card("mvit_v2_s"), torch.device("cpu"))
+    found = network_input(cut, cards.find_card("mvit_v2_s"), torch.device("cpu"))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     categories = weights.meta["categories"]
-    assert zoo.class_names(zoo.find_card("mvit_v2_s")) == tuple(categories)
+    assert cards.class_names(cards.find_card("mvit_v2_s")) == tuple(categories)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path, models: Path) -> None:
     path = tmp_path / "x.pyth"
     torch.save({"model_state": pytorchvideo.x3d_l().state_dict()}, path)
     with pytest.raises(WeightsError, match="x3d_xs"):
-        fetching.fetch(zoo.find_card("x3d_xs"), path)
+        fetching.fetch(cards.find_card("x3d_xs"), path)
     assert not list(models.glob("*"))
 
 
@@ -212,10 +212,10 @@ class TestTransformers:
         folder = tmp_path / "mae"
         self.tiny("videomae").save_pretrained(folder)
         fetching.adopt(str(folder), "my-mae")
-        assert "not for commercial use" in zoo.find_card("my-mae").licence
+        assert "not for commercial use" in cards.find_card("my-mae").licence
         (folder / "README.md").write_text("---\nlicense: mit\n---\n")
         fetching.adopt(str(folder), "my-mae")
-        assert zoo.find_card("my-mae").licence == "mit"
+        assert cards.find_card("my-mae").licence == "mit"
         with pytest.raises(UsageError, match="has a card"):
             fetching.adopt(str(folder), "x3d_s")
         with pytest.raises(UsageError, match="there is no model"):

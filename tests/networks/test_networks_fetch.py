@@ -13,11 +13,12 @@ from test_networks_converters import flax_tree, pytorch_state, stored
 
 from vidkd.errors import UsageError, WeightsError
 from vidkd.networks import fetching
+from vidkd.networks.cards import find_card, models_folder, weights_path
 from vidkd.networks.fetching import ensure_weights, fetch
 from vidkd.networks.i3d import I3D
 from vidkd.networks.verify import generated_snippet, verify_weights
 from vidkd.networks.weights import load_weights, state_sha256
-from vidkd.networks.zoo import find_card, load_encoder, load_network, models_folder, weights_path
+from vidkd.networks.zoo import load_encoder, load_network
 from vidkd.recipe import ModelCard, WeightsSource, model_cards
 
 NAME = "i3d-rgb-kinetics400"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from vidkd.networks.cards import DEFAULT_ENCODER, class_names, find_card, weights_path
 from vidkd.networks.i3d import (
     I3D,
     POOLS,
@@ -25,7 +26,7 @@ from vidkd.networks.i3d_inference import (
     fused_convolution_available,
     largest_neighbours,
 )
-from vidkd.networks.zoo import DEFAULT_ENCODER, class_names, find_card, load_encoder, weights_path
+from vidkd.networks.zoo import load_encoder
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -21,6 +21,7 @@ from vidkd.evaluation import read_dense_scores
 from vidkd.networks import (
     FilterHeader,
     build_temporal_filter,
+    cards,
     i3d_int8,
     quantise,
     save_temporal_filter,
@@ -589,7 +590,7 @@ def test_without_openvino_one_line_says_what_to_install(tmp_path: Path) -> None:
 @needs_openvino
 def test_real_features_stay_close() -> None:
     folder = os.environ.get("VIDKD_TEST_DATA")
-    if not folder or not zoo.weights_path(model_cards()[NAME]).is_file():
+    if not folder or not cards.weights_path(model_cards()[NAME]).is_file():
         pytest.skip("VIDKD_TEST_DATA is not set, or the weights were not fetched")
     with np.load(Path(folder) / "reference" / "i3d_rgb.npz", allow_pickle=False) as data:
         images = torch.from_numpy(data["snippets"])

@@ -15,6 +15,7 @@ from vidkd.networks.filter_weights import (
     load_temporal_filter,
     save_temporal_filter,
 )
+from vidkd.networks.stored import content_sha256
 from vidkd.networks.temporal import build_temporal_filter
 from vidkd.networks.weights import load_weights, save_weights, state_sha256
 from vidkd.recipe import FilterSettings
@@ -92,6 +93,17 @@ def test_identity_depends_on_names_shapes_types_and_values():
     hashes = {state_sha256(state) for state in (base, *others)}
     assert len(hashes) == 5
     assert state_sha256({"b": torch.ones(1), "a": torch.zeros(3, 2).T.contiguous()}) in hashes
+
+
+def test_a_file_has_the_identity_of_its_tensors(tmp_path):
+    path, state = tmp_path / "weights.safetensors", {"empty": torch.zeros(0, 3)}
+    whole = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+    other = ["float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2"]
+    for name in (*whole, *other, "bool", "complex64"):
+        state[f"z.{name}"] = torch.arange(6).reshape(2, 3).to(getattr(torch, name))
+        state[f"a.{name}"] = state[f"z.{name}"][1, 2].clone()
+    save_weights(path, state, {"network": "n"})
+    assert content_sha256(path) == state_sha256(state) == state_sha256(load_weights(path)[0])
 
 
 def test_missing_truncated_and_garbage_files(tmp_path):

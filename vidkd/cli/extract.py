@@ -90,9 +90,9 @@ def executor(
         raise UsageError(f"--slurm {wrong[0]} has no value", remedy="give NAME=VALUE")
     parameters = {name: value for name, _, value in pairs}
     if cluster != "local" and device == "auto":
-        from vidkd.networks import select_device
+        from vidkd.networks import device_name
 
-        device = str(select_device(device))
+        device = device_name(device)
     return executor_for(
         cluster, workers, local=local, gpu=device.startswith("cuda"), slurm=parameters
     )
@@ -222,9 +222,9 @@ def _flow_device(flow: FlowSettings, device: str) -> str:
     """Return where flow is computed, without the import of torch where it is not needed."""
     if flow.backend in {"numba", "opencv"}:
         return "cpu"
-    from vidkd.networks import select_device
+    from vidkd.networks import device_name
 
-    return str(select_device(device))
+    return device_name(device)
 
 
 def _run(

@@ -23,7 +23,7 @@ app = typer.Typer(help="List, fetch, verify and quantise networks.", no_args_is_
 def list_models(as_json: Json = False) -> None:
     """List the networks of the zoo, whether their weights are here, and your own encoders."""
     from vidkd.files import resources
-    from vidkd.networks.zoo import card_names, find_card, weights_path
+    from vidkd.networks.cards import card_names, find_card, weights_path
     from vidkd.recipe import pose_detector_cards
 
     entries: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ def list_models(as_json: Json = False) -> None:
 
 def _own_cards(known: set[Path]) -> list[tuple[ModelCard, Path]]:
     """Return the encoders in the models folder that have their card in their file."""
-    from vidkd.networks.zoo import find_card, models_folder
+    from vidkd.networks.cards import find_card, models_folder
 
     found = []
     for path in sorted(set(models_folder().glob("*.safetensors")) - known):
@@ -113,7 +113,7 @@ def fetch(
 ) -> None:
     """Obtain the weights of a network, check them, and convert them to safetensors."""
     from vidkd.networks import fetching
-    from vidkd.networks.zoo import zoo_card
+    from vidkd.networks.cards import zoo_card
 
     card = zoo_card(name)
     if card is None:
@@ -148,8 +148,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check the stored weights: their hash, and a known output that is computed again."""
+    from vidkd.networks.cards import card_names, find_card, weights_path
     from vidkd.networks.verify import verify_weights
-    from vidkd.networks.zoo import card_names, find_card, weights_path
 
     if name is not None:
         cards = [find_card(name)]
@@ -210,8 +210,8 @@ def quantise(
     It is an encoder of its own: `--encoder NAME-int8`, or `--precision int8` with NAME.
     """
     from vidkd.features.calibration import quantise_encoder, steps
+    from vidkd.networks.cards import find_card
     from vidkd.networks.i3d_int8 import load_openvino
-    from vidkd.networks.zoo import find_card
     from vidkd.video import find_videos
 
     load_openvino()

@@ -25,8 +25,8 @@ from vidkd.networks import (
     select_device,
     trained_file,
 )
+from vidkd.networks.cards import TRAINED_ENCODER, zoo_card
 from vidkd.networks.fusion_weights import FusedStudent
-from vidkd.networks.zoo import TRAINED_ENCODER, zoo_card
 from vidkd.recipe import (
     FrameSettings,
     Precision,

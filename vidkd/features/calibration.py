@@ -10,20 +10,14 @@ import numpy as np
 import torch
 
 from vidkd.errors import UsageError, VideoError, VidkdError, WeightsError
+from vidkd.networks.cards import class_names, models_folder, quantised_name, trained_file
 from vidkd.networks.i3d import I3D
 from vidkd.networks.i3d_inference import InferenceI3D
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D
 from vidkd.networks.quantise import Choice, calibrate, choose_precisions
 from vidkd.networks.verify import generated_snippet
 from vidkd.networks.weights import load_weights, state_sha256
-from vidkd.networks.zoo import (
-    class_names,
-    load_network,
-    models_folder,
-    quantised_name,
-    save_encoder,
-    trained_file,
-)
+from vidkd.networks.zoo import load_network, save_encoder
 from vidkd.recipe import FrameSettings, ModelCard, Quantisation, ReferenceOutput, SnippetSettings
 from vidkd.streams import RGB
 from vidkd.streams.encode import network_input, snippet_batches

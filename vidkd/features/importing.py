@@ -24,7 +24,7 @@ from vidkd.features.jobs import JobResult
 from vidkd.features.tasks import finished_rows
 from vidkd.files import sha256
 from vidkd.keys import KeyIndex
-from vidkd.networks.zoo import zoo_card
+from vidkd.networks.cards import zoo_card
 from vidkd.recipe.inputs import ImportSettings
 from vidkd.streams import STREAMS
 

@@ -194,11 +194,11 @@ def pose_task(
     if poses is not None:
         raise UsageError("--poses needs --backend files", remedy="add it, or leave out --poses")
     if load is None:
-        from vidkd.networks import select_device
+        from vidkd.networks import device_name
         from vidkd.pose.detector import load_pose_detector
 
         load = load_pose_detector
-        select_device(device)  # a wrong name is told once, not for every video
+        device_name(device)  # a wrong name is told once, not for every video
     name = detector or DEFAULT_DETECTOR
     # On the processor: the workers use the device, this process only needs the weights' hash.
     found = load(name, "cpu")

@@ -429,16 +429,16 @@ def feature_task(
     stream, name, precision = settings.stream, settings.encoder, settings.precision
     half = precision == "float16"
     if load is None:
-        from vidkd.networks import select_device
+        from vidkd.networks import device_name
 
         load = StreamLoader(stream, precision)
         # What cannot work is told once, not for every video.
-        place = select_device(settings.device)
-        settings = replace(settings, stream=stream.on(str(place)))
-        if half and place.type == "cpu":
+        place = device_name(settings.device)
+        settings = replace(settings, stream=stream.on(place))
+        if half and place == "cpu":
             load(name, settings.device)
-        # On the processor: the workers use the device, this process only needs the weights' hash.
-        found = StreamLoader(stream, "float32" if half else precision)(name, "cpu")
+        # The workers load the network.
+        found = stream.describe_encoder(name, "float32" if half else precision)
         if found.precision == "int8" and settings.device != "auto":
             load(name, settings.device)
     else:

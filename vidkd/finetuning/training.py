@@ -25,7 +25,7 @@ from vidkd.finetuning.snippets import (
     divided,
     validation_clips,
 )
-from vidkd.networks import zoo
+from vidkd.networks import cards, zoo
 from vidkd.recipe import ModelCard
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
 from vidkd.training.loop import Training, train_in
@@ -78,7 +78,7 @@ def train_encoder(job: FinetuneJob | PoseEncoderJob) -> FinetuneResult:
         WeightsError: the weights to start from are missing or damaged.
         VidkdError: the training diverged, or the run folder cannot be written.
     """
-    if zoo.zoo_card(job.card_name) is not None:
+    if cards.zoo_card(job.card_name) is not None:
         raise UsageError(
             f"{job.card_name} is a model that comes with vidkd", remedy="give another --name"
         )
@@ -88,7 +88,7 @@ def train_encoder(job: FinetuneJob | PoseEncoderJob) -> FinetuneResult:
                 "an encoder of poses is trained by one process", remedy="leave out torchrun"
             )
         encoder = PoseEncoder(job) if isinstance(job, PoseEncoderJob) else FrameEncoder(job)
-        folder = RunFolder(job.output, zoo.TRAINED_ENCODER)
+        folder = RunFolder(job.output, cards.TRAINED_ENCODER)
         return train_in(
             folder,
             {**encoder.recipe, "data": encoder.data.identity},

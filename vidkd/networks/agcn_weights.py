@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from vidkd.errors import UsageError, WeightsError
 from vidkd.networks.agcn import TwoStreamAGCN
+from vidkd.networks.cards import trained_card, trained_file
 from vidkd.networks.device import select_device
 from vidkd.networks.weights import checked_sha256, load_state, load_weights
-from vidkd.networks.zoo import trained_card, trained_file
 from vidkd.recipe import ModelCard, PoseInputSettings
 
 NETWORK: Final = "2s-agcn"

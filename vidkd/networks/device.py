@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
-
-import torch
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from vidkd.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device_name(name: str) -> str:
+    """Return the name of the device that :func:`select_device` returns.
+
+    Where it is the CPU, torch is not imported, unless a driver for GPUs is there.
+
+    Raises:
+        UsageError: the name is none that there is.
+    """
+    on_cpu = name == "cpu" or (name == "auto" and not _driver())
+    return "cpu" if on_cpu else str(select_device(name))
+
+
+def _driver() -> bool:
+    """Tell whether this PyTorch may find a GPU here."""
+    kind = version("torch").partition("+")[2]
+    if kind == "cpu" or sys.platform == "darwin":
+        return False
+    if not sys.platform.startswith("linux") or kind.startswith("rocm"):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def select_device(name: str) -> torch.device:
@@ -17,6 +48,8 @@ def select_device(name: str) -> torch.device:
     Raises:
         UsageError: the name is none of these, or that GPU is not there.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":

@@ -16,40 +16,16 @@ from torch import Tensor
 from vidkd.console import log
 from vidkd.errors import UsageError, WeightsError
 from vidkd.files import sha256
+from vidkd.networks.cards import DEFAULT_ENCODER, ensure_weights, weights_path, zoo_card
 from vidkd.networks.converters import from_flax_pickle, inflate_input, read_pytorch
 from vidkd.networks.weights import load_weights
-from vidkd.networks.zoo import (
-    DEFAULT_ENCODER,
-    ENCODERS,
-    find_card,
-    load_network,
-    save_encoder,
-    trained_file,
-    weights_path,
-    zoo_card,
-)
+from vidkd.networks.zoo import ENCODERS, load_network, save_encoder
 from vidkd.recipe import ModelCard, WeightsSource
 
 LARGEST_CHECKPOINT = 4 << 30
 """Bytes; real ones have 50 to 600 MB. More is refused, whatever an archive or a server claims."""
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a file of ``torch.save`` began before PyTorch 1.6."""
-
-
-def ensure_weights(name: str) -> Path:
-    """Return the converted weights of a card, fetched first when they are not there yet.
-
-    Those of a fine-tuned encoder, given by its path, are there already.
-
-    Raises:
-        UsageError: there is no such model.
-        WeightsError: they cannot be fetched; the message says how to give them by hand.
-    """
-    if (trained := trained_file(name)) is not None:
-        return trained
-    card = find_card(name)
-    path = weights_path(card)
-    return path if path.is_file() else fetch(card)
 
 
 def fetch(card: ModelCard, source_file: Path | None = None, kind: str | None = None) -> Path:

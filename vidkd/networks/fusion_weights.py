@@ -14,8 +14,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from vidkd.errors import WeightsError
 from vidkd.networks.filter_weights import FilterHeader, restored_filter, weights_file
+from vidkd.networks.stored import read_header
 from vidkd.networks.temporal import TemporalFilter
-from vidkd.networks.weights import load_weights, read_header, save_weights
+from vidkd.networks.weights import load_weights, save_weights
 from vidkd.recipe import SegmentSettings, Settings, describe
 
 NETWORK = "fusion"

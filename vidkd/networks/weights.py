@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vidkd.errors import WeightsError
-from vidkd.files import atomic_path, refuse_address
-
-HEADER_KEY = "vidkd"
+from vidkd.files import atomic_path
+from vidkd.networks.stored import HEADER_KEY, check_sha256, opened
 
 
 def save_weights(path: str | Path, state: Mapping[str, Tensor], header: dict[str, Any]) -> None:
@@ -46,44 +44,9 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         WeightsError: the file is missing, cut short, not safetensors, or has no header.
     """
-    refuse_address(path)
-    path = Path(path)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as stream:
-            text = (stream.metadata() or {}).get(HEADER_KEY)
-            # Copied, since the tensors would otherwise be windows on a file that may change.
-            state = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise WeightsError(
-            "there is no such weights file", path=path, remedy="check the path"
-        ) from error
-    except (SafetensorError, OSError, MemoryError, ValueError) as error:
-        raise WeightsError(
-            f"is not a whole safetensors file ({error})",
-            path=path,
-            remedy="copy, fetch or train it again",
-        ) from error
-    try:
-        header = json.loads(text or "")
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or "network" not in header:
-        raise WeightsError(
-            "carries no vidkd header, so that its network is unknown",
-            path=path,
-            remedy="give a file that vidkd wrote",
-        )
-    return state, header
-
-
-def read_header(path: str | Path) -> dict[str, Any] | None:
-    """Return the header alone; None where :func:`load_weights` would refuse the file."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as stream:
-            header = json.loads((stream.metadata() or {}).get(HEADER_KEY, ""))
-    except (SafetensorError, OSError, MemoryError, ValueError):
-        return None
-    return header if isinstance(header, dict) else None
+    with opened(path, "pt") as (stream, header):
+        # Copied, since the tensors would otherwise be windows on a file that may change.
+        return {name: stream.get_tensor(name).clone() for name in stream.keys()}, header  # noqa: SIM118
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
@@ -104,14 +67,7 @@ def checked_sha256(
     Raises:
         WeightsError: it is another than when the file was written.
     """
-    digest = state_sha256(state)
-    if header.get("weights_sha256") != digest:
-        raise WeightsError(
-            "was damaged since it was written (its content has another hash)",
-            path=path,
-            remedy=remedy,
-        )
-    return digest
+    return check_sha256(state_sha256(state), header, path, remedy)
 
 
 def load_state(

@@ -12,7 +12,7 @@ from pathlib import Path
 from vidkd.annotations import Annotations
 from vidkd.annotations.division import SUBSETS
 from vidkd.machine import cores
-from vidkd.networks.zoo import DEFAULT_ENCODER
+from vidkd.networks.cards import DEFAULT_ENCODER
 from vidkd.pipeline.start import Survey
 from vidkd.streams import RGB, STREAMS
 
@@ -41,7 +41,7 @@ class Machine:
         """Look at this machine."""
         import torch
 
-        from vidkd.networks.zoo import quantised_name, trained_file
+        from vidkd.networks.cards import quantised_name, trained_file
 
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
         name = quantised_name(DEFAULT_ENCODER)

@@ -169,7 +169,7 @@ class Split:
             WeightsError: the fine-tuned encoder is damaged.
         """
         from vidkd.networks import find_card, trained_file
-        from vidkd.networks.zoo import quantised_name
+        from vidkd.networks.cards import quantised_name
 
         if modality not in self.recipe.encoders:
             raise UsageError(

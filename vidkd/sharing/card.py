@@ -12,7 +12,7 @@ import yaml
 
 from vidkd import __version__
 from vidkd.hub import CARD, PREFIX
-from vidkd.networks.zoo import zoo_card
+from vidkd.networks.cards import zoo_card
 from vidkd.sharing.model import SharedModel
 
 _TASKS = {

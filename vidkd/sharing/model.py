@@ -14,10 +14,10 @@ from vidkd.detection.scorers import encoder_file
 from vidkd.errors import UsageError, VidkdError
 from vidkd.files import sha256
 from vidkd.hub import MODEL_FILES, is_hub_name, main_file
+from vidkd.networks.cards import find_card, trained_card, trained_file, weights_path, zoo_card
 from vidkd.networks.fusion_weights import NETWORK as FUSION
 from vidkd.networks.fusion_weights import load_fusion
 from vidkd.networks.weights import checked_sha256, load_weights
-from vidkd.networks.zoo import find_card, trained_card, trained_file, weights_path, zoo_card
 from vidkd.pose.detector import NETWORK as DETECTOR
 from vidkd.pose.detector import detector_file, load_network
 from vidkd.recipe import ModelCard, pose_detector_cards

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from vidkd.networks.cards import Described
     from vidkd.streams.encode import Encoder
 
     Batches = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -171,7 +172,7 @@ class Stream:
         Raises:
             UsageError: there is none to begin with.
         """
-        from vidkd.networks.zoo import DEFAULT_ENCODER
+        from vidkd.networks.cards import DEFAULT_ENCODER
 
         return DEFAULT_ENCODER
 
@@ -185,6 +186,22 @@ class Stream:
 
         return load_encoder(name, device, precision)
 
+    def describe_encoder(self, name: str, precision: Precision) -> Encoder | Described:
+        """Return what is known of an encoder, without its network where that can be done without.
+
+        Raises:
+            VidkdError: it could not be loaded.
+        """
+        from vidkd.networks.cards import described_in
+
+        # A stream may have encoders of its own, and only loading others, or quantised ones, tells
+        # whether their library is installed.
+        if type(self).load_encoder is Stream.load_encoder:
+            found, _ = described_in(name, precision)
+            if found.card.network == "i3d" and found.precision == "float32":
+                return found
+        return self.load_encoder(name, "cpu", precision)
+
     def fetch_encoder(self, name: str) -> None:
         """Fetch the weights of an encoder where they are not there yet.
 
@@ -196,7 +213,7 @@ class Stream:
 
         ensure_weights(name)
 
-    def encoder_settings(self, encoder: Encoder) -> dict[str, Any]:
+    def encoder_settings(self, encoder: Encoder | Described) -> dict[str, Any]:
         """Return what the provenance of features says of the encoder besides name and weights."""
         return {}
 

@@ -44,7 +44,7 @@ class Flow(Stream):
 
     def default_encoder(self) -> str:
         """Return the encoder of flow, or the one inflated from RGB where that was not fetched."""
-        from vidkd.networks.zoo import find_card, weights_path
+        from vidkd.networks.cards import find_card, weights_path
 
         if weights_path(find_card("i3d-flow-imagenet")).is_file():
             return "i3d-flow-imagenet"

@@ -31,6 +31,7 @@ from vidkd.video import Frame, snippet_count, snippet_pts
 if TYPE_CHECKING:
     import torch
 
+    from vidkd.networks.cards import Described
     from vidkd.pose.detector import PersonPose, PoseDetector
     from vidkd.pose.poses import Poses
     from vidkd.streams.base import Batches
@@ -139,7 +140,7 @@ class Pose(Stream):
     def fetch_encoder(self, name: str) -> None:
         """Do nothing: there is none to fetch."""
 
-    def encoder_settings(self, encoder: Encoder) -> dict[str, Any]:
+    def encoder_settings(self, encoder: Encoder | Described) -> dict[str, Any]:
         """Return the hash of the labels and settings that the encoder was trained with."""
         return {"encoder_made_of": getattr(encoder, "made_of", "")}
 
