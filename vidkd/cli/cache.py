@@ -1,4 +1,4 @@
-"""``vidkd cache``: list, check, pack and unpack."""
+"""List, check and pack the files of a cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidkd.console import emit, log
 if TYPE_CHECKING:
     from vidkd.cache import Packed
 
-app = typer.Typer(no_args_is_help=True, help="List, check and pack the files of a cache.")
+app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Cache folder, or a pack.")]
 

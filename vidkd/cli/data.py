@@ -1,4 +1,4 @@
-"""``vidkd data``: check, import-features, formats, convert and export."""
+"""Check that annotations, videos and caches fit; import features; export submissions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from vidkd.features.data_report import DataReport
     from vidkd.recipe import Pipeline
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Check that annotations, videos and caches fit; import features; export submissions.",
-)
+app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 _SHOWN = 5
 """Findings of one kind in the table, unless all are asked for."""

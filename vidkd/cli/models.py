@@ -1,4 +1,4 @@
-"""``vidkd models``: the model zoo."""
+"""List, fetch, verify and quantise networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidkd.recipe import FrameSettings, given_or
 if TYPE_CHECKING:
     from vidkd.recipe import ModelCard
 
-app = typer.Typer(help="List, fetch, verify and quantise networks.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 
 @app.command("list", cls=Command)

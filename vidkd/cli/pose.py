@@ -1,4 +1,4 @@
-"""``vidkd pose``: train, convert, label and evaluate pose detectors."""
+"""Train, convert and evaluate pose detectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidkd.console import emit, progress
 from vidkd.errors import UsageError
 from vidkd.recipe.jobs import PoseTrainingJob
 
-app = typer.Typer(no_args_is_help=True, help="Train, convert and evaluate pose detectors.")
+app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 
 @app.command(cls=Command)
