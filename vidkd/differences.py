@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -31,7 +31,7 @@ def differences(
     return phrases
 
 
-def listed(parts: list[str], limit: int = 3) -> str:
+def listed(parts: Sequence[str], limit: int = 3) -> str:
     """Return the first few of several differences, or videos, and how many more there are."""
     more = f" and {len(parts) - limit} more" if len(parts) > limit else ""
     return ", ".join(parts[:limit]) + more

@@ -71,12 +71,7 @@ def like(annotations: Annotations, other: Annotations, where: Path) -> Annotatio
     return Annotations(tuple(classes), videos, tuple(notes))
 
 
-def hold_out(
-    annotations: Annotations,
-    fraction: float,
-    training: str = "training",
-    validation: str = "validation",
-) -> Annotations:
+def hold_out(annotations: Annotations, fraction: float) -> Annotations:
     """Move a part of the training videos into a subset for validation.
 
     Data sets with two subsets leave nothing to choose epochs and thresholds on but the test
@@ -86,8 +81,6 @@ def hold_out(
     Args:
         annotations: with a subset ``training`` and none called ``validation``.
         fraction: of the training videos, in (0, 1); at least one video moves and one stays.
-        training: name of the subset to take from.
-        validation: name of the new subset.
 
     Raises:
         UsageError: the fraction is not in (0, 1), or there is such a subset already.
@@ -97,19 +90,19 @@ def hold_out(
         raise UsageError(
             f"{fraction:g} of the videos cannot be held out", remedy="give a number such as 0.15"
         )
-    if validation in annotations.subsets:
+    if "validation" in annotations.subsets:
         raise UsageError(
-            f"there is a subset {validation!r} already",
+            "there is a subset 'validation' already",
             remedy="leave out --hold-out, or rename that subset with --rename",
         )
-    chosen = annotations.subset(training).videos
+    chosen = annotations.subset("training").videos
     by_subject = all(video.attributes.get("subject") for video in chosen.values())
     groups: dict[str, list[str]] = {}
     for key, video in chosen.items():
         groups.setdefault(video.attributes["subject"] if by_subject else key, []).append(key)
     if len(groups) < 2:
         raise AnnotationError(
-            f"the subset {training!r} has too few videos to hold one out",
+            "the subset 'training' has too few videos to hold one out",
             remedy="leave out --hold-out",
         )
     order = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
@@ -119,7 +112,7 @@ def hold_out(
             break
         moved.update(groups[name])
     videos = {
-        key: replace(video, subset=validation) if key in moved else video
+        key: replace(video, subset="validation") if key in moved else video
         for key, video in annotations.videos.items()
     }
     return replace(annotations, videos=videos)

@@ -10,6 +10,7 @@ import typer
 from vidkd.cli.export import AnnotationRate, Format, convert, export_submission
 from vidkd.cli.options import Command, Json, with_settings
 from vidkd.console import emit_json, emit_table, log, progress
+from vidkd.differences import listed
 from vidkd.errors import UsageError
 from vidkd.recipe.inputs import ImportSettings
 
@@ -182,8 +183,7 @@ def import_features(
     for item in failed:
         log(f"failed: {item.key}: {item.reason}")
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        log(f"warning: no file for {', '.join(missing[:3])}{more}")
+        log(f"warning: no file for {listed(missing)}")
     if width is not None:
         log(f"error: {width}")
     if as_json:

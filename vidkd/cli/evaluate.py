@@ -11,6 +11,7 @@ import typer
 from vidkd.cli.export import AnnotationRate, Format
 from vidkd.cli.options import Device, Json, numbers
 from vidkd.console import emit_json, emit_table, log
+from vidkd.differences import listed
 from vidkd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -203,8 +204,7 @@ def _print(result: EvaluationResult) -> None:
         f" ground truth {result.ground_truth_sha256[:12]}; compared on {result.evaluated_on}"
     )
     if result.missing:
-        shown = ", ".join(result.missing[:5])
-        more = f" and {len(result.missing) - 5} more" if len(result.missing) > 5 else ""
-        log(f"warning: no predictions for {len(result.missing)} videos: {shown}{more}")
+        shown = listed(result.missing, 5)
+        log(f"warning: no predictions for {len(result.missing)} videos: {shown}")
     for note in result.notes:
         log(f"note: {note}")

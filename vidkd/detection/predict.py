@@ -11,7 +11,7 @@ import torch
 from vidkd.cache import CacheFile
 from vidkd.detection.fusion import SAME_TIME, Fusion, StudentScores, load_models, probabilities
 from vidkd.detection.segments import scores_to_segments
-from vidkd.differences import differences
+from vidkd.differences import differences, listed
 from vidkd.errors import CacheError
 from vidkd.evaluation import DenseScores, Detection
 from vidkd.networks import FilterHeader, select_device
@@ -85,9 +85,8 @@ def student_scores(
         else:
             found[video] = [path for path in paths if path]
     if missing and not (skip_missing and found):
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise CacheError(
-            f"there are no features of {', '.join(missing[:3])}{more}",
+            f"there are no features of {listed(missing)}",
             path=cache,
             remedy="run `vidkd extract-features` on these videos first",
         )

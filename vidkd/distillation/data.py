@@ -17,7 +17,7 @@ from vidkd.cache import CacheFile, cache_files, encoder_folders
 from vidkd.console import log
 from vidkd.detection.fusion import SAME_TIME
 from vidkd.detection.segments import cell_borders
-from vidkd.differences import differences
+from vidkd.differences import differences, listed
 from vidkd.errors import CacheError, UsageError
 from vidkd.files import sha256
 from vidkd.networks import FilterHeader, TemporalFilter, load_temporal_filter, select_device
@@ -237,15 +237,14 @@ def load_unlabelled(
 
 
 def _report_missing(cache: Path, missing: list[tuple[str, list[str]]], skip: bool) -> None:
-    shown = ", ".join(f"{video} ({' and '.join(names)})" for video, names in missing[:3])
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    shown = listed([f"{video} ({' and '.join(names)})" for video, names in missing])
     if not skip:
         raise CacheError(
-            f"there are no features of {shown}{more}",
+            f"there are no features of {shown}",
             path=cache,
             remedy="run `vidkd extract-features` on these videos, or pass --skip-missing",
         )
-    log(f"warning: left out, for they have no features: {shown}{more}")
+    log(f"warning: left out, for they have no features: {shown}")
 
 
 def _aligned(

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from vidkd.annotations import AMBIGUOUS, Annotations, Segment
+from vidkd.differences import listed
 from vidkd.errors import AnnotationError, UsageError
 from vidkd.evaluation.average_precision import (
     first_matches,
@@ -226,7 +227,7 @@ def evaluate(
         )
     notes = [chosen.note] if chosen.note else []
     if annotations.notes:
-        notes.append(f"the reader of the annotations says: {_listed(annotations.notes)}")
+        notes.append(f"the reader of the annotations says: {listed(annotations.notes, 5)}")
     # The hash is of the file's content, whatever a protocol makes of it.
     content = ground_truth_hash(annotations)
     annotations, ambiguous = chosen.prepare(annotations, notes)
@@ -262,7 +263,7 @@ def evaluate(
         extra = [name for name in predictions if name not in annotations.videos]
     if extra:
         count = "1 video" if len(extra) == 1 else f"{len(extra)} videos"
-        notes.append(f"ignored the predictions for {count} not evaluated: {_listed(extra)}")
+        notes.append(f"ignored the predictions for {count} not evaluated: {listed(extra, 5)}")
     return EvaluationResult(
         protocol=protocol,
         subset=subset or "",
@@ -298,7 +299,7 @@ def _frame_measures(
     _known_classes(scores.classes, annotations)
     lacking = [name for name in annotations.classes if name not in scores.classes]
     if lacking:
-        notes.append(f"the predictions have no scores of {_listed(lacking)}")
+        notes.append(f"the predictions have no scores of {listed(lacking, 5)}")
     grid = protocol.grid(annotations, scores, frame_rate)
     notes.extend(grid.notes)
     classes = annotations.classes
@@ -344,11 +345,6 @@ def _known_classes(names: Sequence[str] | set[str], annotations: Annotations) ->
     unknown = sorted(name for name in names if name not in known)
     if unknown:
         raise AnnotationError(
-            f"the predictions have the unknown class {_listed(unknown)}",
-            remedy=f"name the classes as the annotations do ({_listed(annotations.classes)})",
+            f"the predictions have the unknown class {listed(unknown, 5)}",
+            remedy=f"name the classes as the annotations do ({listed(annotations.classes, 5)})",
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 BINS = 15
-"""Of equal width in [0, 1]."""
+"""Of equal width in [0, 1]; a score on a border is in the upper one, 1 in the last."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,18 @@ class Reliability:
         return {"bins": len(self.count), "expected_calibration_error": self.error, **values}
 
 
-def reliability(scores: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Reliability:
+def reliability(scores: np.ndarray, correct: np.ndarray) -> Reliability:
     """Compare scores with how often they are right.
 
     Args:
         scores: (N,) in [0, 1].
         correct: (N,) bool.
-        bins: of equal width; a score on a border is in the upper one, 1 in the last.
     """
-    place = np.minimum((np.asarray(scores, dtype=np.float64) * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    total = np.bincount(place, weights=scores, minlength=bins)
-    right = np.bincount(place, weights=np.asarray(correct, dtype=float), minlength=bins)
-    empty = np.full(bins, np.nan)
+    place = np.minimum((np.asarray(scores, dtype=np.float64) * BINS).astype(int), BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    total = np.bincount(place, weights=scores, minlength=BINS)
+    right = np.bincount(place, weights=np.asarray(correct, dtype=float), minlength=BINS)
+    empty = np.full(BINS, np.nan)
     return Reliability(
         count,
         np.divide(total, count, out=empty.copy(), where=count > 0),

@@ -56,24 +56,21 @@ def resolve(backend: Backend, device: str = "cpu") -> Implementation:
     return backend
 
 
-def flow_function(
-    backend: Backend = "auto", parameters: Parameters = DEFAULTS, device: str = "cpu"
-) -> FlowFunction:
-    """Return the function that computes TV-L1 with the given backend.
+def flow_function(backend: Backend = "auto", parameters: Parameters = DEFAULTS) -> FlowFunction:
+    """Return the function that computes TV-L1 on a processor with the given backend.
 
-    ``device`` is where torch computes: ``cpu``, ``cuda`` or ``cuda:N``; see
-    :class:`vidkd.flow.torch_tvl1.TorchTVL1` for many pairs at once.
+    For many pairs at once, on a GPU too, see :class:`vidkd.flow.torch_tvl1.TorchTVL1`.
 
     The function may be called from several threads at once, releases the GIL while it computes,
     and returns the same numbers for the same pair whatever it computed before.
     """
-    chosen = resolve(backend, device)
+    chosen = resolve(backend, "cpu")
     if chosen == "opencv":
         return lambda previous, current: _opencv(previous, current, parameters)
     if chosen == "torch":
         from vidkd.flow.torch_tvl1 import TorchTVL1
 
-        batched = TorchTVL1(device, parameters=parameters)
+        batched = TorchTVL1("cpu", parameters=parameters)
         return lambda *pair: batched.sequence(np.stack(_checked(*pair)))[0]
     # Imported on demand: numba takes half a second that the OpenCV backend does not need.
     from vidkd.flow.fused import fused_tvl1

@@ -17,6 +17,7 @@ from vidkd.recipe import PoseNetworkSettings
 from vidkd.skeletons import Skeleton, find_skeleton
 
 TEMPORAL_KERNEL = 9
+_MOMENTUM, _EPSILON = 0.1, 1e-5  # of batch normalisation
 _SUBSETS = 3
 
 
@@ -48,14 +49,13 @@ class InputNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, joints: int, momentum: float = 0.1, epsilon: float = 1e-5):
+    def __init__(self, channels: int, joints: int) -> None:
         super().__init__()
         shape = (1, channels, 1, joints)
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
         self.register_buffer("running_mean", torch.zeros(shape))
         self.register_buffer("running_var", torch.ones(shape))
-        self._momentum, self._epsilon = momentum, epsilon
 
     def forward(self, x: Tensor, known: Tensor) -> Tensor:
         """Normalise (P, C, T, V); ``known`` (P, 1, 1, V) is 1 or 0, and 0 gives 0."""
@@ -66,10 +66,10 @@ class InputNorm(nn.Module):
             var = ((x - mean).square() * known).sum((0, 2), keepdim=True) / count
             with torch.no_grad():
                 # A joint that nobody in the batch shows keeps its statistics.
-                rate = self._momentum * (known.sum(0, keepdim=True) > 0)
+                rate = _MOMENTUM * (known.sum(0, keepdim=True) > 0)
                 self.running_mean += rate * (mean - self.running_mean)
                 self.running_var += rate * (var - self.running_var)
-        scaled = (x - mean) * torch.rsqrt(var + self._epsilon)
+        scaled = (x - mean) * torch.rsqrt(var + _EPSILON)
         return (scaled * self.weight + self.bias) * known
 
 

@@ -68,15 +68,13 @@ class PoseDetector:
         name: str,
         weights_sha256: str,
         device: torch.device,
-        least_score: float = LEAST_PERSON_SCORE,
-        batch_size: int | None = None,
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.name = name
         self.weights_sha256 = weights_sha256
         self.device = device
-        self.least_score = least_score
-        self.batch_size = batch_size or (4 if device.type == "cpu" else 32)
+        self.least_score = LEAST_PERSON_SCORE
+        self.batch_size = 4 if device.type == "cpu" else 32
 
     def __call__(self, images: Sequence[Array]) -> list[list[PersonPose]]:
         """Return the people of each image (H, W, 3) uint8 RGB, best first."""

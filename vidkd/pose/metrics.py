@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -124,7 +123,6 @@ def evaluate_detector(
     detector: PoseDetector,
     pictures: Iterable[tuple[Sequence[LabelledPerson], Array]],
     report: Callable[[float], None] = lambda count: None,
-    batch_size: int = 1,
 ) -> PoseScores:
     """Compare a detector with labelled pictures.
 
@@ -132,22 +130,19 @@ def evaluate_detector(
         detector: what is measured.
         pictures: people and picture (H, W, 3) uint8 RGB.
         report: called with the number of pictures done since the last call.
-        batch_size: pictures given to the detector at once.
     """
     evaluation = PoseEvaluation()
-    pictures = iter(pictures)
-    while batch := list(itertools.islice(pictures, batch_size)):
-        for (people, image), found in zip(batch, detector([i for _, i in batch]), strict=True):
-            evaluation.add(people, found, (image.shape[0], image.shape[1]))
-        report(len(batch))
+    for people, image in pictures:
+        evaluation.add(people, detector([image])[0], (image.shape[0], image.shape[1]))
+        report(1)
     return evaluation.result()
 
 
-def match(people: Array, found: Array, least: float = MATCH) -> list[tuple[int, int]]:
+def match(people: Array, found: Array) -> list[tuple[int, int]]:
     """Pair boxes (P, 4) with boxes (D, 4) greedily by overlap, each used once.
 
     Returns:
-        (row, column) of each pair that overlaps by at least ``least``.
+        (row, column) of each pair that overlaps by at least ``MATCH``.
     """
     if not len(people) or not len(found):
         return []
@@ -158,7 +153,7 @@ def match(people: Array, found: Array, least: float = MATCH) -> list[tuple[int, 
     union = areas[0][:, None] + areas[1][None] - common
     overlap = common / np.maximum(union, 1e-9)
     pairs = []
-    while overlap.max() >= least:
+    while overlap.max() >= MATCH:
         row, column = (int(i) for i in np.unravel_index(overlap.argmax(), overlap.shape))
         pairs.append((row, column))
         overlap[row], overlap[:, column] = -1, -1

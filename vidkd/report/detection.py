@@ -17,16 +17,16 @@ FILM_STRIP = 9
 _STRIP_SIDE = 180
 
 
-def film_strip(path: str | Path, duration: float, count: int = FILM_STRIP) -> list[np.ndarray]:
-    """Return the pictures (H, W, 3) at the middles of ``count`` equal parts of a video.
+def film_strip(path: str | Path, duration: float) -> list[np.ndarray]:
+    """Return the pictures (H, W, 3) at the middles of nine equal parts of a video.
 
     Raises:
         VideoError: the video cannot be decoded.
     """
     pictures = []
     with open_video(path) as video:
-        for number in range(count):
-            second = (number + 0.5) * duration / count
+        for number in range(FILM_STRIP):
+            second = (number + 0.5) * duration / FILM_STRIP
             frame = next(read_frames(video, short_side=_STRIP_SIDE, start=second), None)
             if frame is not None:
                 pictures.append(frame.image)
@@ -62,8 +62,6 @@ def draw_detection(
 def render_detection(
     path: str | Path,
     result: DetectionResult,
-    *,
-    truth: Sequence[Segment] | None = None,
     report: Callable[[float], None] | None = None,
 ) -> None:
     """Write a copy of the video that shows the result; see `render_overlay`.
@@ -78,6 +76,5 @@ def render_detection(
         result.duration,
         result.classes,
         result.segments,
-        truth=truth,
         report=report,
     )

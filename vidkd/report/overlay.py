@@ -36,7 +36,6 @@ class Overlay:
         classes: K names.
         segments: what was detected.
         truth: what is annotated, drawn as a thin grey line under each row; None for no such line.
-        limit: the largest number of rows.
     """
 
     def __init__(
@@ -47,12 +46,11 @@ class Overlay:
         classes: Sequence[str],
         segments: Sequence[Detection],
         truth: Sequence[Segment] | None = None,
-        limit: int = 6,
     ) -> None:
         self._size = width, height
         self._duration = max(duration, 1e-6)
         self._segments = segments
-        labels = choose_labels(classes, None, segments, truth or (), limit)
+        labels = choose_labels(classes, None, segments, truth or (), limit=6)
         self._colours = colour_of(labels)
         self._unit = max(10, round(min(height, 0.75 * width) / 22))
         self._left, self._track = self._columns(labels)

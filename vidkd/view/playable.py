@@ -267,15 +267,13 @@ def still(path: Path, second: float, short_side: int) -> bytes:
 
 
 class Stills:
-    """Pictures of videos, kept in memory; the ones that were not used for longest go first.
+    """Pictures of videos, kept in memory; the ones that were not used for longest go first."""
 
-    Args:
-        limit: bytes.
-    """
+    limit = 64 << 20
+    """Bytes."""
 
-    def __init__(self, limit: int = 64 << 20) -> None:
+    def __init__(self) -> None:
         self._kept: dict[tuple[Path, float, int], bytes] = {}
-        self._limit = limit
         self._size = 0
         self._lock = threading.Lock()
         self._decoders = threading.BoundedSemaphore(2)
@@ -292,6 +290,6 @@ class Stills:
         with self._lock:
             self._kept[key] = picture
             self._size += len(picture)
-            while self._size > self._limit and len(self._kept) > 1:
+            while self._size > self.limit and len(self._kept) > 1:
                 self._size -= len(self._kept.pop(next(iter(self._kept))))
         return picture
