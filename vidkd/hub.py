@@ -88,7 +88,7 @@ def resolved(path: str | Path) -> Path:
 
     Raises:
         UsageError: it is no name of a model.
-        WeightsError: the model cannot be had, or has another hash than the name says.
+        WeightsError: the model cannot be downloaded, or has another hash than the name says.
     """
     return download(HubName.parse(str(path))) if is_hub_name(path) else Path(path)
 
@@ -124,7 +124,7 @@ def download(name: HubName) -> Path:
     Without a network the copy of before is used, and that is said.
 
     Raises:
-        WeightsError: the model cannot be had, holds nothing of vidkd, or has another hash.
+        WeightsError: the model cannot be downloaded, holds nothing of vidkd, or has another hash.
     """
     hub = library()
     if re.fullmatch(r"[0-9a-f]{40}", name.revision or "") and (folder := _cached(name)):

@@ -39,10 +39,10 @@ from vidkd.serve.jobs import (
 from vidkd.serve.metrics import Metrics
 from vidkd.serve.pool import Pool
 from vidkd.serve.receive import RefusedError, receive, too_large
+from vidkd.web import HEADERS, is_foreign, with_headers
 
 TOKEN = "VIDKD_SERVE_TOKEN"
 """Environment variable; with it, every request but ``/healthz`` has to carry it."""
-_LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 _STATIC = {"page.js": "text/javascript", "style.css": "text/css"}
 _FETCHES = 4
 _EXPIRY_SECONDS = 30.0
@@ -55,11 +55,6 @@ _DOCS_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; worker-src blob:; frame-ancestors 'none'"
 )
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 class JobState(BaseModel):
@@ -485,8 +480,7 @@ class Guard:
     Args:
         app: what is guarded.
         token: None for none.
-        local: only names of this machine are its own, which a page from elsewhere cannot send
-            even where its name was made to point here (DNS rebinding).
+        local: only names by which this machine calls itself are its own.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, local: bool) -> None:
@@ -498,16 +492,7 @@ class Guard:
             return
         request = Request(scope)
         headers, path = request.headers, request.url.path
-        host, origin = headers.get("host", ""), headers.get("origin")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
-        followed = headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"
-        site = headers.get("sec-fetch-site", "none")
-        if (
-            (self._local and name.lower() not in _LOCAL)
-            or foreign
-            or (site not in {"none", "same-origin"} and not followed)
-        ):
+        if is_foreign(request, local=self._local, linked=True):
             answer = JSONResponse({"detail": "this server answers its own page only"}, 403)
             await answer(scope, receive, send)
             return
@@ -522,16 +507,8 @@ class Guard:
         docs = path.startswith(("/docs", "/static-offline-docs"))
         result = path.startswith("/jobs/")  # whose page says itself what it may
         policy = {} if result else {"Content-Security-Policy": _DOCS_POLICY if docs else _POLICY}
-        extra = [(k.lower().encode(), v.encode()) for k, v in {**_HEADERS, **policy}.items()]
-        if not docs:
-            extra.append((b"cache-control", b"no-store"))
-
-        async def with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *extra]}
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
+        kept = {} if docs else {"Cache-Control": "no-store"}
+        await self._app(scope, receive, with_headers(send, {**HEADERS, **policy, **kept}))
 
     def _known(self, headers: Any) -> bool:
         """Return whether the token came, as that of a program or as the password of a browser."""

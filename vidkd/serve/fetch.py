@@ -80,7 +80,7 @@ def fetch(
         stopped: whether nobody wants it any more.
 
     Raises:
-        FetchError: it cannot be had.
+        FetchError: it cannot be fetched.
         OSError: the disk is full.
     """
     deadline = time.monotonic() + seconds

@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vidkd.console import log
-from vidkd.errors import UsageError, VidkdError
+from vidkd.errors import UsageError
 from vidkd.hub import is_hub_name, resolved
 from vidkd.machine import cores
 from vidkd.recipe import Precision
@@ -26,6 +26,7 @@ from vidkd.serve.jobs import Store
 from vidkd.serve.metrics import Metrics
 from vidkd.serve.pool import Pool
 from vidkd.serve.worker import WorkerSpec, devices
+from vidkd.web import address_of, listen
 
 _HEADER_SECONDS = 15.0
 """So long a connection may be without a whole request."""
@@ -94,14 +95,15 @@ def serve(
 
     Raises:
         UsageError: there is no such device, or the token cannot be one.
-        VidkdError: the model cannot be loaded, or the port or the folder cannot be had.
+        VidkdError: the model cannot be loaded, nothing can listen there, or the folder is taken.
     """
     token = os.environ.get(TOKEN)
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
         raise UsageError(f"{TOKEN} holds what no header can carry", remedy="give another token")
     folder = settings.data or _cache() / "vidkd" / "serve"
     store = Store(folder, settings.max_disk * 1e9, settings.keep * 3600)
-    listener = _listen(settings)
+    remedy = "give another --port, or --port 0 for any that is free; check --host"
+    listener = listen(settings.host, settings.port, remedy)
     try:
         for model in filter(is_hub_name, models):
             resolved(model)  # once, and not in every worker
@@ -133,9 +135,8 @@ async def _run(
     try:
         await pool.start()
         listener.listen(1024)  # so that whoever reads the next line can connect
-        host, port = listener.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        log(f"serving {pool.model} ({len(pool.classes)} classes) at http://{shown}:{port}/")
+        log(f"serving {pool.model} ({len(pool.classes)} classes) at {address_of(listener)}")
+        host = listener.getsockname()[0]
         if token is None and host not in {"127.0.0.1", "::1"}:
             log(f"warning: whoever reaches {host} may use it; set {TOKEN}")
         server = uvicorn.Server(
@@ -166,22 +167,6 @@ def _places(device: str, workers: int | None) -> Sequence[str]:
     """Return the device of each worker, asked in another process: torch takes half a gigabyte."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as asked:
         return asked.submit(devices, device, workers).result()
-
-
-def _listen(settings: ServeSettings) -> socket.socket:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise VidkdError(
-            f"{settings.host}, port {settings.port} cannot be had ({error.strerror})",
-            remedy="give --port another, or --port 0 for any that is free; check --host",
-        ) from error
-    return listener
 
 
 def _cache() -> Path:

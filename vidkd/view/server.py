@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import webbrowser
 from importlib.resources import files
 from typing import Any
@@ -20,6 +19,7 @@ from vidkd.errors import VidkdError
 from vidkd.view.labels import StaleError
 from vidkd.view.playable import Playable, Stills
 from vidkd.view.project import Project
+from vidkd.web import HEADERS, address_of, is_foreign, listen, with_headers
 
 STATIC = {
     "": ("index.html", "text/html"),
@@ -31,15 +31,11 @@ STATIC = {
     "source.js": ("source.js", "text/javascript"),
 }
 """Addresses of the page's own files, and their types."""
-_HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 _LARGEST_CHANGE = 16 << 20
-_HEADERS = {
+_HEADERS = HEADERS | {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; media-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
@@ -51,9 +47,6 @@ def read_static(name: str) -> str:
 
 class OnlyThisPage:
     """Refuses requests that other pages make, and names of this machine that are not its own.
-
-    A page from elsewhere cannot send another ``Host`` than the one it was loaded from, even where
-    that name was made to point to this machine (DNS rebinding).
 
     Args:
         app: what answers the others.
@@ -69,26 +62,10 @@ class OnlyThisPage:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        headers = request.headers
-        host, origin = headers.get("host", ""), headers.get("origin")
-        site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        followed = mode == "navigate" and request.url.path == "/" and request.method == "GET"
-        if (
-            (name.lower() not in _HOSTS and not self._any_host)
-            or (origin is not None and origin.lower() != f"http://{host.lower()}")
-            or (site not in {"none", "same-origin"} and not followed)
-        ):
+        if is_foreign(request, local=not self._any_host, linked=request.url.path == "/"):
             await _refused(403, "this server answers its own page only")(scope, receive, send)
-            return
-
-        async def with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                extra = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", ()), *extra]}
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
+        else:
+            await self._app(scope, receive, with_headers(send, _HEADERS))
 
 
 def application(project: Project, playable: Playable | None = None) -> ASGIApp:
@@ -231,17 +208,8 @@ def serve(project: Project, port: int, *, browser: bool) -> None:
     """
     import uvicorn
 
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-    except OSError as error:
-        listener.close()
-        raise VidkdError(
-            f"port {port} cannot be had ({error.strerror})",
-            remedy="give --port another, or --port 0 for any that is free",
-        ) from error
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    listener = listen("127.0.0.1", port, "give another --port, or --port 0 for any that is free")
+    address = address_of(listener)
     log(f"the page is at {address}; corrections go to {project.labels.target}; Ctrl-C ends")
     if browser:
         webbrowser.open(address)

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from vidkd.console import log, without_nan
-from vidkd.errors import UsageError, VidkdError
+from vidkd.errors import UsageError
 from vidkd.live.events import Event, LiveFrame
 from vidkd.live.outputs.beside import Counts
 from vidkd.live.outputs.metrics import Metrics
@@ -33,6 +33,7 @@ from vidkd.live.outputs.present import Painter, Present
 from vidkd.live.statistics import Statistics
 from vidkd.report.segments import colour_of
 from vidkd.view.server import OnlyThisPage
+from vidkd.web import address_of, listen
 
 _STATIC = {
     "/": ("watch.html", "text/html"),
@@ -64,7 +65,7 @@ class Page:
 
     Raises:
         UsageError: it is no such address.
-        VidkdError: the port cannot be had.
+        VidkdError: nothing can listen there.
     """
 
     def __init__(
@@ -81,9 +82,9 @@ class Page:
         self._looked = -math.inf
         self._run = secrets.token_hex(8)
         self._seen: dict[str, float] = {}
-        self._listener = _listen(address)
+        self._listener = _listener(address)
         host, port = self._listener.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        self.url = address_of(self._listener)
         log(f"http: the page is at {self.url}, metrics at {self.url}metrics")
         private = ipaddress.ip_address(host).is_loopback
         if not private:
@@ -300,7 +301,7 @@ def _json(content: Any, status: int = 200) -> Response:
     return JSONResponse(content, status, headers={"Cache-Control": "no-store"})
 
 
-def _listen(address: str) -> socket.socket:
+def _listener(address: str) -> socket.socket:
     """Return a socket that listens at ``PORT`` or ``ADDRESS:PORT``."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
@@ -309,19 +310,7 @@ def _listen(address: str) -> socket.socket:
             f"--http {address} is not where a server can listen",
             remedy="give a port such as 8080, or ADDRESS:PORT such as 0.0.0.0:8080",
         )
-    try:
-        family, kind, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(place)
-            listener.listen(128)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise VidkdError(
-            f"nothing can listen at {host}:{port} ({error.strerror})",
-            remedy="give --http an address of this machine and a free port; 0 takes any",
-        ) from error
+    remedy = "give --http an address of this machine and a free port; 0 takes any"
+    listener = listen(host, int(port), remedy)
+    listener.listen(128)
     return listener
