@@ -183,7 +183,7 @@ def test_labels_of_models_of_the_same_speed_do_not_lie_on_each_other(
 ) -> None:
     drawn = []
     monkeypatch.setattr(
-        "vidkd.report.paper_figures._save", lambda figure, path: drawn.append(figure)
+        "vidkd.report.paper_figures.save", lambda figure, path: drawn.append(figure)
     )
     points = [
         SpeedPoint("flow teacher", 109.0, [31.0, 32.0]),

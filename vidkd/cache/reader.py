@@ -78,6 +78,32 @@ class CacheFile:
             self._file.close()
             raise
 
+    @property
+    def width(self) -> int:
+        """D, where the rows are features (T, D).
+
+        Raises:
+            CacheError: they are something else.
+        """
+        if self.provenance.artefact != "features" or self.data.ndim != 2:
+            raise CacheError("does not hold features", path=self.path, remedy=RECOMPUTE)
+        return int(self.data.shape[1])
+
+    def features(self) -> np.ndarray:
+        """Return all rows of features.
+
+        Raises:
+            CacheError: the file is damaged, or a number is not finite.
+        """
+        rows = self.rows()
+        if not np.isfinite(rows).all():
+            raise CacheError(
+                "holds numbers that are not finite",
+                path=self.path,
+                remedy="compute the features again, as float32 if they overflow float16",
+            )
+        return rows
+
     def __len__(self) -> int:
         return len(self.pts)
 

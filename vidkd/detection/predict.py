@@ -140,14 +140,7 @@ def read_features(path: Path, header: FilterHeader) -> tuple[np.ndarray, np.ndar
     """
     with CacheFile(path) as file:
         _check(file, header)
-        rows, pts = file.rows().astype(np.float32), file.pts
-    if not np.isfinite(rows).all():
-        raise CacheError(
-            "holds numbers that are not finite",
-            path=path,
-            remedy="compute the features again, as float32 if they overflow float16",
-        )
-    return rows, pts
+        return file.features().astype(np.float32), file.pts
 
 
 def _check(file: CacheFile, header: FilterHeader) -> None:
@@ -158,13 +151,11 @@ def _check(file: CacheFile, header: FilterHeader) -> None:
     """
     found = file.provenance
     settings = found.settings
-    if found.artefact != "features" or file.data.ndim != 2:
-        raise CacheError("does not hold features", path=file.path, remedy="recompute it")
     have = {
         "encoder": found.encoder,
         "weights of the encoder": found.weights_sha256,
         "modality": settings.get("modality"),
-        "width": int(file.data.shape[1]),
+        "width": file.width,
         "crop": settings.get("crop", header.crop),
         "frames": _plain(settings.get("frames"), FrameSettings()),
         "snippets": _plain(settings.get("snippet"), SnippetSettings()),

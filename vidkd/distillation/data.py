@@ -156,8 +156,6 @@ def _describe(cache: Path, folder: str) -> CachedFeatures | None:
 
 
 def _stream_of(cache: Path, folder: str, file: CacheFile) -> CachedFeatures:
-    if file.provenance.artefact != "features" or file.data.ndim != 2:
-        raise CacheError("does not hold features", path=file.path, remedy="recompute it")
     settings = dict(file.provenance.settings)
     settings.pop("inputs", None)  # which files these features were made of: another for each video
     modality = settings.get("modality", RGB.name)
@@ -169,7 +167,7 @@ def _stream_of(cache: Path, folder: str, file: CacheFile) -> CachedFeatures:
         modality=modality,
         weights_sha256=file.provenance.weights_sha256 or "",
         settings=settings,
-        width=int(file.data.shape[1]),
+        width=file.width,
     )
 
 
@@ -321,16 +319,8 @@ def read_rows(video: VideoFeatures, stream: int) -> Tensor:
             raise CacheError(
                 "was written again in the meantime", path=path, remedy="start the training again"
             )
-        rows = file.rows()
-    if rows.dtype != np.float16:
-        rows = rows.astype(np.float32, copy=False)
-    if not np.isfinite(rows).all():
-        raise CacheError(
-            "holds numbers that are not finite",
-            path=path,
-            remedy="compute the features again, as float32 if they overflow float16",
-        )
-    return torch.from_numpy(rows)
+        rows = file.features()
+    return torch.from_numpy(rows if rows.dtype == np.float16 else rows.astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from vidkd.annotations import Annotations, VideoAnnotation, load_annotations
 from vidkd.cache import CacheFile, cache_files, cache_path, encoder_folders, present, verify
-from vidkd.differences import listed
+from vidkd.differences import differences, listed
 from vidkd.errors import AnnotationError, CacheError, UsageError, VideoError
 from vidkd.features.data_report import DataReport, Severity, similar
 from vidkd.files import sha256
@@ -134,7 +134,8 @@ class _Features:
     @property
     def identity(self) -> str:
         alike = {name: value for name, value in self.settings.items() if name != "inputs"}
-        return json.dumps([self.weights, self.width, alike], sort_keys=True)
+        own = {"weights": self.weights, "width": self.width, **alike}
+        return json.dumps(own, sort_keys=True)
 
 
 def _check_classes(truth: Annotations, training: str, report: DataReport) -> None:
@@ -430,22 +431,10 @@ def _check_mixing(stored: Mapping[str, Mapping[str, _Features]], report: DataRep
             if item.identity != usual:
                 detail = (
                     f"{item.path}: made with other settings or weights than most of {encoder}"
-                    f" ({', '.join(_changed(item.identity, usual))}); make it again"
+                    f" ({', '.join(differences(*map(json.loads, (item.identity, usual))))});"
+                    " make it again"
                 )
                 report.add("error", "mixed-settings", key, detail)
-
-
-def _changed(found: str, usual: str) -> Iterator[str]:
-    (weights, width, settings), (usual_weights, usual_width, wanted) = map(
-        json.loads, (found, usual)
-    )
-    if weights != usual_weights:
-        yield "other weights"
-    if width != usual_width:
-        yield f"width {width} instead of {usual_width}"
-    for key in sorted(settings.keys() | wanted.keys()):
-        if settings.get(key) != wanted.get(key):
-            yield f"{key} {settings.get(key)} instead of {wanted.get(key)}"
 
 
 def _check_unannotated(

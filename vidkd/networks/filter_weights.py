@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from vidkd.errors import WeightsError
 from vidkd.files import refuse_address
 from vidkd.hub import resolved
+from vidkd.networks.stored import header_of
 from vidkd.networks.temporal import FILTERS, TemporalFilter, build_temporal_filter
 from vidkd.networks.weights import load_state, load_weights, save_weights
 from vidkd.recipe import (
@@ -21,7 +22,6 @@ from vidkd.recipe import (
     SegmentSettings,
     Settings,
     SnippetSettings,
-    describe,
 )
 
 NETWORK = "temporal-filter"
@@ -119,14 +119,8 @@ def restored_filter(
             path=path,
             remedy="give a run folder, or the weights.safetensors in it",
         )
-    try:
-        header = FilterHeader.model_validate(fields)
-    except ValidationError as error:
-        raise WeightsError(
-            f"has a header that this version cannot read: {describe(error)}",
-            path=path,
-            remedy="train it again, or use the version of vidkd that wrote it",
-        ) from error
+    remedy = "train it again, or use the version of vidkd that wrote it"
+    header = header_of(FilterHeader, fields, path, remedy)
     if header.filter.kind not in FILTERS:
         raise WeightsError(
             f"holds a temporal filter {header.filter.kind!r}, which is not known here",

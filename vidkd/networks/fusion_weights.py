@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from vidkd.errors import WeightsError
 from vidkd.networks.filter_weights import FilterHeader, restored_filter, weights_file
-from vidkd.networks.stored import read_header
+from vidkd.networks.stored import header_of, read_header
 from vidkd.networks.temporal import TemporalFilter
 from vidkd.networks.weights import load_weights, save_weights
-from vidkd.recipe import SegmentSettings, Settings, describe
+from vidkd.recipe import SegmentSettings, Settings
 
 NETWORK = "fusion"
 
@@ -123,11 +123,7 @@ def load_fusion(
     parts = fields.pop("parts", None)
     if fields.pop("network") != NETWORK or not isinstance(parts, dict):
         raise WeightsError("does not hold fused students", path=path, remedy=remedy)
-    try:
-        header = FusionHeader.model_validate(fields)
-    except ValidationError as error:
-        why = f"has a header that this version cannot read: {describe(error)}"
-        raise WeightsError(why, path=path, remedy=remedy) from error
+    header = header_of(FusionHeader, fields, path, remedy)
     tensors: dict[str, dict[str, torch.Tensor]] = {name: {} for name in parts}
     for key, value in state.items():
         name, _, own = key.partition("/")

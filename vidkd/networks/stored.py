@@ -7,14 +7,17 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from vidkd.errors import WeightsError
 from vidkd.files import refuse_address
+from vidkd.recipe import Settings, describe
 
 HEADER_KEY = "vidkd"
+Fields = TypeVar("Fields", bound=Settings)
 TYPES = {
     **{f"F{bits}": f"torch.float{bits}" for bits in (16, 32, 64)},
     **{f"I{bits}": f"torch.int{bits}" for bits in (8, 16, 32, 64)},
@@ -61,6 +64,22 @@ def _header(text: str, path: Path) -> dict[str, Any]:
             remedy="give a file that vidkd wrote",
         )
     return header
+
+
+def header_of(model: type[Fields], fields: object, path: str | Path, remedy: str) -> Fields:
+    """Return what a header says as settings.
+
+    Raises:
+        WeightsError: it does not fit them; ``remedy`` says what to do.
+    """
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise WeightsError(
+            f"has a header that this version cannot read: {describe(error)}",
+            path=path,
+            remedy=remedy,
+        ) from error
 
 
 def whole_header(path: str | Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from vidkd.errors import UsageError, WeightsError
@@ -18,10 +17,17 @@ from vidkd.files import resources
 from vidkd.hub import resolved
 from vidkd.networks.device import select_device
 from vidkd.networks.lcrnet import DIVISOR, LCRNet, PoseNetSettings, Regions, with_weights
-from vidkd.networks.weights import checked_sha256, load_weights, save_weights, state_sha256
+from vidkd.networks.stored import header_of
+from vidkd.networks.weights import (
+    checked_sha256,
+    header_of,
+    load_weights,
+    save_weights,
+    state_sha256,
+)
 from vidkd.pose.anchors import person_box
 from vidkd.pose.proposals import LEAST_SCORE, Person, integrate
-from vidkd.recipe import describe, pose_detector_cards
+from vidkd.recipe import pose_detector_cards
 from vidkd.skeletons import root
 
 Array = np.ndarray
@@ -260,13 +266,7 @@ def load_network(path: Path) -> tuple[LCRNet, dict[str, Any]]:
         raise WeightsError(
             f"holds the network {header['network']!r}, no pose detector", path=path, remedy=remedy
         )
-    try:
-        settings = PoseNetSettings.model_validate(header["settings"])
-    except (KeyError, ValidationError) as error:
-        why = describe(error) if isinstance(error, ValidationError) else "no settings"
-        raise WeightsError(
-            f"has a header that this version cannot read: {why}", path=path, remedy=remedy
-        ) from error
+    settings = header_of(PoseNetSettings, header.get("settings"), path, remedy)
     checked_sha256(state, header, path, "copy or train it again")
     state = {name: value.float() for name, value in state.items()}
     return with_weights(settings, state, path), header

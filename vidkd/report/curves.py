@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from vidkd.errors import UsageError
-from vidkd.files import atomic_path
 from vidkd.report.segments import PALETTE
+from vidkd.report.timeline import INK, plain, save
 
-INK = "#1f2937"
 _WEIGHTED = "_weighted"
 _STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 
@@ -96,8 +95,7 @@ def draw_curves(path: str | Path, runs: Sequence[str | Path]) -> None:
         )
     else:
         figure.suptitle(next(iter(tables)), color=INK, fontweight="bold")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, facecolor="white")
+    save(figure, path)
 
 
 def _losses(axes: Axes, table: dict[str, np.ndarray], colour: str, name: str) -> None:
@@ -145,11 +143,6 @@ def _terms(axes: Axes, tables: dict[str, dict[str, np.ndarray]]) -> None:
 
 
 def _style(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    plain(axes, title)
     axes.set_xlabel("epoch", fontsize=9, color=INK)
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.grid(color="#e5e7eb", linewidth=0.7)
-    axes.set_axisbelow(True)
     axes.margins(y=0.1)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

@@ -10,15 +10,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vidkd.evaluation.detad import ERRORS, KINDS
 from vidkd.evaluation.diagnosis import Diagnosis
 from vidkd.evaluation.reliability import Reliability
 from vidkd.files import atomic_path, write_text
-from vidkd.report.curves import INK
 from vidkd.report.segments import clock
+from vidkd.report.timeline import INK, plain
 
 COLOURS = dict(
     zip(KINDS, ("#10b981", "#8b5cf6", "#3b82f6", "#f59e0b", "#ec4899", "#9ca3af"), strict=True)
@@ -113,7 +112,7 @@ def _kinds(found: Diagnosis) -> Figure:
         left.bar(places, share, 0.8, bottom=base, color=COLOURS[kind], label=kind)
         base += share
     left.set_xticks(places, [f"{n}G" for n in places])
-    _style(left, "detections by rank in their class, %")
+    plain(left, "detections by rank in their class, %")
     figure.legend(loc="outside lower center", ncols=len(KINDS), frameon=False, fontsize=8)
     gains = [100 * found.impact[kind] for kind in ERRORS]
     right.barh(range(len(ERRORS)), gains, color=[COLOURS[kind] for kind in ERRORS])
@@ -125,7 +124,7 @@ def _kinds(found: Diagnosis) -> Figure:
             va="center", fontsize=8, color=INK,
         )  # fmt: skip
     right.set_xlim(min(0, *gains), max(1, *gains) * 1.2)
-    _style(right, f"points of mAP gained (now {100 * found.map:.1f})")
+    plain(right, f"points of mAP gained (now {100 * found.map:.1f})")
     return figure
 
 
@@ -152,7 +151,7 @@ def _events(found: Diagnosis) -> Figure:
         )
         for row, title in ((0, "missed, %"), (1, "normalised mAP, %")):
             axes[row][column].set_xticks(places, labels, rotation=30, ha="right")
-            _style(axes[row][column], f"{title}, by {name}")
+            plain(axes[row][column], f"{title}, by {name}")
     axes[0][0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -196,17 +195,8 @@ def _reliability(known: dict[str, Reliability]) -> Figure:
         axes.set_ylim(0, 1)
         axes.set_xlabel("mean score of the bin", fontsize=9, color=INK)
         axes.set_ylabel("share that is right", fontsize=9, color=INK)
-        _style(axes, f"{name}: expected calibration error {item.error:.3f}")
+        plain(axes, f"{name}: expected calibration error {item.error:.3f}")
     return figure
-
-
-def _style(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=9, color=INK, loc="left")
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.grid(color="#e5e7eb", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
 
 
 def _page(found: Diagnosis, title: str, address: str, figures: str) -> str:

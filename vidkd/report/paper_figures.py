@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vidkd.annotations import Segment
-from vidkd.files import atomic_path
 from vidkd.report.segments import PALETTE
-from vidkd.report.timeline import FAINT, INK, PAPER, TRUTH
+from vidkd.report.timeline import FAINT, INK, TRUTH, plain, save
 
 # What gained and what lost, distinguishable without colour by the side they lie on.
 _GAIN, _LOSS = PALETTE[2], PALETTE[5]
@@ -55,7 +55,7 @@ def draw_covariances(path: str | Path, panels: Sequence[Covariance], caption: st
     bar = figure.colorbar(image, ax=list(grid), shrink=0.75, extend="both")
     bar.set_label("covariance over the snippets", fontsize=9, color=INK)
     _caption(figure, caption)
-    _save(figure, path)
+    save(figure, path)
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,12 @@ def draw_boundaries(
         axes.fill_between(times, 0, curve.values, color=colour, alpha=0.18, linewidth=0)
         axes.plot(times, curve.values, color=colour, linewidth=1.5)
         axes.set_ylim(0, top)
-        axes.set_title(f"{curve.title}: {curve.note}", fontsize=10, color=INK, loc="left")
-        _style(axes)
+        plain(axes, f"{curve.title}: {curve.note}")
     _truth(grid[-1], truth)
     grid[-1].set_xlim(low, high)
     grid[-1].set_xlabel("time in seconds", fontsize=9, color=INK)
     _caption(figure, caption)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _truth(axes: Axes, truth: Sequence[Segment]) -> None:
@@ -115,8 +114,7 @@ def _truth(axes: Axes, truth: Sequence[Segment]) -> None:
     axes.set_yticks(range(len(labels)), labels[::-1], fontsize=7)
     axes.set_ylim(-0.6, max(len(labels), 1) - 0.4)
     axes.tick_params(labelsize=8, colors=INK)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def draw_class_gains(
@@ -152,12 +150,11 @@ def draw_class_gains(
     axes.set_yticks(range(len(chosen)), chosen, fontsize=9)
     axes.set_ylim(-0.6, max(len(chosen), 1) - 0.4)
     axes.set_xlabel("difference in AP, points", fontsize=9, color=INK)
-    axes.set_title(title, fontsize=11, color=INK, loc="left")
-    _style(axes)
+    plain(axes, title)
     left = len(means) - len(chosen)
     more = f" {left} classes with less change are not drawn." if left else ""
     _caption(figure, caption + more)
-    _save(figure, path)
+    save(figure, path)
 
 
 @dataclass(frozen=True)
@@ -199,9 +196,9 @@ def draw_speed(path: str | Path, points: Sequence[SpeedPoint], metric: str, capt
         )  # fmt: skip
     axes.set_xlabel("inference time, ms for each second of video", fontsize=9, color=INK)
     axes.set_ylabel(f"{metric}, per cent", fontsize=9, color=INK)
-    _style(axes)
+    plain(axes)
     _caption(figure, caption)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _colour(number: int) -> str:
@@ -227,24 +224,5 @@ def _lowered(
     return [mean - places[number] for number, mean in enumerate(means)]
 
 
-def _style(axes: Axes) -> None:
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.grid(color="#e5e7eb", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
 def _caption(figure: Figure, text: str) -> None:
-    width = int(figure.get_figwidth() * 15)
-    words, lines = text.split(), [""]
-    for word in words:
-        if len(lines[-1]) + len(word) + 1 > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    figure.supxlabel("\n".join(lines), fontsize=8, color=TRUTH)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=130, facecolor=PAPER)
+    figure.supxlabel(textwrap.fill(text, int(figure.get_figwidth() * 15)), fontsize=8, color=TRUTH)

@@ -63,10 +63,23 @@ def draw_timeline(path: str | Path, timeline: Timeline, *, limit: int = 12) -> N
     labels = choose_labels(
         timeline.classes, timeline.scores, timeline.segments, truth, limit, minimum=3
     )
-    figure = _figure(timeline, labels)
-    path = Path(path)
+    save(_figure(timeline, labels), path)
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a picture, of the kind that its ending says, atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, facecolor=PAPER)
+
+
+def plain(axes: Axes, title: str | None = None) -> None:
+    """Give axes a title on the left, faint lines behind, and no frame above and on the right."""
+    if title is not None:
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.grid(color="#e5e7eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _figure(timeline: Timeline, labels: Sequence[str]) -> Figure:
