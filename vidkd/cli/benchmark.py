@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidkd.cli.extract import Cluster, SlurmParameters, executor
-from vidkd.cli.options import Device, Json, numbers
+from vidkd.cli.options import Device, Json, flag, numbers, option
 from vidkd.cli.run import Labels, RecipeName, Results, load_recipe
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
@@ -22,32 +22,27 @@ def benchmark(
     recipe: RecipeName,
     output: Results = None,
     videos: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the videos; not needed with a filled --cache."),
+        Path | None, option("Folder of the videos; not needed with a filled --cache.", "DIR")
     ] = None,
     annotations: Labels = None,
     cache: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder of flow and features, which several benchmarks may share."
-        ),
+        option("Folder of flow and features, which several benchmarks may share.", "DIR"),
     ] = None,
     tables: Annotated[
-        str | None,
-        typer.Option(metavar="1,3", help="Tables to make. Default: those of the recipe."),
+        str | None, option("Tables to make. Default: those of the recipe.", "1,3")
     ] = None,
     subset: Annotated[
-        str | None,
-        typer.Option(help="Subset that the tables show; `validation` never reads the test videos."),
+        str | None, option("Subset that the tables show; `validation` never reads the test videos.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Rows trained at once, and videos read at once.")
+        int, option("Rows trained at once, and videos read at once.", min=1)
     ] = cores(),
     cluster: Cluster = "local",
     slurm: SlurmParameters = None,
     device: Device = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what is done and what is left to do.")
+        bool, flag("--dry-run", "Only show what is done and what is left to do.")
     ] = False,
     as_json: Json = False,
 ) -> None:

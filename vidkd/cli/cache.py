@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.cli.options import Command, Json
+from vidkd.cli.options import Command, Json, argument, option
 from vidkd.console import emit, log
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Cache folder, or a pack.")]
+Folder = Annotated[Path, argument("Cache folder, or a pack.", "DIR")]
 
 
 @app.command("ls", cls=Command)
@@ -59,8 +59,7 @@ def verify_files(
     folder: Folder,
     json: Json = False,
     source: Annotated[
-        Path | None,
-        typer.Option(metavar="ROOT", help="Also compare each file with its video below ROOT."),
+        Path | None, option("Also compare each file with its video below ROOT.", "ROOT")
     ] = None,
 ) -> None:
     """Read every file of a cache and name each that is damaged; exit code 1 if there is one."""
@@ -89,9 +88,9 @@ def verify_files(
 @app.command("pack", cls=Command)
 def pack(
     folder: Folder,
-    output: Annotated[Path, typer.Argument(metavar="PACK", help="Empty folder for the pack.")],
+    output: Annotated[Path, argument("Empty folder for the pack.", "PACK")],
     shard_size: Annotated[
-        float, typer.Option(min=0.001, metavar="GB", help="A shard ends when it is so large.")
+        float, option("A shard ends when it is so large.", "GB", min=0.001)
     ] = 1.0,
     json: Json = False,
 ) -> None:
@@ -107,8 +106,8 @@ def pack(
 
 @app.command("unpack", cls=Command)
 def unpack(
-    pack: Annotated[Path, typer.Argument(metavar="PACK", help="Folder of the pack.")],
-    output: Annotated[Path, typer.Argument(metavar="DIR", help="Cache folder to write into.")],
+    pack: Annotated[Path, argument("Folder of the pack.", "PACK")],
+    output: Annotated[Path, argument("Cache folder to write into.", "DIR")],
     json: Json = False,
 ) -> None:
     """Write the files of a pack as they were in the cache; those already there are kept."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format
-from vidkd.cli.options import Json
+from vidkd.cli.options import Json, argument, flag, option
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError
 
@@ -18,50 +18,39 @@ if TYPE_CHECKING:
 
 
 def cut(
-    videos: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the videos.")],
-    output: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the clips and their list, clips.json.")
-    ],
+    videos: Annotated[Path, option("Folder of the videos.", "DIR")],
+    output: Annotated[Path, option("Folder for the clips and their list, clips.json.", "DIR")],
     result: Annotated[
-        Path | None,
-        typer.Argument(metavar="RESULT", help="Detections of `vidkd detect --output`."),
+        Path | None, argument("Detections of `vidkd detect --output`.", "RESULT")
     ] = None,
     annotations: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Cut labelled segments instead of detections."),
+        Path | None, option("Cut labelled segments instead of detections.", "FILE")
     ] = None,
     annotation_format: Format = "auto",
     annotation_rate: AnnotationRate = None,
-    margin: Annotated[
-        float, typer.Option(min=0.0, metavar="SECONDS", help="Add this before and after.")
-    ] = 0.0,
+    margin: Annotated[float, option("Add this before and after.", "SECONDS", min=0.0)] = 0.0,
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", metavar="NAME", help="Only this class; several may be given."),
+        option("Only this class; several may be given.", "NAME", names=("--class",)),
     ] = None,
     min_score: Annotated[
-        float | None, typer.Option(metavar="SCORE", help="Only detections of this score or more.")
+        float | None, option("Only detections of this score or more.", "SCORE")
     ] = None,
-    top: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only the N of the highest scores.")
-    ] = None,
+    top: Annotated[int | None, option("Only the N of the highest scores.", "N", min=1)] = None,
     copy: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--copy",
-            help="Copy without encoding: quick and lossless, but clips begin at the key frame "
-            "before. Default: H.264 and AAC, exact to the frame.",
+            "Copy without encoding: quick and lossless, but clips begin at the key frame before. "
+            "Default: H.264 and AAC, exact to the frame.",
         ),
     ] = False,
     reel: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.mp4", help="Also write all clips one after the other."),
+        Path | None, option("Also write all clips one after the other.", "FILE.mp4")
     ] = None,
-    titles: Annotated[
-        bool, typer.Option("--titles", help="Write class, video and time over the reel.")
-    ] = False,
+    titles: Annotated[bool, flag("--titles", "Write class, video and time over the reel.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are not of this command.")
+        bool, flag("--overwrite", "Replace files that are not of this command.")
     ] = False,
     as_json: Json = False,
 ) -> None:

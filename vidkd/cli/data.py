@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format, convert, export_submission
-from vidkd.cli.options import Command, Json, with_settings
+from vidkd.cli.options import Command, Json, argument, flag, option, with_settings
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.differences import listed
 from vidkd.errors import UsageError
@@ -28,37 +28,30 @@ _SHOWN = 5
 
 @app.command("check", cls=Command)
 def check(
-    annotations: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Annotations of the videos.")
-    ] = None,
+    annotations: Annotated[Path | None, option("Annotations of the videos.", "FILE")] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.yaml",
-            help="Check what `vidkd run` would be given: this recipe, its videos, annotations and "
+        option(
+            "Check what `vidkd run` would be given: this recipe, its videos, annotations and "
             "subsets.",
+            "FILE.yaml",
         ),
     ] = None,
     annotation_format: Format = "auto",
     annotation_rate: AnnotationRate = None,
-    videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the videos.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Cache folder with flow and features.")
-    ] = None,
+    videos: Annotated[Path | None, option("Folder of the videos.", "DIR")] = None,
+    cache: Annotated[Path | None, option("Cache folder with flow and features.", "DIR")] = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Encoder whose features to check; several may be given. Default: all found.",
+        option(
+            "Encoder whose features to check; several may be given. Default: all found.", "NAME"
         ),
     ] = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also read every row, and decode and hash every video.")
+        bool, flag("--deep", "Also read every row, and decode and hash every video.")
     ] = False,
     show_all: Annotated[
-        bool, typer.Option("--all", help=f"Show all findings, not {_SHOWN} of each kind.")
+        bool, flag("--all", f"Show all findings, not {_SHOWN} of each kind.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -134,25 +127,19 @@ def _print(report: DataReport, show_all: bool) -> None:
 @app.command("import-features", cls=Command)
 @with_settings
 def import_features(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with one .npy file per video.")
-    ],
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="The cache folder.")],
+    folder: Annotated[Path, argument("Folder with one .npy file per video.", "DIR")],
+    cache: Annotated[Path, option("The cache folder.", "DIR")],
     settings: ImportSettings,
     name_ending: Annotated[
-        str, typer.Option(help="End of the files' names after the name of the video, such as _rgb.")
+        str, option("End of the files' names after the name of the video, such as _rgb.")
     ] = "",
     subsets_from: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Annotations: only their videos are imported."),
+        Path | None, option("Annotations: only their videos are imported.", "FILE")
     ] = None,
     annotation_format: Format = "auto",
     annotation_rate: AnnotationRate = None,
     overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace features that were imported with other settings."
-        ),
+        bool, flag("--overwrite", "Replace features that were imported with other settings.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidkd.cli.options import BatchSize, Device, EncoderPrecision, Json
+from vidkd.cli.options import BatchSize, Device, EncoderPrecision, Json, argument, flag, option
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, VidkdError
 
@@ -22,58 +22,46 @@ if TYPE_CHECKING:
 
 def detect(
     inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="VIDEO...", help="Video files, folders or .txt lists."),
+        list[Path] | None, argument("Video files, folders or .txt lists.", "VIDEO...")
     ] = None,
     model: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="RUN_OR_FILE",
-            help="Run folder or weights of a student, hf:OWNER/NAME of the hub, or a file of "
-            "`vidkd fuse`; repeat it to average the logits of several. Default: I3D with the "
-            "classes of Kinetics.",
+        option(
+            "Run folder or weights of a student, hf:OWNER/NAME of the hub, or a file of `vidkd "
+            "fuse`; repeat it to average the logits of several. Default: I3D with the classes of "
+            "Kinetics.",
+            "RUN_OR_FILE",
         ),
     ] = None,
     features: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.h5",
-            help="Run the student on features in the cache instead of videos: a file, or a folder "
-            "such as CACHE/features/ENCODER.",
+        option(
+            "Run the student on features in the cache instead of videos: a file, or a folder such "
+            "as CACHE/features/ENCODER.",
+            "FILE.h5",
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.json", help="Write the segments as ActivityNet-style JSON."),
+        Path | None, option("Write the segments as ActivityNet-style JSON.", "FILE.json")
     ] = None,
     scores: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.h5", help="Write the score of each snippet and class."),
+        Path | None, option("Write the score of each snippet and class.", "FILE.h5")
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Lowest score of a segment. Default: 0.5.",
-        ),
+        float | None, option("Lowest score of a segment. Default: 0.5.", min=0.0, max=1.0)
     ] = None,
     render: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="OUT.mp4", help="Write an annotated video; for several videos, a folder."
-        ),
+        Path | None, option("Write an annotated video; for several videos, a folder.", "OUT.mp4")
     ] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(metavar="OUT.png", help="Draw a timeline; for several videos, a folder."),
+        Path | None, option("Draw a timeline; for several videos, a folder.", "OUT.png")
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option(
-            metavar="OUT.html",
-            help="Write a page that plays the video above its segments and scores, without a "
-            "server; for several videos, a folder.",
+        option(
+            "Write a page that plays the video above its segments and scores, without a server; "
+            "for several videos, a folder.",
+            "OUT.html",
         ),
     ] = None,
     device: Device = "auto",
@@ -81,9 +69,9 @@ def detect(
     batch_size: BatchSize = None,
     all_proposals: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--all-proposals",
-            help="Write all proposals, which overlap and have any score, as evaluation needs them.",
+            "Write all proposals, which overlap and have any score, as evaluation needs them.",
         ),
     ] = False,
     as_json: Json = False,
@@ -116,8 +104,8 @@ def detect(
         "--plot": (plot, ".png"),
         "--page": (page, ".html"),
     }
-    for option, (path, ending) in targets.items():
-        _check_target(option, path, ending, several=len(videos) > 1)
+    for name, (path, ending) in targets.items():
+        _check_target(name, path, ending, several=len(videos) > 1)
 
     from vidkd.detection.detector import Detector, FeatureDetector
 

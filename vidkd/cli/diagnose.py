@@ -7,11 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidkd.cli.evaluate import GroundTruth, Subset, ground_truth
 from vidkd.cli.export import AnnotationRate, Format
-from vidkd.cli.options import Device, Json, numbers
+from vidkd.cli.options import Device, Json, argument, numbers, option
 from vidkd.console import emit, log
 from vidkd.errors import UsageError
 from vidkd.hub import is_hub_name
@@ -27,49 +25,39 @@ VIEW_PORT = 8765
 def diagnose(
     result: Annotated[
         Path,
-        typer.Argument(
-            metavar="RESULT|RUN",
-            help="Detections (.json), dense scores (.h5), or a run folder with its --cache.",
+        argument(
+            "Detections (.json), dense scores (.h5), or a run folder with its --cache.",
+            "RESULT|RUN",
         ),
     ],
     annotations: GroundTruth,
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write a page with every error, pictures and JSON."),
+        Path | None, option("Write a page with every error, pictures and JSON.", "DIR")
     ] = None,
     scores: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.h5", help="Dense scores that belong to the detections."),
+        Path | None, option("Dense scores that belong to the detections.", "FILE.h5")
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The cache with the features of the run.")
-    ] = None,
+    cache: Annotated[Path | None, option("The cache with the features of the run.", "DIR")] = None,
     subset: Subset = None,
     tiou: Annotated[
-        float,
-        typer.Option(
-            metavar="NUMBER", help="tIoU from which a detection is right: above 0.1, up to 1."
-        ),
+        float, option("tIoU from which a detection is right: above 0.1, up to 1.", "NUMBER")
     ] = 0.5,
     threshold: Annotated[
-        float | None,
-        typer.Option(help="Score from which a detection counts. Default: that of the best F1."),
+        float | None, option("Score from which a detection counts. Default: that of the best F1.")
     ] = None,
     lengths: Annotated[
         str | None,
-        typer.Option(
-            metavar="2,4,...",
-            help="Seconds that divide short from long events. Default: 30,60,120,180, or fifths "
-            "of the events if nearly all of them are shorter or longer.",
+        option(
+            "Seconds that divide short from long events. Default: 30,60,120,180, or fifths of the "
+            "events if nearly all of them are shorter or longer.",
+            "2,4,...",
         ),
     ] = None,
     frame_rate: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Moments per second to compare. Default: as in `evaluate`."),
+        float | None, option("Moments per second to compare. Default: as in `evaluate`.", min=0.001)
     ] = None,
     view_port: Annotated[
-        int,
-        typer.Option(min=1, max=65535, help="Port of `vidkd view`, which the page links to."),
+        int, option("Port of `vidkd view`, which the page links to.", min=1, max=65535)
     ] = VIEW_PORT,
     format: Format = "auto",
     annotation_rate: AnnotationRate = None,

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidkd.cli.export import AnnotationRate, Format
-from vidkd.cli.options import Device, Json, numbers
+from vidkd.cli.options import Device, Json, flag, numbers, option
 from vidkd.console import emit_json, emit_table, log
 from vidkd.differences import listed
 from vidkd.errors import UsageError
@@ -19,70 +17,61 @@ if TYPE_CHECKING:
     from vidkd.evaluation import DenseScores, Detection, EvaluationResult
 
 
-GroundTruth = Annotated[Path, typer.Option(metavar="FILE", help="The ground truth.")]
-Subset = Annotated[
-    str | None, typer.Option(help="Default: testing, or all videos of a file without subsets.")
-]
+GroundTruth = Annotated[Path, option("The ground truth.", "FILE")]
+Subset = Annotated[str | None, option("Default: testing, or all videos of a file without subsets.")]
 
 
 def evaluate(
     annotations: GroundTruth,
     predictions: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="ActivityNet-style results (JSON) for event protocols, dense scores (HDF5) for "
-            "frame protocols.",
+        option(
+            "ActivityNet-style results (JSON) for event protocols, dense scores (HDF5) for frame "
+            "protocols.",
+            "FILE",
         ),
     ] = None,
     run: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--run",
-            "--model",
-            metavar="RUN",
-            help="A run folder, weights file or file of `vidkd fuse` instead of predictions; "
-            "repeat it to fuse several (the average of their logits).",
+        option(
+            "A run folder, weights file or file of `vidkd fuse` instead of predictions; repeat it "
+            "to fuse several (the average of their logits).",
+            "RUN",
+            names=("--run", "--model"),
         ),
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The cache with the features of the runs.")
-    ] = None,
+    cache: Annotated[Path | None, option("The cache with the features of the runs.", "DIR")] = None,
     subset: Subset = None,
     protocol: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="frame, charades-25, charades-all, multithumos, tsu-frame; online: oad; events: "
-            "anet, pku-mmd, thumos14, tsu-event. Default for runs: frame.",
+        option(
+            "frame, charades-25, charades-all, multithumos, tsu-frame; online: oad; events: anet, "
+            "pku-mmd, thumos14, tsu-event. Default for runs: frame.",
+            "NAME",
         ),
     ] = None,
     tiou: Annotated[
-        str | None,
-        typer.Option(metavar="0.1,0.3,...", help="tIoU thresholds. Default: the protocol's."),
+        str | None, option("tIoU thresholds. Default: the protocol's.", "0.1,0.3,...")
     ] = None,
     frame_rate: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "Frames per second to compare on. Default: those of the annotations; if they do not "
+            "say, the rows of the predictions.",
             min=0.001,
-            help="Frames per second to compare on. Default: those of the annotations; if they do "
-            "not say, the rows of the predictions.",
         ),
     ] = None,
     format: Format = "auto",
     annotation_rate: AnnotationRate = None,
     scores_out: Annotated[
-        Path | None, typer.Option(metavar="FILE.h5", help="Write the dense scores of the runs.")
+        Path | None, option("Write the dense scores of the runs.", "FILE.h5")
     ] = None,
     detections_out: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Write the segments of the runs.")
+        Path | None, option("Write the segments of the runs.", "FILE.json")
     ] = None,
     skip_missing: Annotated[
         bool,
-        typer.Option(
-            "--skip-missing",
-            help="Count videos that have no features as videos without predictions.",
-        ),
+        flag("--skip-missing", "Count videos that have no features as videos without predictions."),
     ] = False,
     device: Device = "auto",
     as_json: Json = False,

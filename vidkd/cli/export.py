@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from vidkd.cli.options import Json
+from vidkd.cli.options import Json, argument, flag, option
 from vidkd.console import emit_json, log
 from vidkd.errors import UsageError
 from vidkd.recipe import Precision
@@ -20,27 +18,22 @@ if TYPE_CHECKING:
 
 
 Format = Annotated[
-    str,
-    typer.Option("--format", help="Format of the annotations; `vidkd data formats` lists them."),
+    str, option("Format of the annotations; `vidkd data formats` lists them.", names=("--format",))
 ]
 AnnotationRate = Annotated[
     float | None,
-    typer.Option(
-        min=0.001,
-        help="Frames per second of annotations that count in frames. Default: the data set's.",
+    option(
+        "Frames per second of annotations that count in frames. Default: the data set's.", min=0.001
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files, or write into a folder with others.")
+    bool, flag("--overwrite", "Replace files, or write into a folder with others.")
 ]
 _Truth = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Which videos to export, their durations and subsets."),
+    Path | None, option("Which videos to export, their durations and subsets.", "FILE")
 ]
-_TruthFormat = Annotated[str, typer.Option(help="Their format; `vidkd data formats` lists them.")]
-_Subset = Annotated[
-    str | None, typer.Option(help="Subset to export. Default: testing, if there is one.")
-]
+_TruthFormat = Annotated[str, option("Their format; `vidkd data formats` lists them.")]
+_Subset = Annotated[str | None, option("Subset to export. Default: testing, if there is one.")]
 
 
 _TOOLS = "Results for other tools: --to"
@@ -50,83 +43,73 @@ _GRAPHS = "Students that run without vidkd: --format"
 def export(
     inputs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RESULT_OR_STUDENT...",
-            help="For --to: detections (.json) or dense scores (.h5). For --format: run folder or "
+        argument(
+            "For --to: detections (.json) or dense scores (.h5). For --format: run folder or "
             "weights of a student, or a file of `vidkd fuse`; several are averaged.",
+            "RESULT_OR_STUDENT...",
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="The file; a folder for --format, and where a file holds one video and there are "
-            "more.",
+        option(
+            "The file; a folder for --format, and where a file holds one video and there are more.",
+            "PATH",
+            names=("--output", "-o"),
         ),
     ],
     to: Annotated[
         str | None,
-        typer.Option(
-            metavar="FORMAT",
-            help="Annotation tool, editor or submission; `vidkd data formats` lists them.",
+        option(
+            "Annotation tool, editor or submission; `vidkd data formats` lists them.",
+            "FORMAT",
             rich_help_panel=_TOOLS,
         ),
     ] = None,
     videos: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Videos, for their names, durations and frame rates.",
-            rich_help_panel=_TOOLS,
+        option(
+            "Videos, for their names, durations and frame rates.", "DIR", rich_help_panel=_TOOLS
         ),
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(help="Leave out detections with a lower score.", rich_help_panel=_TOOLS),
+        float | None, option("Leave out detections with a lower score.", rich_help_panel=_TOOLS)
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Which videos to export, their durations and subsets.",
-            rich_help_panel=_TOOLS,
+        option(
+            "Which videos to export, their durations and subsets.", "FILE", rich_help_panel=_TOOLS
         ),
     ] = None,
     annotation_format: Annotated[
-        str | None,
-        typer.Option(help="Their format; `vidkd data formats` lists them.", rich_help_panel=_TOOLS),
+        str | None, option("Their format; `vidkd data formats` lists them.", rich_help_panel=_TOOLS)
     ] = None,
     annotation_rate: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "Frames per second of annotations that count in frames. Default: the data set's.",
             min=0.001,
-            help="Frames per second of annotations that count in frames. Default: the data set's.",
             rich_help_panel=_TOOLS,
         ),
     ] = None,
     subset: Annotated[
         str | None,
-        typer.Option(
-            help="Subset to export. Default: testing, if there is one.", rich_help_panel=_TOOLS
-        ),
+        option("Subset to export. Default: testing, if there is one.", rich_help_panel=_TOOLS),
     ] = None,
     form: Annotated[
         str | None,
-        typer.Option(
-            "--format",
-            metavar="onnx|openvino|torch-export",
-            help="Format of the graphs.",
+        option(
+            "Format of the graphs.",
+            "onnx|openvino|torch-export",
+            names=("--format",),
             rich_help_panel=_GRAPHS,
         ),
     ] = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(
-            metavar="auto|float32|int8",
-            help="Arithmetic of the encoder: float32, or int8 with --format openvino; auto is what "
-            "the student was trained on.",
+        option(
+            "Arithmetic of the encoder: float32, or int8 with --format openvino; auto is what the "
+            "student was trained on.",
+            "auto|float32|int8",
             rich_help_panel=_GRAPHS,
         ),
     ] = None,
@@ -216,16 +199,14 @@ def _export_student(
 
 
 def export_submission(
-    predictions: Annotated[
-        Path, typer.Option(metavar="FILE", help="Dense scores (.h5) or detections (.json).")
-    ],
-    output: Annotated[Path, typer.Option(metavar="PATH", help="A file; a folder for pku-mmd.")],
+    predictions: Annotated[Path, option("Dense scores (.h5) or detections (.json).", "FILE")],
+    output: Annotated[Path, option("A file; a folder for pku-mmd.", "PATH")],
     export_format: Annotated[
         str,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="charades-localization, pku-mmd, thumos14, activitynet, or one of a package.",
+        option(
+            "charades-localization, pku-mmd, thumos14, activitynet, or one of a package.",
+            "NAME",
+            names=("--format",),
         ),
     ],
     annotations: _Truth = None,
@@ -377,37 +358,29 @@ def _segments(scores: DenseScores) -> dict[str, list[Detection]]:
 
 
 def convert(
-    annotations: Annotated[Path, typer.Option(metavar="FILE", help="The annotations.")],
+    annotations: Annotated[Path, option("The annotations.", "FILE")],
     output: Annotated[
-        Path,
-        typer.Option(
-            metavar="PATH",
-            help="The file; a folder where a file holds one video and there are more.",
-        ),
+        Path, option("The file; a folder where a file holds one video and there are more.", "PATH")
     ],
     annotation_format: Format = "auto",
     to: Annotated[
-        str,
-        typer.Option(metavar="FORMAT", help="Format to write; `vidkd data formats` lists them."),
+        str, option("Format to write; `vidkd data formats` lists them.", "FORMAT")
     ] = "activitynet",
     annotation_rate: AnnotationRate = None,
     rename: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OLD=NEW", help="Another name for a subset; may be repeated."),
+        list[str] | None, option("Another name for a subset; may be repeated.", "OLD=NEW")
     ] = None,
     fraction: Annotated[
         float | None,
-        typer.Option("--hold-out", help="Part of `training` to become `validation`, as 0.15."),
+        option("Part of `training` to become `validation`, as 0.15.", names=("--hold-out",)),
     ] = None,
     videos: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Videos, for durations and rates not in the file."),
+        Path | None, option("Videos, for durations and rates not in the file.", "DIR")
     ] = None,
     subsets_from: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Annotations of the same videos, for subsets and what else the file leaves out.",
+        option(
+            "Annotations of the same videos, for subsets and what else the file leaves out.", "FILE"
         ),
     ] = None,
     overwrite: Overwrite = False,

@@ -15,6 +15,9 @@ from vidkd.cli.options import (
     EncoderPrecision,
     Fields,
     Json,
+    argument,
+    flag,
+    option,
     with_settings,
 )
 from vidkd.console import emit_json, emit_table
@@ -26,56 +29,49 @@ if TYPE_CHECKING:
     from vidkd.cluster import Executor
     from vidkd.features import JobResult, Task
 
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(metavar="INPUT...", help="Videos, folders, or .txt lists of videos."),
-]
-Cache = Annotated[Path, typer.Option("--cache", metavar="DIR", help="The cache folder.")]
+Inputs = Annotated[list[Path], argument("Videos, folders, or .txt lists of videos.", "INPUT...")]
+Cache = Annotated[Path, option("The cache folder.", "DIR", names=("--cache",))]
 Root = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Folder that names in the cache are relative to. Default: a folder given as INPUT, "
-        "or the folder of a video.",
+    option(
+        "Folder that names in the cache are relative to. Default: a folder given as INPUT, or the "
+        "folder of a video.",
+        "DIR",
     ),
 ]
 Frames = Annotated[FrameSettings, Fields(without=("resize",))]
 OF_CARD = Fields(without=("resize",), decided_by="that of the encoder's card")
 Flow = Annotated[FlowSettings, Fields(without=("codec",))]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Compute again what is stale or damaged.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only show what is done and what is left to do.")
-]
+Overwrite = Annotated[bool, flag("--overwrite", "Compute again what is stale or damaged.")]
+DryRun = Annotated[bool, flag("--dry-run", "Only show what is done and what is left to do.")]
 TimeLimit = Annotated[
     float | None,
-    typer.Option(
+    option(
+        "Give up a video that has made no progress for so long. Default: 600, and 1 more for each "
+        "10 MB of the file.",
+        "SECONDS",
         min=1,
-        metavar="SECONDS",
-        help="Give up a video that has made no progress for so long. Default: 600, and 1 more for "
-        "each 10 MB of the file.",
     ),
 ]
 Shard = Annotated[
     str | None,
-    typer.Option(
-        metavar="I/N",
-        help="Do only the I-th of N parts of the videos, for N processes or machines that write "
-        "into one cache.",
+    option(
+        "Do only the I-th of N parts of the videos, for N processes or machines that write into "
+        "one cache.",
+        "I/N",
     ),
 ]
 Cluster = Annotated[
     str,
-    typer.Option(
-        metavar="local|ray|slurm|ADDRESS",
-        help="Where to work: processes of this machine, a Ray cluster (that of RAY_ADDRESS, the "
-        "one running here, or ray://HOST:PORT), or an array of SLURM tasks.",
+    option(
+        "Where to work: processes of this machine, a Ray cluster (that of RAY_ADDRESS, the one "
+        "running here, or ray://HOST:PORT), or an array of SLURM tasks.",
+        "local|ray|slurm|ADDRESS",
     ),
 ]
 SlurmParameters = Annotated[
     list[str] | None,
-    typer.Option("--slurm", metavar="NAME=VALUE", help="For --cluster slurm: an option of sbatch."),
+    option("For --cluster slurm: an option of sbatch.", "NAME=VALUE", names=("--slurm",)),
 ]
 
 
@@ -113,8 +109,7 @@ def extract_flow(
     root: Root = None,
     device: Device = "auto",
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Videos at a time. Default: one per processor; one on a GPU."),
+        int | None, option("Videos at a time. Default: one per processor; one on a GPU.", min=1)
     ] = None,
     shard: Shard = None,
     cluster: Cluster = "local",
@@ -145,11 +140,10 @@ def extract_features(
     cache: Cache,
     modality: Annotated[
         str,
-        typer.Option(
-            metavar="STREAM",
-            help="What the encoder sees: rgb, flow (needs extract-flow first, or --no-flow-cache), "
-            "pose (needs extract-pose), rgb-difference, or a stream of another "
-            "package.",
+        option(
+            "What the encoder sees: rgb, flow (needs extract-flow first, or --no-flow-cache), "
+            "pose (needs extract-pose), rgb-difference, or a stream of another package.",
+            "STREAM",
             autocompletion=_streams,
         ),
     ],
@@ -158,32 +152,29 @@ def extract_features(
     flow: Flow,
     encoder: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A model of `vidkd models list`, or a run of `vidkd train-encoder`. Default: "
+        option(
+            "A model of `vidkd models list`, or a run of `vidkd train-encoder`. Default: "
             "i3d-rgb-kinetics400; for flow i3d-flow-imagenet if it was fetched, else "
             "i3d-flow-inflated; none for pose.",
+            "NAME",
         ),
     ] = None,
     root: Root = None,
     crop: Crop = None,
     batch_size: BatchSize = None,
-    dtype: Annotated[FeatureType, typer.Option(help="Type of the features on disk.")] = "float16",
+    dtype: Annotated[FeatureType, option("Type of the features on disk.")] = "float16",
     precision: EncoderPrecision = "auto",
     device: Device = "auto",
     no_flow_cache: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--no-flow-cache",
-            help="Compute flow (with --backend and --bound) and its features in one pass; keep no "
-            "flow.",
+            "Compute flow (with --backend and --bound) and its features in one pass; keep no flow.",
         ),
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Videos at a time. Default: 1; on a cluster as many as it has room for."
-        ),
+        option("Videos at a time. Default: 1; on a cluster as many as it has room for.", min=1),
     ] = None,
     shard: Shard = None,
     cluster: Cluster = "local",

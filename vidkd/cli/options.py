@@ -30,39 +30,44 @@ from vidkd.recipe.choices import Precision
 from vidkd.recipe.settings import Option, Settings
 from vidkd.storage import as_path, without_credentials
 
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print the result as JSON.", metavar="", rich_help_panel="Run"),
-]
 
-Device = Annotated[
-    str, typer.Option(metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:N.")
-]
+def option(help: str, unit: str | None = None, names: tuple[str, ...] = (), **more: Any) -> Any:
+    """Return an option, by default called as its parameter, whose value is in a ``unit``."""
+    return typer.Option(*names, help=help, metavar=unit, **more)
+
+
+def flag(name: str, help: str, **more: Any) -> Any:
+    """Return an option without a value."""
+    return typer.Option(name, help=help, metavar="", **more)
+
+
+def argument(help: str, unit: str, **more: Any) -> Any:
+    """Return an argument, which the usage shows as ``unit``."""
+    return typer.Argument(help=help, metavar=unit, **more)
+
+
+Json = Annotated[bool, flag("--json", "Print the result as JSON.", rich_help_panel="Run")]
+
+Device = Annotated[str, option("Where to compute: auto, cpu, cuda or cuda:N.", "DEVICE")]
 
 EncoderPrecision = Annotated[
     Precision,
-    typer.Option(
-        help="Arithmetic of the encoder: int8, on a CPU, needs `vidkd models quantise`; float16 is"
-        " for GPUs; auto is what the encoder was made for."
+    option(
+        "Arithmetic of the encoder: int8, on a CPU, needs `vidkd models quantise`; float16 is for "
+        "GPUs; auto is what the encoder was made for."
     ),
 ]
 
 BatchSize = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="SNIPPETS", help="Snippets at a time. Default: by the device."),
+    int | None, option("Snippets at a time. Default: by the device.", "SNIPPETS", min=1)
 ]
 
 Crop = Annotated[
     int | None,
-    typer.Option(
-        metavar="PIXELS",
-        help="Side of the square the encoder sees. Default: that of the encoder's card.",
-    ),
+    option("Side of the square the encoder sees. Default: that of the encoder's card.", "PIXELS"),
 ]
 
-SkipMissing = Annotated[
-    bool, typer.Option("--skip-missing", help="Leave out videos that have no features.")
-]
+SkipMissing = Annotated[bool, flag("--skip-missing", "Leave out videos that have no features.")]
 
 
 @dataclass(frozen=True)

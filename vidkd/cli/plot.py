@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidkd.cli.export import Format
-from vidkd.cli.options import Json
+from vidkd.cli.options import Json, argument, option
 from vidkd.console import emit_json, log
 from vidkd.errors import AnnotationError, UsageError
 
@@ -21,29 +19,18 @@ if TYPE_CHECKING:
 
 def plot(
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="OUT.png", help="A .png, .pdf or .svg file."),
+        Path, option("A .png, .pdf or .svg file.", "OUT.png", names=("--output", "-o"))
     ],
     runs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Run folders, for their training curves."),
+        list[Path] | None, argument("Run folders, for their training curves.", "[RUN]...")
     ] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Segments, for a timeline.")
-    ] = None,
-    scores: Annotated[
-        Path | None, typer.Option(metavar="FILE.h5", help="Dense scores, drawn as curves.")
-    ] = None,
-    annotations: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Annotations, drawn in grey.")
-    ] = None,
+    predictions: Annotated[Path | None, option("Segments, for a timeline.", "FILE.json")] = None,
+    scores: Annotated[Path | None, option("Dense scores, drawn as curves.", "FILE.h5")] = None,
+    annotations: Annotated[Path | None, option("Annotations, drawn in grey.", "FILE")] = None,
     format: Format = "auto",
-    video: Annotated[
-        str | None, typer.Option(metavar="ID", help="Which video. Default: the only one.")
-    ] = None,
+    video: Annotated[str | None, option("Which video. Default: the only one.", "ID")] = None,
     threshold: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Leave out segments of the predictions below this."),
+        float, option("Leave out segments of the predictions below this.", min=0.0, max=1.0)
     ] = 0.0,
     as_json: Json = False,
 ) -> None:

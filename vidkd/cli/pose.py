@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vidkd.cli.options import Command, Device, Json, with_settings
+from vidkd.cli.options import Command, Device, Json, argument, flag, option, with_settings
 from vidkd.console import emit, progress
 from vidkd.errors import UsageError
 from vidkd.recipe.jobs import PoseTrainingJob
@@ -37,53 +37,41 @@ def train(job: PoseTrainingJob, as_json: Json = False) -> None:
 @app.command(cls=Command)
 def label(
     inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT...", help="Videos, folders, or .txt lists of videos."),
+        list[Path], argument("Videos, folders, or .txt lists of videos.", "INPUT...")
     ],
-    output: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where labels.json and the pictures go.")
-    ],
+    output: Annotated[Path, option("Where labels.json and the pictures go.", "DIR")],
     labeller: Annotated[
         str,
-        typer.Option(
-            metavar="NAME|COMMAND",
-            help="blazepose, or the command of a program that speaks the protocol of docs/pose.md.",
+        option(
+            "blazepose, or the command of a program that speaks the protocol of docs/pose.md.",
+            "NAME|COMMAND",
         ),
     ] = "blazepose",
     python: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Interpreter of the environment that has the labeller's libraries.",
-        ),
+        option("Interpreter of the environment that has the labeller's libraries.", "FILE"),
     ] = None,
     frames_per_second: Annotated[
-        float,
-        typer.Option(min=0.01, max=100, metavar="FPS", help="Frames to label per second of video."),
+        float, option("Frames to label per second of video.", "FPS", min=0.01, max=100)
     ] = 2.0,
     short_side: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Scale the shorter side of pictures to this. Default: no scaling.",
+            "PIXELS",
             min=64,
             max=2160,
-            metavar="PIXELS",
-            help="Scale the shorter side of pictures to this. Default: no scaling.",
         ),
     ] = None,
-    max_people: Annotated[int, typer.Option(min=1, max=32, help="People per picture.")] = 4,
+    max_people: Annotated[int, option("People per picture.", min=1, max=32)] = 4,
     min_score: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Lowest score of a person in the labeller's detector."),
+        float, option("Lowest score of a person in the labeller's detector.", min=0.0, max=1.0)
     ] = 0.5,
-    root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder that names are relative to.")
-    ] = None,
+    root: Annotated[Path | None, option("Folder that names are relative to.", "DIR")] = None,
     keep_empty: Annotated[
-        bool, typer.Option("--keep-empty", help="Keep frames in which nobody was found.")
+        bool, flag("--keep-empty", "Keep frames in which nobody was found.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Label again what had other settings.")
-    ] = False,
+    overwrite: Annotated[bool, flag("--overwrite", "Label again what had other settings.")] = False,
     as_json: Json = False,
 ) -> None:
     """Label frames of video with another pose estimator, for `vidkd pose train`.
@@ -126,30 +114,25 @@ def label(
 def evaluate(
     data: Annotated[
         list[Path],
-        typer.Option(
-            metavar="DIR|labels.json",
-            help="Labels of `vidkd pose label`, or a folder of `vidkd synth`; repeat it for more.",
+        option(
+            "Labels of `vidkd pose label`, or a folder of `vidkd synth`; repeat it for more.",
+            "DIR|labels.json",
         ),
     ],
     detector: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="A detector by name, or a run of `vidkd pose train`. Default: the one that ships "
-            "with vidkd.",
+        option(
+            "A detector by name, or a run of `vidkd pose train`. Default: the one that ships with "
+            "vidkd.",
+            "NAME|FILE",
         ),
     ] = None,
     min_score: Annotated[
-        float,
-        typer.Option(metavar="SCORE", help="Ignore people that the detector gives a lower score."),
+        float, option("Ignore people that the detector gives a lower score.", "SCORE")
     ] = 0.5,
     limit: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="PICTURES",
-            help="At most so many pictures of each source, evenly spread.",
-        ),
+        option("At most so many pictures of each source, evenly spread.", "PICTURES", min=1),
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -183,20 +166,13 @@ def evaluate(
 @app.command(cls=Command)
 def convert(
     checkpoint: Annotated[
-        Path,
-        typer.Argument(metavar="CHECKPOINT", help="Checkpoint of LCR-Net++ release v2, unpacked."),
+        Path, argument("Checkpoint of LCR-Net++ release v2, unpacked.", "CHECKPOINT")
     ],
-    output: Annotated[
-        Path, typer.Option(metavar="FILE.safetensors", help="Where the detector is written.")
-    ],
-    anchors: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Anchor poses, if CHECKPOINT has none.")
-    ] = None,
-    upper: Annotated[
-        int, typer.Option(metavar="POSES", help="Anchor poses of the upper body: 100 for K100x2.")
-    ] = 0,
+    output: Annotated[Path, option("Where the detector is written.", "FILE.safetensors")],
+    anchors: Annotated[Path | None, option("Anchor poses, if CHECKPOINT has none.", "FILE")] = None,
+    upper: Annotated[int, option("Anchor poses of the upper body: 100 for K100x2.", "POSES")] = 0,
     name: Annotated[
-        str | None, typer.Option(help="Name of the detector in caches. Default: that of FILE.")
+        str | None, option("Name of the detector in caches. Default: that of FILE.")
     ] = None,
 ) -> None:
     """Convert official weights of LCR-Net++; FILE then works as --detector.

@@ -5,29 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidkd.cli.extract import Cluster, SlurmParameters, executor
-from vidkd.cli.options import Device, Json
+from vidkd.cli.options import Device, Json, argument, flag, option
 from vidkd.console import emit_json, emit_table
 from vidkd.machine import cores
 
 if TYPE_CHECKING:
     from vidkd.recipe import Pipeline
 
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A YAML recipe, or the name of one of pipelines/.")
-]
-Results = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder for the results. Default: runs/RECIPE.")
-]
-Labels = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Annotations, for recipes that name none.")
-]
-Workers = Annotated[int, typer.Option(min=1, help="Videos rendered or read at once.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Make again what was made with other settings.")
-]
+RecipeName = Annotated[str, argument("A YAML recipe, or the name of one of pipelines/.", "RECIPE")]
+Results = Annotated[Path | None, option("Folder for the results. Default: runs/RECIPE.", "DIR")]
+Labels = Annotated[Path | None, option("Annotations, for recipes that name none.", "FILE")]
+Workers = Annotated[int, option("Videos rendered or read at once.", min=1)]
+Overwrite = Annotated[bool, flag("--overwrite", "Make again what was made with other settings.")]
 
 
 def load_recipe(name: str, videos: Path | None, annotations: Path | None) -> Pipeline:
@@ -43,17 +33,16 @@ def run(
     recipe: RecipeName,
     output: Results = None,
     videos: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the videos, for recipes that name none."),
+        Path | None, option("Folder of the videos, for recipes that name none.", "DIR")
     ] = None,
     annotations: Labels = None,
     budget: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "Put the model that is best on validation, of those that `detect` runs at this many "
+            "frames/s here, in models/chosen.",
+            "FPS",
             min=0.01,
-            metavar="FPS",
-            help="Put the model that is best on validation, of those that `detect` runs at this"
-            " many frames/s here, in models/chosen.",
         ),
     ] = None,
     workers: Workers = cores(),
@@ -102,7 +91,7 @@ def run(
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder of everything made.")] = Path("demo"),
+    output: Annotated[Path, option("Folder of everything made.")] = Path("demo"),
     workers: Workers = cores(),
     device: Device = "auto",
     overwrite: Overwrite = False,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from vidkd.cli.options import BatchSize, Device, EncoderPrecision, Fields, with_settings
+from vidkd.cli.options import BatchSize, Device, EncoderPrecision, Fields, option, with_settings
 from vidkd.errors import VidkdError
 from vidkd.recipe.serve import ServeSettings
 
@@ -17,10 +15,10 @@ def serve(
     settings: Annotated[ServeSettings, Fields()],
     model: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="RUN_OR_FILE",
-            help="Run folder or weights of a student, hf:OWNER/NAME, or a file of `vidkd fuse`; "
-            "repeat it to average several. Default: I3D with the classes of Kinetics.",
+        option(
+            "Run folder or weights of a student, hf:OWNER/NAME, or a file of `vidkd fuse`; repeat "
+            "it to average several. Default: I3D with the classes of Kinetics.",
+            "RUN_OR_FILE",
         ),
     ] = None,
     device: Device = "auto",

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from vidkd.cli.extract import OF_CARD
-from vidkd.cli.options import BatchSize, Crop, Device, Json, with_settings
+from vidkd.cli.options import BatchSize, Crop, Device, Json, argument, option, with_settings
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings, given_or
@@ -20,29 +18,25 @@ if TYPE_CHECKING:
 
 @with_settings
 def speed(
-    video: Annotated[
-        Path, typer.Argument(metavar="VIDEO", help="A video like those to be extracted.")
-    ],
+    video: Annotated[Path, argument("A video like those to be extracted.", "VIDEO")],
     frames: Annotated[FrameSettings, OF_CARD],
     snippet: Annotated[SnippetSettings, OF_CARD],
     modality: Annotated[
         str,
-        typer.Option(
-            metavar="STREAM",
-            help="rgb or another stream of RGB frames: decode, transform, encode, write; flow:"
-            " decode, TV-L1, write.",
+        option(
+            "rgb or another stream of RGB frames: decode, transform, encode, write; flow: decode, "
+            "TV-L1, write.",
+            "STREAM",
         ),
     ] = STUDENT_STREAM,
-    encoder: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As in extract-features.")
-    ] = None,
+    encoder: Annotated[str | None, option("As in extract-features.", "NAME")] = None,
     crop: Crop = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="How much of the video to use; it is held in memory.")
+        float, option("How much of the video to use; it is held in memory.", min=0.1)
     ] = 20.0,
-    rounds: Annotated[int, typer.Option(min=1, help="How often everything is timed.")] = 5,
+    rounds: Annotated[int, option("How often everything is timed.", min=1)] = 5,
     as_json: Json = False,
 ) -> None:
     """Time every stage of an extraction alone, and all of them together, on one video.

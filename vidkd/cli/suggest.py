@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidkd.cli.export import Format, as_annotations
-from vidkd.cli.options import Device, Json
+from vidkd.cli.options import Device, Json, flag, option
 from vidkd.console import emit, log, progress
 from vidkd.errors import UsageError, VidkdError
 
@@ -23,45 +23,32 @@ _PARTS = 3
 
 
 def suggest(
-    model: Annotated[
-        Path, typer.Option(metavar="RUN_OR_FILE", help="Run folder or weights of a student.")
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(metavar="PATH", help="Where to write the labels; with --to, as in export."),
-    ],
-    videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The videos to choose from.")
-    ] = None,
+    model: Annotated[Path, option("Run folder or weights of a student.", "RUN_OR_FILE")],
+    output: Annotated[Path, option("Where to write the labels; with --to, as in export.", "PATH")],
+    videos: Annotated[Path | None, option("The videos to choose from.", "DIR")] = None,
     cache: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Take them and their features from this cache instead."),
+        Path | None, option("Take them and their features from this cache instead.", "DIR")
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What is labelled: its videos with segments are not suggested, and with --cache "
+        option(
+            "What is labelled: its videos with segments are not suggested, and with --cache "
             "videos unlike them are preferred.",
+            "FILE",
         ),
     ] = None,
     format: Format = "auto",
-    number: Annotated[int, typer.Option(min=1, metavar="VIDEOS", help="How many to suggest.")] = 10,
-    part: Annotated[
-        float,
-        typer.Option(min=1, metavar="SECONDS", help="Length of the parts that are ranked."),
-    ] = 60.0,
+    number: Annotated[int, option("How many to suggest.", "VIDEOS", min=1)] = 10,
+    part: Annotated[float, option("Length of the parts that are ranked.", "SECONDS", min=1)] = 60.0,
     to: Annotated[
         str | None,
-        typer.Option(
-            metavar="FORMAT",
-            help="Write for an annotation tool; `vidkd data formats` lists them. Default: results "
-            "as `detect` writes them.",
+        option(
+            "Write for an annotation tool; `vidkd data formats` lists them. Default: results as "
+            "`detect` writes them.",
+            "FORMAT",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is at --output.")
-    ] = False,
+    overwrite: Annotated[bool, flag("--overwrite", "Replace what is at --output.")] = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

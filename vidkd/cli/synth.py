@@ -6,9 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from vidkd.cli.options import Fields, Json, with_settings
+from vidkd.cli.options import Fields, Json, option, with_settings
 from vidkd.console import emit_json, emit_table
 from vidkd.errors import UsageError
 from vidkd.machine import cores
@@ -17,13 +15,13 @@ from vidkd.recipe import SynthSettings, validated
 
 @with_settings
 def synth(
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the data set.")],
+    output: Annotated[Path, option("Folder of the data set.", "DIR")],
     settings: Annotated[SynthSettings, Fields(without=("width", "height"))],
     size: Annotated[
-        str, typer.Option(metavar="WxH", help="Width and height in pixels, at least 64 each.")
+        str, option("Width and height in pixels, at least 64 each.", "WxH")
     ] = "320x240",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Videos rendered at once. Default: one per processor.")
+        int | None, option("Videos rendered at once. Default: one per processor.", min=1)
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from vidkd.cli.export import Format
+from vidkd.cli.options import argument, flag, option
 from vidkd.errors import UsageError
 from vidkd.files import refuse_address
 
@@ -15,33 +14,29 @@ from vidkd.files import refuse_address
 def view(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[RESULT]...",
-            help="Segments (FILE.json) or dense scores (FILE.h5) of models, shown side by "
-            "side. For NAME.json, the scores in NAME.h5 beside it are taken too.",
+        argument(
+            "Segments (FILE.json) or dense scores (FILE.h5) of models, shown side by side. For "
+            "NAME.json, the scores in NAME.h5 beside it are taken too.",
+            "[RESULT]...",
         ),
     ] = None,
-    videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the videos.")
-    ] = None,
+    videos: Annotated[Path | None, option("Folder of the videos.", "DIR")] = None,
     annotations: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Annotations to show and to correct.")
+        Path | None, option("Annotations to show and to correct.", "FILE")
     ] = None,
     format: Format = "auto",
     save: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.json",
-            help="Where corrected annotations go, at every change; if it exists, the work goes on. "
+        option(
+            "Where corrected annotations go, at every change; if it exists, the work goes on. "
             "Default: NAME.corrected.json beside the first result.",
+            "FILE.json",
         ),
     ] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes any that is free.")
+        int, option("Port of the page; 0 takes any that is free.", min=0, max=65535)
     ] = 8765,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
-    ] = True,
+    browser: Annotated[bool, flag("--browser/--no-browser", "Open the page in a browser.")] = True,
 ) -> None:
     """Show results beside their video in a browser, and correct them.
 

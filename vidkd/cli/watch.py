@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidkd.cli.options import Device, Fields, with_settings
+from vidkd.cli.options import Device, Fields, argument, flag, option, with_settings
 from vidkd.console import clock, log, without_nan
 from vidkd.recipe import LiveSettings, OutputSettings, Precision
 
@@ -28,52 +28,42 @@ def watch(
     wanted: Annotated[OutputSettings, Fields()],
     model: Annotated[
         Path,
-        typer.Option(
-            metavar="RUN_OR_FILE",
-            help="Run folder or weights of a student that looks at no later snippet: trained with "
+        option(
+            "Run folder or weights of a student that looks at no later snippet: trained with "
             "--filter causal-ss-tcn.",
+            "RUN_OR_FILE",
         ),
     ],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Cameras (/dev/video0), URLs (rtsp, http, ...), files, or - for standard input. "
+        argument(
+            "Cameras (/dev/video0), URLs (rtsp, http, ...), files, or - for standard input. "
             "NAME=SOURCE gives one a name.",
+            "SOURCE...",
         ),
     ] = None,
     sources: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.txt", help="More sources, one a line; keeps passwords off the command."
-        ),
+        option("More sources, one a line; keeps passwords off the command.", "FILE.txt"),
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Score that an event has to reach. Default: 0.5."),
+        float | None, option("Score that an event has to reach. Default: 0.5.", min=0.0, max=1.0)
     ] = None,
     report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.json", help="Write counts and delays at the end, and at signal USR1."
-        ),
+        Path | None, option("Write counts and delays at the end, and at signal USR1.", "FILE.json")
     ] = None,
     device: Device = "auto",
     precision: Annotated[
         Precision,
-        typer.Option(
-            help="Arithmetic of the encoder. int8 is for CPUs and needs `vidkd models quantise`, "
+        option(
+            "Arithmetic of the encoder. int8 is for CPUs and needs `vidkd models quantise`, "
             "float16 is for GPUs; auto is what the student was trained on."
         ),
     ] = "auto",
     batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="SNIPPETS", help="Snippets at a time. Default: by the device."),
+        int | None, option("Snippets at a time. Default: by the device.", "SNIPPETS", min=1)
     ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print each event as one line of JSON.", metavar=""),
-    ] = False,
+    as_json: Annotated[bool, flag("--json", "Print each event as one line of JSON.")] = False,
 ) -> None:
     """Watch live video, and tell events when they begin, are certain and end.
 
