@@ -20,7 +20,6 @@ from vidkd.networks.lcrnet import DIVISOR, LCRNet, PoseNetSettings, Regions, wit
 from vidkd.networks.stored import header_of
 from vidkd.networks.weights import (
     checked_sha256,
-    header_of,
     load_weights,
     save_weights,
     state_sha256,
