@@ -43,7 +43,7 @@ from vidkd.machine import cores
 from vidkd.networks import TemporalFilter, build_temporal_filter
 from vidkd.recipe import FilterSettings
 from vidkd.recipe.jobs import TrainingJob
-from vidkd.training.run_folder import RunFolder
+from vidkd.training.loop import RunFolder
 
 BATCH = 16
 Batches = Callable[[], Iterator[Any]]

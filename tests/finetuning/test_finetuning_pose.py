@@ -19,7 +19,7 @@ from vidkd.finetuning.training import classifiers_loss
 from vidkd.networks import load_encoder
 from vidkd.networks.agcn_weights import load_pose_encoder
 from vidkd.recipe.jobs import PoseEncoderJob
-from vidkd.training.run_folder import RunFolder
+from vidkd.training.loop import RunFolder
 
 MakeJob = Callable[..., PoseEncoderJob]
 STILL = {"rotation": 0, "flip": False, "scale": 0, "noise": 0, "tempo": 0}

@@ -22,8 +22,8 @@ from vidkd.finetuning.frames import FrameEncoder
 from vidkd.finetuning.network import recalibrate
 from vidkd.finetuning.training import EncoderTraining, snippet_map
 from vidkd.networks import load_encoder, load_network, load_weights
+from vidkd.training.loop import RunFolder
 from vidkd.training.processes import Processes
-from vidkd.training.run_folder import RunFolder
 
 
 def begin(job):

@@ -26,9 +26,8 @@ from vidkd.networks import FilterHeader, build_temporal_filter, save_temporal_fi
 from vidkd.networks.segment_head import Level
 from vidkd.networks.temporal import FILTERS, TemporalOutput
 from vidkd.recipe.jobs import Stage, TrainingJob
-from vidkd.training.loop import Training, train_in
+from vidkd.training.loop import RunFolder, RunResult, Training, train_in
 from vidkd.training.processes import Processes, join
-from vidkd.training.run_folder import RunFolder, RunResult
 from vidkd.training.whole_batch import Rows, sum_gradients
 
 _WARM_UP = 0.05

@@ -28,10 +28,9 @@ from vidkd.finetuning.snippets import (
 from vidkd.networks import cards, zoo
 from vidkd.recipe import ModelCard
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
-from vidkd.training.loop import Training, train_in
+from vidkd.training.loop import RunFolder, RunResult, Training, train_in
 from vidkd.training.optimisation import go_on, half_cosine, working_type
 from vidkd.training.processes import Processes, join
-from vidkd.training.run_folder import RunFolder, RunResult
 
 
 @dataclass(frozen=True, kw_only=True)

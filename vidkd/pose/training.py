@@ -30,10 +30,9 @@ from vidkd.pose.losses import losses
 from vidkd.pose.metrics import PoseEvaluation
 from vidkd.pose.pictures import Batches, PoseData
 from vidkd.recipe.jobs import PoseTrainingJob
-from vidkd.training.loop import Training, train_in
+from vidkd.training.loop import RunFolder, RunResult, Training, train_in
 from vidkd.training.optimisation import go_on, half_cosine, working_type
 from vidkd.training.processes import Processes, join
-from vidkd.training.run_folder import RunFolder, RunResult
 from vidkd.training.whole_batch import Rows, join_norms, sum_gradients
 
 ASPECT = 4 / 3
