@@ -16,7 +16,7 @@ from vidkd.networks.i3d_inference import InferenceI3D
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D
 from vidkd.networks.quantise import Choice, calibrate, choose_precisions
 from vidkd.networks.verify import generated_snippet
-from vidkd.networks.weights import load_weights, state_sha256
+from vidkd.networks.weights import load_weights, state_sha256, without_counts
 from vidkd.networks.zoo import load_network, save_encoder
 from vidkd.recipe import FrameSettings, ModelCard, Quantisation, ReferenceOutput, SnippetSettings
 from vidkd.streams import RGB
@@ -178,7 +178,7 @@ def quantise_encoder(
             "reference": _reference(choice, card, crop, digest),
             "quantisation": Quantisation(
                 of=name,
-                of_sha256=_source_sha256(network),
+                of_sha256=state_sha256(without_counts(network.state_dict())),
                 float32_layers=choice.float32,
                 relative_error=round(choice.error, 6),
                 budget=budget,
@@ -199,11 +199,6 @@ def quantise_encoder(
         sensitivities={group: round(choice.sensitivities[group], 6) for group in GROUPS},
     )
     return path, choice
-
-
-def _source_sha256(network: torch.nn.Module) -> str:
-    state = network.state_dict()
-    return state_sha256({n: v for n, v in state.items() if not n.endswith("batches_tracked")})
 
 
 def _reference(choice: Choice, card: ModelCard, crop: int, digest: str) -> ReferenceOutput:

@@ -29,7 +29,7 @@ from vidkd.finetuning.snippets import (
 )
 from vidkd.keys import KeyIndex
 from vidkd.networks import find_card, load_network
-from vidkd.networks.weights import state_sha256
+from vidkd.networks.weights import state_sha256, without_counts
 from vidkd.recipe import FrameSettings, ModelCard, SnippetSettings
 from vidkd.recipe.jobs import FinetuneJob
 from vidkd.streams import RGB, STREAMS, Stream
@@ -299,8 +299,7 @@ class FrameEncoder(EncoderInTraining):
         stream.check(card, self.data.frames, job.crop, job.snippet)
         self._start, card = load_network(start)
         stages_until(self._start, job.freeze_until)
-        state = self._start.state_dict()
-        digest = state_sha256({k: v for k, v in state.items() if not k.endswith("batches_tracked")})
+        digest = state_sha256(without_counts(self._start.state_dict()))
         self.recipe = {**job.recipe(), "start": {"card": card.name, "weights_sha256": digest}}
         self.about = {"start": start}
         self.card = trained_card(job, card, self.data)

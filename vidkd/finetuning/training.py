@@ -26,6 +26,7 @@ from vidkd.finetuning.snippets import (
     validation_clips,
 )
 from vidkd.networks import cards, zoo
+from vidkd.networks.weights import without_counts
 from vidkd.recipe import ModelCard
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob
 from vidkd.training.loop import RunFolder, RunResult, Training, train_in
@@ -243,11 +244,8 @@ def save_encoder(
     Returns:
         the hash of the weights, as the provenance of features will have it.
     """
-    state = {
-        name: value.detach().cpu().float()
-        for name, value in network.state_dict().items()
-        if not name.endswith("batches_tracked")
-    }
+    kept = without_counts(network.state_dict())
+    state = {name: value.detach().cpu().float() for name, value in kept.items()}
     beside = path.with_name("card.yaml")
     return zoo.save_encoder(
         path, state, card, beside, classes=list(classes), training_data=training_data

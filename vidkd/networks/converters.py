@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vidkd.errors import WeightsError
 from vidkd.networks.i3d import CONVOLUTIONS, I3D, INCEPTIONS
-from vidkd.networks.weights import check_state
+from vidkd.networks.weights import check_state, without_counts
 
 BRANCHES = {
     "b0": "Branch_0/Conv3d_0a_1x1",
@@ -194,7 +194,7 @@ def from_pytorch(
     Raises:
         WeightsError: they are not of this network.
     """
-    tensors = {n: v for n, v in tensors.items() if not n.endswith("num_batches_tracked")}
+    tensors = without_counts(tensors)
     state: dict[str, Tensor] = {}
     try:
         for ours, (_, theirs) in _units().items():

@@ -89,19 +89,17 @@ def load_state(
     module.load_state_dict(dict(state), assign=assign)
 
 
+def without_counts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state without the counts of training steps, which no computation here reads."""
+    return {n: value for n, value in state.items() if not n.endswith("num_batches_tracked")}
+
+
 def check_state(module: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Raise WeightsError unless the names and shapes of ``state`` are those of ``module``."""
-    expected = {
-        name: tuple(value.shape)
-        for name, value in module.state_dict().items()
-        # A count of training steps, which no computation here reads.
-        if not name.endswith("num_batches_tracked")
-    }
-    found = {
-        name: tuple(value.shape)
-        for name, value in state.items()
-        if not name.endswith("num_batches_tracked")
-    }
+    expected, found = (
+        {name: tuple(value.shape) for name, value in without_counts(item).items()}
+        for item in (module.state_dict(), state)
+    )
     network = type(module).__name__
     remedy = "give weights of the network that is asked for"
     for name, shape in expected.items():

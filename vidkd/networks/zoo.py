@@ -30,7 +30,7 @@ from vidkd.networks.encoders import (
     transformers_hub,
 )
 from vidkd.networks.i3d_inference import keep_freed_memory
-from vidkd.networks.weights import load_weights, save_weights, state_sha256
+from vidkd.networks.weights import load_weights, save_weights, state_sha256, without_counts
 from vidkd.recipe import ModelCard, Precision
 
 ENCODERS: Table[EncoderFamily] = Table(
@@ -84,9 +84,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.card = card
-        self.weights_sha256 = weights_sha256 or state_sha256(
-            {n: v for n, v in network.state_dict().items() if not n.endswith("batches_tracked")}
-        )
+        self.weights_sha256 = weights_sha256 or state_sha256(without_counts(network.state_dict()))
         self.classes = (class_names(card) if classes is None else classes) or None
         self.device = device
         self.replaces = replaces

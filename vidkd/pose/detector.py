@@ -23,6 +23,7 @@ from vidkd.networks.weights import (
     load_weights,
     save_weights,
     state_sha256,
+    without_counts,
 )
 from vidkd.pose.anchors import person_box
 from vidkd.pose.proposals import LEAST_SCORE, Person, integrate
@@ -234,9 +235,7 @@ def save_network(
         VidkdError: the file cannot be written.
     """
     state: dict[str, Tensor] = {}
-    for key, value in network.state_dict().items():
-        if key.endswith("num_batches_tracked"):
-            continue
+    for key, value in without_counts(network.state_dict()).items():
         # Statistics of the normalisation span more orders of magnitude than float16 has.
         keep = not half or key.endswith(("running_mean", "running_var"))
         state[key] = value.detach().cpu().float() if keep else value.detach().cpu().half()
