@@ -33,10 +33,11 @@ def benchmark(
         str | None, option("Tables to make. Default: those of the recipe.", "1,3")
     ] = None,
     subset: Annotated[
-        str | None, option("Subset that the tables show; `validation` never reads the test videos.")
+        str | None,
+        option("Subset that the tables show; `validation` never reads the test videos.", "NAME"),
     ] = None,
     workers: Annotated[
-        int, option("Rows trained at once, and videos read at once.", min=1)
+        int, option("Models trained at once, and videos read at once.", "NUMBER", min=1)
     ] = cores(),
     cluster: Cluster = "local",
     slurm: SlurmParameters = None,

@@ -131,7 +131,7 @@ def import_features(
     cache: Annotated[Path, option("The cache folder.", "DIR")],
     settings: ImportSettings,
     name_ending: Annotated[
-        str, option("End of the files' names after the name of the video, such as _rgb.")
+        str, option("End of the files' names after the name of the video, such as _rgb.", "TEXT")
     ] = "",
     subsets_from: Annotated[
         Path | None, option("Annotations: only their videos are imported.", "FILE")

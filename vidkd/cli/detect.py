@@ -48,7 +48,7 @@ def detect(
         Path | None, option("Write the score of each snippet and class.", "FILE.h5")
     ] = None,
     threshold: Annotated[
-        float | None, option("Lowest score of a segment. Default: 0.5.", min=0.0, max=1.0)
+        float | None, option("Lowest score of a segment. Default: 0.5.", "SCORE", min=0.0, max=1.0)
     ] = None,
     render: Annotated[
         Path | None, option("Write an annotated video; for several videos, a folder.", "OUT.mp4")

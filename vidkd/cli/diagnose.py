@@ -43,7 +43,8 @@ def diagnose(
         float, option("tIoU from which a detection is right: above 0.1, up to 1.", "NUMBER")
     ] = 0.5,
     threshold: Annotated[
-        float | None, option("Score from which a detection counts. Default: that of the best F1.")
+        float | None,
+        option("Score from which a detection counts. Default: that of the best F1.", "SCORE"),
     ] = None,
     lengths: Annotated[
         str | None,
@@ -54,10 +55,11 @@ def diagnose(
         ),
     ] = None,
     frame_rate: Annotated[
-        float | None, option("Moments per second to compare. Default: as in `evaluate`.", min=0.001)
+        float | None,
+        option("Moments per second to compare. Default: as in `evaluate`.", "FPS", min=0.001),
     ] = None,
     view_port: Annotated[
-        int, option("Port of `vidkd view`, which the page links to.", min=1, max=65535)
+        int, option("Port of `vidkd view`, which the page links to.", "NUMBER", min=1, max=65535)
     ] = VIEW_PORT,
     format: Format = "auto",
     annotation_rate: AnnotationRate = None,

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 GroundTruth = Annotated[Path, option("The ground truth.", "FILE")]
-Subset = Annotated[str | None, option("Default: testing, or all videos of a file without subsets.")]
+Subset = Annotated[
+    str | None, option("Default: testing, or all videos of a file without subsets.", "NAME")
+]
 
 
 def evaluate(
@@ -58,6 +60,7 @@ def evaluate(
         option(
             "Frames per second to compare on. Default: those of the annotations; if they do not "
             "say, the rows of the predictions.",
+            "FPS",
             min=0.001,
         ),
     ] = None,

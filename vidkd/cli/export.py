@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 Format = Annotated[
-    str, option("Format of the annotations; `vidkd data formats` lists them.", names=("--format",))
+    str,
+    option(
+        "Format of the annotations; `vidkd data formats` lists them.", "FORMAT", names=("--format",)
+    ),
 ]
 AnnotationRate = Annotated[
     float | None,
     option(
-        "Frames per second of annotations that count in frames. Default: the data set's.", min=0.001
+        "Frames per second of annotations that count in frames. Default: the data set's.",
+        "FPS",
+        min=0.001,
     ),
 ]
 Overwrite = Annotated[
@@ -32,8 +37,10 @@ Overwrite = Annotated[
 _Truth = Annotated[
     Path | None, option("Which videos to export, their durations and subsets.", "FILE")
 ]
-_TruthFormat = Annotated[str, option("Their format; `vidkd data formats` lists them.")]
-_Subset = Annotated[str | None, option("Subset to export. Default: testing, if there is one.")]
+_TruthFormat = Annotated[str, option("Their format; `vidkd data formats` lists them.", "FORMAT")]
+_Subset = Annotated[
+    str | None, option("Subset to export. Default: testing, if there is one.", "NAME")
+]
 
 
 _TOOLS = "Results for other tools: --to"
@@ -72,7 +79,8 @@ def export(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, option("Leave out detections with a lower score.", rich_help_panel=_TOOLS)
+        float | None,
+        option("Leave out detections with a lower score.", "SCORE", rich_help_panel=_TOOLS),
     ] = None,
     annotations: Annotated[
         Path | None,
@@ -81,19 +89,23 @@ def export(
         ),
     ] = None,
     annotation_format: Annotated[
-        str | None, option("Their format; `vidkd data formats` lists them.", rich_help_panel=_TOOLS)
+        str | None,
+        option("Their format; `vidkd data formats` lists them.", "FORMAT", rich_help_panel=_TOOLS),
     ] = None,
     annotation_rate: Annotated[
         float | None,
         option(
             "Frames per second of annotations that count in frames. Default: the data set's.",
+            "FPS",
             min=0.001,
             rich_help_panel=_TOOLS,
         ),
     ] = None,
     subset: Annotated[
         str | None,
-        option("Subset to export. Default: testing, if there is one.", rich_help_panel=_TOOLS),
+        option(
+            "Subset to export. Default: testing, if there is one.", "NAME", rich_help_panel=_TOOLS
+        ),
     ] = None,
     form: Annotated[
         str | None,
@@ -118,9 +130,9 @@ def export(
 ) -> None:
     """Write detections for annotation tools, editors and submissions, or a student as graphs.
 
-    With --to, scores go along where a tool has a place for them; what it cannot hold is said. Label
-    Studio gets tasks with predictions. Dense scores become segments with the default settings of
-    watershed grouping and NMS.
+    With --to, scores go along where a tool has a place for them; what it cannot hold is named.
+    Label Studio gets tasks with predictions. Dense scores become segments with the default settings
+    of watershed grouping and NMS.
 
     With --format, the folder gets the graphs of the encoder and of what follows it, checked
     against the student, and run.py, which finds a video's actions with them. docs/export.md has
@@ -372,7 +384,9 @@ def convert(
     ] = None,
     fraction: Annotated[
         float | None,
-        option("Part of `training` to become `validation`, as 0.15.", names=("--hold-out",)),
+        option(
+            "Part of `training` to become `validation`, as 0.15.", "SHARE", names=("--hold-out",)
+        ),
     ] = None,
     videos: Annotated[
         Path | None, option("Videos, for durations and rates not in the file.", "DIR")
@@ -388,7 +402,7 @@ def convert(
 ) -> None:
     """Write annotations of any format as ActivityNet-style JSON, or for an annotation tool.
 
-    What the other format cannot hold is said. With --hold-out, data sets that have only training
+    What the other format cannot hold is named. With --hold-out, data sets that have only training
     and testing get a subset for validation: whole subjects where they are known, always the same
     videos. With --subsets-from, labels that were corrected in a tool without subsets get back what
     they had.

@@ -109,7 +109,8 @@ def extract_flow(
     root: Root = None,
     device: Device = "auto",
     workers: Annotated[
-        int | None, option("Videos at a time. Default: one per processor; one on a GPU.", min=1)
+        int | None,
+        option("Videos at a time. Default: one per processor; one on a GPU.", "VIDEOS", min=1),
     ] = None,
     shard: Shard = None,
     cluster: Cluster = "local",
@@ -174,7 +175,11 @@ def extract_features(
     ] = False,
     workers: Annotated[
         int | None,
-        option("Videos at a time. Default: 1; on a cluster as many as it has room for.", min=1),
+        option(
+            "Videos at a time. Default: 1; on a cluster as many as it has room for.",
+            "VIDEOS",
+            min=1,
+        ),
     ] = None,
     shard: Shard = None,
     cluster: Cluster = "local",

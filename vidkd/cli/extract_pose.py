@@ -47,7 +47,7 @@ def extract_pose(
     ] = None,
     device: Device = "auto",
     workers: Annotated[
-        int | None, option("Videos at a time. Default: one per processor.", min=1)
+        int | None, option("Videos at a time. Default: one per processor.", "VIDEOS", min=1)
     ] = None,
     shard: Shard = None,
     cluster: Cluster = "local",

@@ -16,7 +16,7 @@ def fuse(
     cache: Annotated[Path, option("The cache with their features.", "DIR")],
     annotations: GroundTruth,
     output: Annotated[Path, option("Write all of them into this file.", "FILE.safetensors")],
-    subset: Annotated[str, option("Subset that the weights are chosen on.")] = "validation",
+    subset: Annotated[str, option("Subset that the weights are chosen on.", "NAME")] = "validation",
     kind: Annotated[
         Literal["auto", "equal", "per-model", "per-class"],
         option(
@@ -25,7 +25,9 @@ def fuse(
             names=("--weights",),
         ),
     ] = "auto",
-    step: Annotated[float, option("Step of the grid of weights.", min=0.01, max=0.5)] = 0.1,
+    step: Annotated[
+        float, option("Step of the grid of weights.", "NUMBER", min=0.01, max=0.5)
+    ] = 0.1,
     format: Format = "auto",
     skip_missing: SkipMissing = False,
     device: Device = "auto",

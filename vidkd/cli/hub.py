@@ -36,7 +36,7 @@ def push(
             "FILE.json",
         ),
     ] = None,
-    branch: Annotated[str | None, option("Branch to commit to. Default: main.")] = None,
+    branch: Annotated[str | None, option("Branch to commit to. Default: main.", "NAME")] = None,
     keep_card: Annotated[
         bool, flag("--keep-card", "Leave the page that the repository has.")
     ] = False,

@@ -48,7 +48,7 @@ def init(
     shares: Annotated[
         str, option("Per cent for training, validation, testing.", "N,N,N")
     ] = "60,20,20",
-    seed: Annotated[int, option("Seed of the division.")] = 0,
+    seed: Annotated[int, option("Seed of the division.", "NUMBER")] = 0,
     teachers: Annotated[str, option("Teachers: streams such as flow, or flow,pose.", "NAMES")] = "",
     output: Annotated[
         Path | None, option("Folder to write to. Default: runs/NAME OF VIDEOS.", "DIR")

@@ -103,11 +103,15 @@ def fetch(
         option("Your own copy of the checkpoint or archive.", "FILE", names=("--from",)),
     ] = None,
     source: Annotated[
-        str | None, option("pypi-sdist, url or cross-modality; the first by default.")
+        str | None, option("pypi-sdist, url or cross-modality; the first by default.", "NAME")
     ] = None,
     called: Annotated[
         str | None,
-        option("What to call a model of transformers. Default: its own name.", names=("--name",)),
+        option(
+            "What to call a model of transformers. Default: its own name.",
+            "NAME",
+            names=("--name",),
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -179,16 +183,20 @@ def quantise(
     ],
     frames: Annotated[FrameSettings, OF_CARD],
     called: Annotated[
-        str | None, option("Name of the new encoder. Default: NAME-int8.", names=("--name",))
+        str | None,
+        option("Name of the new encoder. Default: NAME-int8.", "NAME", names=("--name",)),
     ] = None,
     output: Annotated[
         Path | None, option("Where it is written. Default: the models folder.", "FILE.safetensors")
     ] = None,
     crop: Crop = None,
     error: Annotated[
-        float, option("Largest relative error of the features; layers that exceed it stay float32.")
+        float,
+        option(
+            "Largest relative error of the features; layers that exceed it stay float32.", "SHARE"
+        ),
     ] = 0.01,
-    snippets: Annotated[int, option("Snippets to calibrate on.", min=2)] = 48,
+    snippets: Annotated[int, option("Snippets to calibrate on.", "SNIPPETS", min=2)] = 48,
     overwrite: Annotated[bool, flag("--overwrite", "Replace an encoder of that name.")] = False,
     as_json: Json = False,
 ) -> None:

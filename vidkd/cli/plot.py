@@ -30,7 +30,8 @@ def plot(
     format: Format = "auto",
     video: Annotated[str | None, option("Which video. Default: the only one.", "ID")] = None,
     threshold: Annotated[
-        float, option("Leave out segments of the predictions below this.", min=0.0, max=1.0)
+        float,
+        option("Leave out segments of the predictions below this.", "SCORE", min=0.0, max=1.0),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:

@@ -63,15 +63,18 @@ def label(
             max=2160,
         ),
     ] = None,
-    max_people: Annotated[int, option("People per picture.", min=1, max=32)] = 4,
+    max_people: Annotated[int, option("Most people per picture.", "PEOPLE", min=1, max=32)] = 4,
     min_score: Annotated[
-        float, option("Lowest score of a person in the labeller's detector.", min=0.0, max=1.0)
+        float,
+        option("Lowest score of a person in the labeller's detector.", "SCORE", min=0.0, max=1.0),
     ] = 0.5,
     root: Annotated[Path | None, option("Folder that names are relative to.", "DIR")] = None,
     keep_empty: Annotated[
         bool, flag("--keep-empty", "Keep frames in which nobody was found.")
     ] = False,
-    overwrite: Annotated[bool, flag("--overwrite", "Label again what had other settings.")] = False,
+    overwrite: Annotated[
+        bool, flag("--overwrite", "Label again what was labelled with other settings.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Label frames of video with another pose estimator, for `vidkd pose train`.
@@ -172,7 +175,7 @@ def convert(
     anchors: Annotated[Path | None, option("Anchor poses, if CHECKPOINT has none.", "FILE")] = None,
     upper: Annotated[int, option("Anchor poses of the upper body: 100 for K100x2.", "POSES")] = 0,
     name: Annotated[
-        str | None, option("Name of the detector in caches. Default: that of FILE.")
+        str | None, option("Name of the detector in caches. Default: that of FILE.", "NAME")
     ] = None,
 ) -> None:
     """Convert official weights of LCR-Net++; FILE then works as --detector.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RecipeName = Annotated[str, argument("A YAML recipe, or the name of one of pipelines/.", "RECIPE")]
 Results = Annotated[Path | None, option("Folder for the results. Default: runs/RECIPE.", "DIR")]
 Labels = Annotated[Path | None, option("Annotations, for recipes that name none.", "FILE")]
-Workers = Annotated[int, option("Videos rendered or read at once.", min=1)]
+Workers = Annotated[int, option("Videos rendered or read at once.", "VIDEOS", min=1)]
 Overwrite = Annotated[bool, flag("--overwrite", "Make again what was made with other settings.")]
 
 
@@ -39,8 +39,8 @@ def run(
     budget: Annotated[
         float | None,
         option(
-            "Put the model that is best on validation, of those that `detect` runs at this many "
-            "frames/s here, in models/chosen.",
+            "Frames per second that `detect` is to reach here: of the models that do, the one that "
+            "is best on validation is put in models/chosen.",
             "FPS",
             min=0.01,
         ),
@@ -91,7 +91,7 @@ def run(
 
 
 def demo(
-    output: Annotated[Path, option("Folder of everything made.")] = Path("demo"),
+    output: Annotated[Path, option("Folder of everything made.", "DIR")] = Path("demo"),
     workers: Workers = cores(),
     device: Device = "auto",
     overwrite: Overwrite = False,

@@ -34,9 +34,9 @@ def speed(
     batch_size: BatchSize = None,
     device: Device = "auto",
     seconds: Annotated[
-        float, option("How much of the video to use; it is held in memory.", min=0.1)
+        float, option("How much of the video to use; it is held in memory.", "SECONDS", min=0.1)
     ] = 20.0,
-    rounds: Annotated[int, option("How often everything is timed.", min=1)] = 5,
+    rounds: Annotated[int, option("How often everything is timed.", "ROUNDS", min=1)] = 5,
     as_json: Json = False,
 ) -> None:
     """Time every stage of an extraction alone, and all of them together, on one video.

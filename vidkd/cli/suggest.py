@@ -54,8 +54,8 @@ def suggest(
 ) -> None:
     """Suggest which videos to label next, and write what the model finds in them to correct.
 
-    Chosen are videos of which the model is unsure and that are unlike each other and what is
-    labelled; the parts of each that it is least sure of come first. Exit code 1 if some videos
+    It chooses videos of which the model is unsure, and that are unlike each other and what is
+    labelled. For each it names the parts of which it is least sure. Exit code 1 if some videos
     failed.
     """
     from vidkd.detection.suggestion import choose, uncertain_parts, uncertainty

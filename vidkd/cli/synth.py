@@ -21,7 +21,7 @@ def synth(
         str, option("Width and height in pixels, at least 64 each.", "WxH")
     ] = "320x240",
     workers: Annotated[
-        int | None, option("Videos rendered at once. Default: one per processor.", min=1)
+        int | None, option("Videos rendered at once. Default: one per processor.", "VIDEOS", min=1)
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -34,7 +34,7 @@ def view(
         ),
     ] = None,
     port: Annotated[
-        int, option("Port of the page; 0 takes any that is free.", min=0, max=65535)
+        int, option("Port of the page; 0 takes any that is free.", "NUMBER", min=0, max=65535)
     ] = 8765,
     browser: Annotated[bool, flag("--browser/--no-browser", "Open the page in a browser.")] = True,
 ) -> None:

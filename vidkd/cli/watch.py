@@ -47,7 +47,8 @@ def watch(
         option("More sources, one a line; keeps passwords off the command.", "FILE.txt"),
     ] = None,
     threshold: Annotated[
-        float | None, option("Score that an event has to reach. Default: 0.5.", min=0.0, max=1.0)
+        float | None,
+        option("Score that an event has to reach. Default: 0.5.", "SCORE", min=0.0, max=1.0),
     ] = None,
     report: Annotated[
         Path | None, option("Write counts and delays at the end, and at signal USR1.", "FILE.json")
@@ -65,7 +66,7 @@ def watch(
     ] = None,
     as_json: Annotated[bool, flag("--json", "Print each event as one line of JSON.")] = False,
 ) -> None:
-    """Watch live video, and tell events when they begin, are certain and end.
+    """Watch live video, and report events as they begin, become certain and end.
 
     Runs until every source has ended, or Ctrl-C, which ends what is open.
 

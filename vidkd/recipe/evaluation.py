@@ -26,9 +26,10 @@ class SegmentSettings(Settings):
     release: Annotated[float, Field(ge=0, le=1)] = 0.6
     """For hysteresis: a segment ends at this share of the threshold it has reached."""
     nms: Literal["hard", "linear", "gaussian"] = "hard"
-    """What overlaps a better segment is dropped (hard), or its score is lowered."""
+    """Non-maximum suppression: a segment that overlaps a better one is dropped (hard), or its score
+    is lowered (linear, gaussian)."""
     nms_tiou: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """For hard and linear: tIoU with a better segment above which that is done."""
+    """For hard and linear: the least tIoU of segments that overlap in this sense."""
     nms_sigma: Annotated[float, Field(gt=0)] = 0.5
     """For gaussian: the score is multiplied by exp(-tIoU^2 / sigma)."""
     minimum_seconds: Annotated[float, Field(ge=0), Option(unit="SECONDS")] = 0.0

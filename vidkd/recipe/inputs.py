@@ -81,11 +81,11 @@ class ImportSettings(Settings):
     modality: Annotated[Modality, Option(unit="STREAM", common=True, table="vidkd.streams")]
     """What it saw."""
     stride: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES", common=True)]
-    """Frames from row to row."""
+    """Frames from one snippet to the next."""
     frame_rate: Annotated[float, Field(gt=0, le=1000), Option(unit="FPS", common=True)]
     """Frames per second of the frames it saw."""
     length: Annotated[int, Field(ge=1, le=256), Option(unit="FRAMES", common=True)] = 16
-    """Frames that a row was made of."""
+    """Frames of a snippet."""
     transposed: Annotated[bool, Option(common=True)] = False
     """The files hold (D, T), as those of MS-TCN."""
     dtype: Annotated[FeatureType, Option(common=True)] = "float32"
