@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize
 
 _LEAST_SCALE, _LARGEST_SCALE = 0.02, 50.0
 _LEAST = 1e-7
@@ -30,6 +29,8 @@ def fit(scores: np.ndarray, correct: np.ndarray, *, bias: bool) -> Affine:
         correct: (N,) bool.
         bias: fit one; otherwise it is 0.
     """
+    from scipy.optimize import minimize  # half a second, which few commands need
+
     logits = _logits(scores)
     right = int(np.count_nonzero(correct))
     wrong = len(logits) - right
