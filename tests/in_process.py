@@ -52,6 +52,7 @@ def vidkd(*arguments: object) -> subprocess.CompletedProcess[str]:
     with (
         mock.patch.object(sys, "argv", command),
         mock.patch("vidkd.cluster.executors.LocalPool.run", InThisProcess.run),
+        mock.patch("vidkd.cluster.executors.begun", return_value=contextlib.nullcontext()),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

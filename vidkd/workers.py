@@ -9,6 +9,7 @@ which job did it; hence this one.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -80,6 +81,7 @@ def run_pool(
     workers: int,
     advance: Report,
     silence: Callable[[Job], float] | None = None,
+    first: Worker[Job] | None = None,
 ) -> Iterator[Ended[Job]]:
     """Do jobs in spawned processes and yield each when it has ended, in the order of ending.
 
@@ -93,30 +95,31 @@ def run_pool(
         advance: receives the progress of all workers.
         silence: for how many seconds a job may report nothing before its process is killed;
             None waits for ever.
+        first: one of the processes, begun before; taken if it has as many threads as they are to.
     """
     waiting = deque(jobs)
     processes = min(workers, len(jobs))
-    pool: list[_Worker[Job]] = [
-        _Worker(work, threads_per_worker(processes)) for _ in range(processes)
-    ]
+    threads = threads_per_worker(max(processes, 1))
+    pool: list[Worker[Job]] = [first] if first and first.threads == threads and jobs else []
+    pool += [Worker(threads) for _ in range(processes - len(pool))]
     try:
         for worker in pool:
-            worker.start(waiting.popleft())
+            worker.start(waiting.popleft(), work)
         while busy := {worker.connection: worker for worker in pool if worker.busy}:
             for worker in _heard(busy, silence):
                 ended = worker.receive(advance) if worker.speaks() else worker.give_up(silence)
                 if ended is None:
                     continue
                 if waiting:
-                    worker.start(waiting.popleft())
+                    worker.start(waiting.popleft(), work)
                 yield ended
     finally:
         _stop(pool)
 
 
 def _heard(
-    busy: dict[Connection, _Worker[Job]], silence: Callable[[Job], float] | None
-) -> list[_Worker[Job]]:
+    busy: dict[Connection, Worker[Job]], silence: Callable[[Job], float] | None
+) -> list[Worker[Job]]:
     """Wait for workers that have something to say, or have said nothing for too long."""
     if silence is None:
         return [busy[connection] for connection in wait(list(busy))]  # type: ignore[index]
@@ -133,6 +136,20 @@ def _heard(
     return ready + [worker for worker in late if worker not in ready]
 
 
+@contextlib.contextmanager
+def begun(*modules: str) -> Iterator[Worker[Any]]:
+    """Yield a process with all threads that imports modules, while this one finds work for it.
+
+    Give it to :func:`run_pool`; without work it is killed when the block ends.
+    """
+    worker: Worker[Any] = Worker(threads_per_worker(1))
+    worker.begin(*modules)
+    try:
+        yield worker
+    finally:
+        worker.end(0)
+
+
 def silent(seconds: float) -> VidkdError:
     """Return the error for a job that gave no sign for too long."""
     return VidkdError(
@@ -141,7 +158,7 @@ def silent(seconds: float) -> VidkdError:
     )
 
 
-def _stop(pool: Sequence[_Worker[Any]]) -> None:
+def _stop(pool: Sequence[Worker[Any]]) -> None:
     for worker in pool:
         worker.ask_to_stop()
     deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -149,14 +166,17 @@ def _stop(pool: Sequence[_Worker[Any]]) -> None:
         worker.end(max(0.0, deadline - time.monotonic()))
 
 
-class _Worker(Generic[Job]):
-    """One process, seen from the parent; it is started again after it died."""
+class Worker(Generic[Job]):
+    """One process, seen from the parent; it is started again after it died.
 
-    def __init__(self, work: Work, threads: int) -> None:
-        # Pickled here, so that the child can set its number of threads before the import of
-        # torch and numba, which unpickling brings about.
-        self._arguments = (pickle.dumps(work), threads)
+    Args:
+        threads: that it may use.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
         self._process: SpawnProcess | None = None
+        self._told = False
         self._job: tuple[Job] | None = None
         self._started = 0.0
         self._sign = 0.0
@@ -165,22 +185,30 @@ class _Worker(Generic[Job]):
     def busy(self) -> bool:
         return self._job is not None
 
-    def start(self, job: Job) -> None:
+    def begin(self, *modules: str) -> None:
+        """Start the process, which imports modules while there is no work yet."""
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        arguments = other, self.threads, modules
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        with _interrupts_held():
+            self._process.start()
+        other.close()
+        self._told = False
+
+    def start(self, job: Job, work: Work) -> None:
+        """Give it a job; ``work`` is that of its other jobs."""
         if self._process is None:
-            context = multiprocessing.get_context("spawn")
-            self.connection, other = context.Pipe()
-            self._process = context.Process(
-                target=_serve, args=(other, *self._arguments), daemon=True
-            )
-            with _interrupts_held():
-                self._process.start()
-            other.close()
-            # Importing torch may take minutes from a slow disk, and is not the job's fault.
-            self._sign = time.monotonic() + _START_SECONDS
-        else:
-            self._sign = time.monotonic()
+            self.begin()
         self._job, self._started = (job,), time.monotonic()
+        # Importing torch may take minutes from a slow disk, and is not the job's fault.
+        self._sign = self._started + (0 if self._told else _START_SECONDS)
         with contextlib.suppress(OSError):  # it died meanwhile, which receive() will tell
+            if not self._told:
+                # Pickled, so that it can set its number of threads before unpickling imports
+                # torch and numba.
+                self.connection.send_bytes(pickle.dumps(work))
+                self._told = True
             self.connection.send(job)
 
     def speaks(self) -> bool:
@@ -239,7 +267,7 @@ class _Worker(Generic[Job]):
             return
         if self.busy:
             self._process.terminate()
-        # An idle process ends when nobody is left at the other end.
+        # An idle process ends when nobody is left at the other end, or once it has imported.
         self.connection.close()
 
     def end(self, patience: float) -> None:
@@ -269,7 +297,7 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(connection: Connection, pickled: bytes, threads: int) -> None:
+def _serve(connection: Connection, threads: int, modules: Sequence[str]) -> None:
     """The main function of a worker process."""
     # Ctrl-C reaches every process of the terminal; only the parent acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -295,7 +323,9 @@ def _serve(connection: Connection, pickled: bytes, threads: int) -> None:
             done, sent = 0.0, now
 
     with contextlib.suppress(Cancelled, EOFError, ConnectionError):  # the parent wants no more
-        work = pickle.loads(pickled)
+        for module in modules:
+            importlib.import_module(module)
+        work = pickle.loads(connection.recv_bytes())
         while not stopping:
             job = connection.recv()
             _send(connection, ("progress", 0.0))

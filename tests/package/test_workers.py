@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vidkd.cache import CacheWriter, Provenance, Source
 from vidkd.errors import VideoError, VidkdError
-from vidkd.workers import Report, prefetched, read_ahead, run_pool, threads_per_worker
+from vidkd.workers import Report, begun, prefetched, read_ahead, run_pool, threads_per_worker
 
 
 def misbehave(job: str, report: Report, threads: int) -> tuple[str, int]:
@@ -73,6 +73,25 @@ def test_one_process_does_many_jobs() -> None:
     ended = list(run_pool(list("abcdef"), misbehave, workers=1, advance=lambda _: None))
     assert len({item.result[1] for item in ended}) == 1
     assert list(run_pool([], misbehave, workers=2, advance=lambda _: None)) == []
+
+
+def test_a_process_that_was_begun_does_the_job_or_ends() -> None:
+    with begun("vidkd.errors") as first:
+        [ended] = run_pool(["a"], misbehave, workers=1, advance=lambda _: None, first=first)
+        assert first._process is None
+        assert ended.result[0] == "A"
+    with begun() as first:
+        jobs = ["a", "is killed", "b"]
+        own = first._process.pid
+        ended = list(run_pool(jobs, misbehave, workers=1, advance=lambda _: None, first=first))
+        assert [item.result and item.result[1] == own for item in ended] == [True, None, False]
+    with begun() as first:
+        process = first._process
+        assert list(run_pool([], misbehave, workers=1, advance=lambda _: None, first=first)) == []
+        assert process.is_alive()
+        pid = process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

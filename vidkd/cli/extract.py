@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -194,24 +195,30 @@ def extract_features(
     The encoder's card says what a snippet is, and D: 16 frames and 1024 for I3D (docs/models.md).
     Finished videos are skipped. Exit code 1 if some inputs failed; the others are done.
     """
-    from vidkd.features import FeatureSettings, feature_task
-    from vidkd.streams import STREAMS
+    from vidkd.cluster import LocalPool
 
-    if flow.model_fields_set and not no_flow_cache:
-        raise UsageError(
-            "--backend and --bound say how flow is computed, and this call computes none",
-            remedy="give them to extract-flow, or give --no-flow-cache too",
-        )
-    stream = STREAMS[modality]
-    stream = stream.configured(flow if no_flow_cache else None, not no_flow_cache)
-    name = encoder or stream.default_encoder()
-    stream.fetch_encoder(name)
-    settings = FeatureSettings(
-        stream, name, frames, snippet, crop, batch_size, dtype, precision, device
-    )
-    task = feature_task(cache, settings, overwrite=overwrite)
     where = executor(cluster, slurm, workers, device, local=1)
-    _run(inputs, root, shard, task, where, time_limit, dry_run, as_json)
+    with contextlib.ExitStack() as stack:
+        if isinstance(where, LocalPool) and not dry_run:
+            # What takes a worker a second, while this process looks at the encoder and the videos.
+            where = stack.enter_context(where.begun("vidkd.features", "vidkd.networks.zoo"))
+        from vidkd.features import FeatureSettings, feature_task
+        from vidkd.streams import STREAMS
+
+        if flow.model_fields_set and not no_flow_cache:
+            raise UsageError(
+                "--backend and --bound say how flow is computed, and this call computes none",
+                remedy="give them to extract-flow, or give --no-flow-cache too",
+            )
+        stream = STREAMS[modality]
+        stream = stream.configured(flow if no_flow_cache else None, not no_flow_cache)
+        name = encoder or stream.default_encoder()
+        stream.fetch_encoder(name)
+        settings = FeatureSettings(
+            stream, name, frames, snippet, crop, batch_size, dtype, precision, device
+        )
+        task = feature_task(cache, settings, overwrite=overwrite)
+        _run(inputs, root, shard, task, where, time_limit, dry_run, as_json)
 
 
 def _flow_device(flow: FlowSettings, device: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from vidkd.errors import UsageError
-from vidkd.workers import Ended, Report, Work, run_pool
+from vidkd.workers import Ended, Report, Work, Worker, begun, run_pool
 
 Job = TypeVar("Job")
 
@@ -47,6 +48,16 @@ class LocalPool:
     """Processes of this machine; see ``vidkd.workers.run_pool``."""
 
     workers: int
+    first: Worker[Any] | None = None
+
+    @contextlib.contextmanager
+    def begun(self, *modules: str) -> Iterator[LocalPool]:
+        """Yield the pool; a single process imports modules meanwhile (``vidkd.workers.begun``)."""
+        if self.workers != 1:
+            yield self
+            return
+        with begun(*modules) as first:
+            yield replace(self, first=first)
 
     def run(
         self,
@@ -57,7 +68,9 @@ class LocalPool:
         silence: Callable[[Job], float] | None = None,
     ) -> Iterator[Ended[Job]]:
         """See :meth:`Executor.run`."""
-        return run_pool(jobs, work, workers=self.workers, advance=advance, silence=silence)
+        return run_pool(
+            jobs, work, workers=self.workers, advance=advance, silence=silence, first=self.first
+        )
 
 
 def executor_for(
