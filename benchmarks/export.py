@@ -26,7 +26,7 @@ from vidkd.console import emit_json, emit_table
 from vidkd.deployment.folder import DESCRIPTION, SCRIPT
 from vidkd.detection.detector import Detector
 from vidkd.machine import processor
-from vidkd.streams.encode import BatchEncoder, centre_crop
+from vidkd.streams.encode import BatchEncoder, square_crop
 
 
 def ours(student: Path, precision: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -37,8 +37,7 @@ def ours(student: Path, precision: str) -> Callable[[np.ndarray], np.ndarray]:
     encode = BatchEncoder(source.output, source.encoder.device, prepare)
 
     def run(frames: np.ndarray) -> np.ndarray:
-        cropped = [[centre_crop(image, sampling.crop) for image in clip] for clip in frames]
-        return encode(encode.send(np.array(cropped)))
+        return encode(encode.send(np.ascontiguousarray(square_crop(frames, sampling.crop))))
 
     return run
 

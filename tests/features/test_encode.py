@@ -12,7 +12,7 @@ from encoder_double import RGB, TinyEncoder
 from vidkd.errors import VidkdError
 from vidkd.recipe import SnippetSettings, model_cards
 from vidkd.streams import STREAMS
-from vidkd.streams.encode import centre_crop, encode, network_input, snippet_batches
+from vidkd.streams.encode import batched, encode, network_input, square_crop
 from vidkd.video import Frame
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def frames(count: int, size: tuple[int, int] = (40, 50)) -> list[Frame]:
 def test_centre_crop_is_in_the_middle(height: int, width: int, top: int, left: int) -> None:
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([rows, columns], axis=2)
-    cut = centre_crop(image, 32)
+    cut = square_crop(image, 32)
     assert cut.shape == (32, 32, 2)
     assert tuple(cut[0, 0]) == (top, left)
     # What is left over is the same on both sides, up to the odd pixel.
@@ -42,12 +42,13 @@ def test_centre_crop_is_in_the_middle(height: int, width: int, top: int, left: i
 
 def test_a_crop_larger_than_the_frame_is_an_error() -> None:
     with pytest.raises(VidkdError, match="smaller than the crop of 41"):
-        centre_crop(np.zeros((40, 50, 3)), 41)
+        square_crop(np.zeros((40, 50, 3)), 41)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_batches_hold_every_snippet_once(batch_size: int) -> None:
-    batches = list(snippet_batches(frames(70), SnippetSettings(stride=16), 32, batch_size))
+    snippets = STREAMS["rgb"].snippets(frames(70), SnippetSettings(stride=16), 32)
+    batches = list(batched(snippets, batch_size))
     images = np.concatenate([images for images, _ in batches])
     pts = np.concatenate([pts for _, pts in batches])
     assert all(len(images) <= batch_size for images, _ in batches)
@@ -96,7 +97,8 @@ def encoded(
     images: Iterable[Frame], encoder: TinyEncoder, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     prepare = STREAMS["rgb"].prepare(encoder.card, CPU, {})
-    return encode(snippet_batches(images, SnippetSettings(), 32, size), encoder, prepare)
+    snippets = STREAMS["rgb"].snippets(images, SnippetSettings(), 32)
+    return encode(batched(snippets, size), encoder, prepare)
 
 
 def test_features_do_not_depend_on_the_batch_size() -> None:

@@ -20,7 +20,7 @@ from vidkd.networks.weights import load_weights, state_sha256, without_counts
 from vidkd.networks.zoo import load_network, save_encoder
 from vidkd.recipe import FrameSettings, ModelCard, Quantisation, ReferenceOutput, SnippetSettings
 from vidkd.streams import RGB
-from vidkd.streams.encode import network_input, snippet_batches
+from vidkd.streams.encode import network_input
 from vidkd.video import VideoFile, open_video, read_frames
 
 SNIPPETS = 48
@@ -77,11 +77,11 @@ def calibration_snippets(
                     start=start,
                     end=start + need + 1 / rate,
                 )
-                first = next(snippet_batches(part, snippet, crop, 1), None)
+                first = next(RGB.snippets(part, snippet, crop), None)
                 if first is None and k == 0:
                     raise VideoError("holds no frames", path=video.path, remedy="check the file")
                 if first is not None:
-                    images.append(first[0][0])
+                    images.append(first.frames)
         names.append(video.path.name)
         report(1)
     return np.stack(images), names

@@ -33,7 +33,6 @@ from vidkd.networks.weights import state_sha256, without_counts
 from vidkd.recipe import FrameSettings, ModelCard, SnippetSettings
 from vidkd.recipe.jobs import FinetuneJob
 from vidkd.streams import RGB, STREAMS, Stream
-from vidkd.streams.encode import centre_crop
 from vidkd.video import clip_frames, find_videos, probe, read_frames
 
 _TOLERANCE = 1e-4
@@ -217,14 +216,8 @@ def augment(images: np.ndarray, clip: Clip, crop: int, stream: Stream) -> np.nda
     Raises:
         VidkdError: the images are smaller than the crop.
     """
-    if clip.across is None or clip.down is None:
-        images = np.stack([centre_crop(image, crop) for image in images])
-    else:
-        height, width = images.shape[1:3]
-        centre_crop(images[0], crop)  # refuses what is too small
-        top = min(int(clip.down * (height - crop + 1)), height - crop)
-        left = min(int(clip.across * (width - crop + 1)), width - crop)
-        images = images[:, top : top + crop, left : left + crop]
+    place = None if clip.across is None or clip.down is None else (clip.across, clip.down)
+    images = stream.crop(images, crop, place)
     if clip.flip:
         images = stream.mirrored(images)
     return np.ascontiguousarray(images)

@@ -23,8 +23,7 @@ from vidkd.live.statistics import SourceStatistics
 from vidkd.live.timeline import Timeline
 from vidkd.recipe import LiveSettings
 from vidkd.streams import Stream
-from vidkd.streams.encode import centre_crop
-from vidkd.video import Frame, cut_snippets
+from vidkd.video import Frame
 from vidkd.video.decode import Converter, ticks
 from vidkd.video.opened import frame_time, reason
 from vidkd.video.pictures import Picture, last_end
@@ -199,7 +198,8 @@ class Reader(threading.Thread):
         """Cut the frames up to the next None, or to the end, into snippets."""
         first: list[float] = []
         snippet = self._sampling.snippet
-        for item in cut_snippets(self._stream.rows(self._frames(feed, first)), snippet):
+        rows = self._stream.rows(self._frames(feed, first))
+        for item in self._stream.snippets(rows, snippet, self._sampling.crop):
             base = first[0]
             second, arrival = self._last
             self.waiting.put(
@@ -226,8 +226,6 @@ class Reader(threading.Thread):
                 except VideoError:
                     self.counts.damaged += 1
                     continue
-                if self._stream.crops:
-                    image = centre_crop(image, self._sampling.crop)
                 previous = picture
                 self._last = first[0] + picture.start, picture.arrival
             yield Frame(image, start, end, index)

@@ -156,7 +156,7 @@ def feature_speed(
         VideoError: the video cannot be decoded.
         VidkdError: frames are smaller than the crop, or memory ran out.
     """
-    from vidkd.streams.encode import encode, snippet_batches
+    from vidkd.streams.encode import batched, encode
 
     def decode() -> Iterator[Frame]:
         return read_frames(
@@ -166,7 +166,7 @@ def feature_speed(
     images = _frames(video, decode())
 
     def cut(images: Iterable[Frame]) -> Rows:
-        return snippet_batches(stream.rows(images), snippet, crop, batch_size)
+        return batched(stream.snippets(stream.rows(images), snippet, crop), batch_size)
 
     batches = list(cut(images))
     prepare = stream.prepare(encoder.card, encoder.device, {})

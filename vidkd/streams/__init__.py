@@ -4,6 +4,7 @@ from vidkd.extensions import Table
 from vidkd.streams.base import FeatureSettings, Stream, VideoJob, decode
 from vidkd.streams.direct import DirectStream
 from vidkd.streams.flow import Flow
+from vidkd.streams.person import RgbPerson
 from vidkd.streams.pose import Pose
 from vidkd.streams.rgb import Rgb
 from vidkd.streams.rgb_difference import RgbDifference
@@ -14,7 +15,7 @@ RGB = Rgb()
 STREAMS: Table[Stream] = Table(
     "vidkd.streams",
     "stream",
-    {stream.name: stream for stream in (RGB, Flow(), Pose(), RgbDifference())},
+    {stream.name: stream for stream in (RGB, Flow(), Pose(), RgbDifference(), RgbPerson())},
 )
 """Every stream by its name, which is what ``--modality`` takes."""
 

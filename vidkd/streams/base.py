@@ -20,7 +20,7 @@ from vidkd.recipe import (
     given_or,
 )
 from vidkd.recipe.choices import STUDENT_STREAM, FeatureType
-from vidkd.video import Frame, VideoFile, read_frames
+from vidkd.video import Frame, Snippet, VideoFile, cut_snippets, read_frames
 from vidkd.workers import Report
 
 if TYPE_CHECKING:
@@ -375,11 +375,49 @@ class Stream:
 
     def batches(self, job: VideoJob, size: int) -> Batches:
         """Yield snippets (B, T, ...) of a video, and their start and end seconds (B, 2)."""
-        from vidkd.streams.encode import snippet_batches
+        from vidkd.streams.encode import batched
 
         settings = job.settings
-        crop = settings.crop if self.crops else None
-        return snippet_batches(self.frames(job), settings.snippet, crop, size)
+        return batched(self.snippets(self.frames(job), settings.snippet, settings.crop), size)
+
+    def snippets(
+        self, rows: Iterable[Frame], snippet: SnippetSettings, crop: int | None
+    ) -> Iterator[Snippet]:
+        """Cut rows into snippets, and out of their pictures what the encoder sees.
+
+        Args:
+            rows: of this stream, in order of time.
+            snippet: length and stride.
+            crop: side of the square in pixels, where the stream ``crops``.
+
+        Raises:
+            VidkdError: the pictures are smaller than the crop.
+        """
+        cut = cut_snippets(rows, snippet)
+        if not self.crops or crop is None:
+            return cut
+        return (replace(item, frames=self.crop(item.frames, crop)) for item in cut)
+
+    def crop(
+        self, images: np.ndarray, size: int, place: tuple[float, float] | None = None
+    ) -> np.ndarray:
+        """Cut what the encoder sees out of the pictures of a snippet.
+
+        Args:
+            images: (T, H, W, C) rows.
+            size: side S of the result in pixels.
+            place: where, from left (0) to right (1) and from top to bottom, as training varies it;
+                None for the place at run time, for most streams the middle.
+
+        Returns:
+            (T, S, S, C).
+
+        Raises:
+            VidkdError: the pictures are smaller than that.
+        """
+        from vidkd.streams.encode import square_crop
+
+        return square_crop(images, size, place)
 
     def mirrored(self, images: np.ndarray) -> np.ndarray:
         """Return pictures (..., W, C) with left and right exchanged."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 
 from vidkd.console import log
 from vidkd.errors import VidkdError
-from vidkd.recipe import ModelCard, SnippetSettings
-from vidkd.video import Frame, cut_snippets
+from vidkd.recipe import ModelCard
+from vidkd.video import Snippet
 from vidkd.workers import read_ahead
 
 
@@ -40,49 +41,44 @@ class Encoder(Protocol):
         """Turn normalised clips (B, C, T, S, S) into (B, D)."""
 
 
-def centre_crop(image: np.ndarray, crop: int) -> np.ndarray:
-    """Cut the square of side ``crop`` out of the middle of an image (H, W, C).
+def square_crop(
+    images: np.ndarray, crop: int, place: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Cut a square of side ``crop`` out of images (..., H, W, C).
+
+    Args:
+        images: of one size.
+        crop: the side.
+        place: between left (0) and right (1), and between top and bottom; by default the middle.
 
     Raises:
-        VidkdError: the image is smaller than the square.
+        VidkdError: the images are smaller than the square.
     """
-    height, width = image.shape[:2]
+    height, width = images.shape[-3:-1]
     if min(height, width) < crop:
         raise VidkdError(
             f"frames of {width} x {height} pixels are smaller than the crop of {crop}",
             remedy="choose a larger --short-side or a smaller --crop",
         )
     top, left = (height - crop) // 2, (width - crop) // 2
-    return image[top : top + crop, left : left + crop]
+    if place is not None:
+        left = min(int(place[0] * (width - crop + 1)), width - crop)
+        top = min(int(place[1] * (height - crop + 1)), height - crop)
+    return images[..., top : top + crop, left : left + crop, :]
 
 
-def snippet_batches(
-    frames: Iterable[Frame], snippet: SnippetSettings, crop: int | None, batch_size: int
+def batched(
+    snippets: Iterable[Snippet], batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut frames into snippets and yield them in batches, at most ``batch_size`` at a time.
-
-    Args:
-        frames: whose images are (H, W, C), or anything of one shape when they are not cropped.
-        snippet: length and stride.
-        crop: side of the square cut from the middle; None takes images as they are.
-        batch_size: B.
+    """Yield snippets in batches, at most ``batch_size`` at a time.
 
     Yields:
-        Frames (B, length, crop, crop, C), and start and end seconds (B, 2) float64.
+        What each is made of, stacked (B, T, ...), and start and end seconds (B, 2) float64.
     """
-    cropped = (
-        frame if crop is None else replace(frame, image=centre_crop(frame.image, crop))
-        for frame in frames
-    )
-    images, pts = [], []
-    for item in cut_snippets(cropped, snippet):
-        images.append(item.frames)
-        pts.append((item.start, item.end))
-        if len(images) == batch_size:
-            yield np.stack(images), np.array(pts)
-            images, pts = [], []
-    if images:
-        yield np.stack(images), np.array(pts)
+    left = iter(snippets)
+    while batch := list(itertools.islice(left, batch_size)):
+        images = np.stack([item.frames for item in batch])
+        yield images, np.array([(item.start, item.end) for item in batch])
 
 
 Prepare = Callable[["np.ndarray | torch.Tensor"], torch.Tensor]
