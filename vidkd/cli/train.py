@@ -27,7 +27,7 @@ def train_teacher(
 
 @with_settings
 def train_baseline(
-    job: Annotated[TrainingJob, Fields(without=("modality", *_OF_STUDENTS))],
+    job: Annotated[TrainingJob, Fields(without=_OF_STUDENTS)],
     as_json: Json = False,
 ) -> None:
     """Train the vanilla baseline: the student's stream (RGB) without a teacher.
@@ -40,7 +40,7 @@ def train_baseline(
 
 @with_settings
 def distill(
-    job: Annotated[TrainingJob, Fields(without=("modality",), required=("teachers",))],
+    job: Annotated[TrainingJob, Fields(required=("teachers",))],
     as_json: Json = False,
 ) -> None:
     """Train the RGB student with one or more frozen teachers.

@@ -26,7 +26,6 @@ from vidkd.pipeline.stages import Outcome, Stage, run_stages
 from vidkd.pipeline.tables import Run, Table, TableRow, all_runs, build_tables, models_table
 from vidkd.recipe import Pipeline
 from vidkd.recipe.jobs import TrainingJob
-from vidkd.streams import RGB
 
 
 @dataclass
@@ -216,7 +215,7 @@ class Benchmark:
             try:
                 self._make(item, outcome)
             except VidkdError as error:
-                if self.strict or (item.modality == RGB.name and not item.split.name):
+                if self.strict or (item.modality == self.recipe.student and not item.split.name):
                     raise
                 outcome.failed[item.stage] = str(error)
                 log(f"failed: {item.stage}: {error}")
@@ -407,7 +406,9 @@ class Benchmark:
     def planned(self) -> dict[str, Any]:
         """Return what is to be done as JSON values; nothing is written."""
         rendered = self.recipe.synth is None or self.splits[""].path.exists()
-        modalities = dict.fromkeys((RGB.name, *(m for run in self.runs() for m in run.modalities)))
+        modalities = dict.fromkeys(
+            (self.recipe.student, *(m for run in self.runs() for m in run.modalities))
+        )
         features = dict.fromkeys(modalities, "to be made, after the videos are rendered")
         runs = [run for run in self.runs() for _ in self.recipe.seeds]
         evaluations = len(self.rows()) * len(self.subsets) * len(self.recipe.seeds)

@@ -41,6 +41,7 @@ def _names(recipe: Pipeline, cache: Path) -> Iterator[tuple[str, Callable[[], ob
     for modality in recipe.encoders:
         yield "encoders", find(STREAMS.__getitem__, modality)
         yield f"encoders.{modality}", find(_encoder, recipe, modality, cache)
+    yield "student", find(_student, recipe.student)
     yield "filter.kind", find(FILTERS.__getitem__, recipe.filter.kind)
     for kind in settings.filters:
         yield "benchmark.filters", find(FILTERS.__getitem__, kind)
@@ -68,6 +69,14 @@ def _encoder(recipe: Pipeline, modality: Modality, cache: Path) -> None:
         card = find_card(encoder.name)
         crop = encoder.given_crop or card.crop
         stream.check(card, recipe.frames, crop, given_or(recipe.snippet, card.snippet))
+
+
+def _student(modality: Modality) -> None:
+    if not STREAMS[modality].from_rgb:
+        names = ", ".join(name for name in STREAMS if STREAMS[name].from_rgb)
+        raise UsageError(
+            f"{modality} is not made of RGB frames alone", remedy=f"give one of {names}"
+        )
 
 
 def _protocol(name: str, kind: str) -> None:

@@ -20,7 +20,7 @@ from vidkd.pipeline.layout import file_name
 from vidkd.pipeline.split import Split
 from vidkd.pipeline.tables import Run
 from vidkd.recipe import FrameSettings, Modality, SnippetSettings
-from vidkd.streams import RGB, STREAMS
+from vidkd.streams import STREAMS
 
 _REMEDY = "run `vidkd extract-features` first"
 
@@ -166,7 +166,7 @@ Needed = dict[tuple[Modality, str], Features]
 
 
 def needed_features(runs: Sequence[Run], splits: Mapping[str, Split]) -> Needed:
-    """Return the features that runs need, RGB first.
+    """Return the features that runs need, those of students first.
 
     An encoder that comes trained is one for all splits. One that the recipe makes has learnt from
     a split's training videos, some of which another split tests on: each has its own.
@@ -175,7 +175,9 @@ def needed_features(runs: Sequence[Run], splits: Mapping[str, Split]) -> Needed:
         runs: all of them.
         splits: by name, the recipe's own among them.
     """
-    modalities = dict.fromkeys((RGB.name, *(m for run in runs for m in run.modalities)))
+    modalities = dict.fromkeys(
+        (splits[""].recipe.student, *(m for run in runs for m in run.modalities))
+    )
     pairs: list[tuple[Modality, str]] = [(modality, "") for modality in modalities]
     pairs += [(modality, run.split) for run in runs for modality in run.modalities]
     everything = [name for split in splits.values() for name in split.annotations.videos]

@@ -32,7 +32,7 @@ from vidkd.report.paper_figures import (
     draw_covariances,
     draw_speed,
 )
-from vidkd.streams import RGB, STREAMS
+from vidkd.streams import STREAMS
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Figures:
         recipe = self.benchmark.recipe
         modality = recipe.teachers[0]
         own = [run for run in runs if run.filter == recipe.filter and run.trained]
-        vanilla = [run for run in own if run.modality == RGB.name and not run.teachers]
+        vanilla = [run for run in own if run.modality == recipe.student and not run.teachers]
         student = [
             run
             for run in own
@@ -133,7 +133,9 @@ class Figures:
 
     def times(self, video: str) -> np.ndarray:
         """Return (T, 2) start and end seconds of the snippets of a video."""
-        with CacheFile(self.benchmark.features[RGB.name, ""].file(video)) as file:
+        with CacheFile(
+            self.benchmark.features[self.benchmark.recipe.student, ""].file(video)
+        ) as file:
             return np.asarray(file.pts)
 
     def maps(self, run: Run) -> FeatureMaps:
@@ -157,9 +159,9 @@ class Figures:
     def _title(self, run: Run) -> str:
         if run.teachers:
             return "augmented RGB"
-        return (
-            "vanilla RGB" if run.modality == RGB.name else f"{STREAMS[run.modality].label} teacher"
-        )
+        if run.modality == self.benchmark.recipe.student:
+            return "vanilla RGB"
+        return f"{STREAMS[run.modality].label} teacher"
 
     def covariances(self) -> Path:
         """Figure 4."""

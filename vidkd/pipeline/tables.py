@@ -170,8 +170,8 @@ class _Builder:
         return "" if kind in {None, self.recipe.filter.kind} else f"-{kind}"
 
     def single(self, modality: Modality, kind: FilterKind | None = None) -> Run:
-        """Return vanilla RGB, or the teacher of another modality."""
-        name = "vanilla-rgb" if modality == RGB.name else f"teacher-{modality}"
+        """Return vanilla RGB, of the student's stream, or the teacher of another modality."""
+        name = "vanilla-rgb" if modality == self.recipe.student else f"teacher-{modality}"
         return self._made(name + self._suffix(kind), modality=modality, filter=self.filter(kind))
 
     def untrained(self, modality: Modality) -> Run:
@@ -201,7 +201,7 @@ class _Builder:
                 return known
         return self._made(
             name,
-            modality=RGB.name,
+            modality=self.recipe.student,
             filter=self.filter(kind),
             teachers=tuple(teachers),
             distillation=settings,
@@ -239,7 +239,7 @@ def models_table(recipe: Pipeline) -> Table[TableRow]:
     builder = _Builder(recipe)
     known = "+".join(sorted(recipe.teachers, reverse=True))
     teachers = tuple(builder.single(item) for item in recipe.teachers)
-    vanilla = builder.single(RGB.name)
+    vanilla = builder.single(recipe.student)
     rows: list[tuple[str, tuple[Run, ...], str | None]] = [
         *((f"{run.modality} teacher", (run,), _paper("teacher", run.modality)) for run in teachers),
         ("vanilla RGB", (vanilla,), "vanilla"),
@@ -295,7 +295,7 @@ def all_runs(tables: Sequence[Table[TableRow]]) -> list[Run]:
 def _losses(builder: _Builder) -> Table[TableRow]:
     on = loss_weights(builder.recipe.distillation)
     names = (*LOSSES, *(name for name in on if name not in (*LOSSES, *BASELINES)))
-    rows = [TableRow(("",) * len(names), (builder.single(RGB.name),), "vanilla")]
+    rows = [TableRow(("",) * len(names), (builder.single(builder.recipe.student),), "vanilla")]
     for count in range(1, len(names) + 1):
         for chosen in combinations(names, count):
             if all(name in on for name in chosen):
@@ -327,7 +327,7 @@ def _streams(builder: _Builder) -> Table[TableRow]:
         part = _Builder(recipe, split, builder.known)
         name = split or recipe.benchmark.split or recipe.dataset or recipe.name
         (modality,) = part.teachers
-        teacher, vanilla = part.single(modality), part.single(RGB.name)
+        teacher, vanilla = part.single(modality), part.single(recipe.student)
         rows += [
             TableRow(
                 (name, f"{STREAMS[modality].label} teacher"),
@@ -345,7 +345,10 @@ def _filters(builder: _Builder) -> Table[TableRow]:
     rows: list[TableRow] = []
     (modality,) = builder.teachers
     for kind in builder.recipe.benchmark.filters:
-        vanilla, teacher = builder.single(RGB.name, kind), builder.single(modality, kind)
+        vanilla, teacher = (
+            builder.single(builder.recipe.student, kind),
+            builder.single(modality, kind),
+        )
         rows += [
             TableRow((kind, "vanilla RGB"), (vanilla,)),
             TableRow((kind, "two-stream"), (vanilla, teacher)),
@@ -356,9 +359,9 @@ def _filters(builder: _Builder) -> Table[TableRow]:
 
 def _teachers(builder: _Builder) -> Table[TableRow]:
     recipe = builder.recipe
-    others = recipe.encoders.keys() - {RGB.name}.union(*PAPER_TEACHERS)
+    others = recipe.encoders.keys() - {recipe.student}.union(*PAPER_TEACHERS)
     choices = [*PAPER_TEACHERS, *((item,) for item in recipe.encoders if item in others)]
-    vanilla = builder.single(RGB.name)
+    vanilla = builder.single(recipe.student)
     rows: list[TableRow] = []
     left_out: list[str] = []
     for modalities in choices:
@@ -391,7 +394,7 @@ def _own_rows(builder: _Builder) -> Table[TableRow]:
                 f"untrained {STREAMS[modality].label} teacher",
             )
         else:
-            teacher, name = builder.single(RGB.name), "RGB teacher (vanilla)"
+            teacher, name = builder.single(recipe.student), "RGB teacher (vanilla)"
         run = builder.student([teacher], recipe.distillation)
         rows.append(TableRow((f"control: student of an {name}",), (run,)))
     for method in recipe.benchmark.methods:

@@ -8,7 +8,10 @@ Modality = str
 """A key of :data:`vidkd.streams.STREAMS`, which installed packages add to."""
 
 STUDENT_STREAM: Modality = "rgb"
-"""The stream of students, the only one that a video is sure to have at run time."""
+"""The stream of students unless another is asked for; a video is sure to have it at run time."""
+
+STUDENT_STREAMS: tuple[Modality, ...] = (STUDENT_STREAM, "rgb-person")
+"""Streams of which a model without teachers is a vanilla student, not a teacher."""
 
 
 FeatureType = Literal["float16", "float32"]

@@ -10,7 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from vidkd.recipe.choices import STUDENT_STREAM, BatchNorm, Modality, TrainingPrecision
+from vidkd.recipe.choices import (
+    STUDENT_STREAM,
+    STUDENT_STREAMS,
+    BatchNorm,
+    Modality,
+    TrainingPrecision,
+)
 from vidkd.recipe.evaluation import SegmentSettings
 from vidkd.recipe.inputs import SnippetSettings
 from vidkd.recipe.pose import PoseEncoderSettings
@@ -97,7 +103,7 @@ class TrainingJob(Settings):
         """What kind of run this is, by the name of its command."""
         if self.teachers:
             return "distill"
-        return "train-baseline" if self.modality == STUDENT_STREAM else "train-teacher"
+        return "train-baseline" if self.modality in STUDENT_STREAMS else "train-teacher"
 
 
 class FinetuneJob(Settings):

@@ -77,6 +77,8 @@ class Pipeline(Settings):
     snippet: SnippetSettings = SnippetSettings()
     flow: FlowSettings = FlowSettings()
     pose: PoseExtraction = PoseExtraction()
+    student: Modality = STUDENT_STREAM
+    """Stream of the students and of vanilla RGB, made of RGB frames: ``rgb`` or ``rgb-person``."""
     encoders: dict[Modality, EncoderSettings]
     """That of pose is trained by the recipe itself, and its ``crop`` means nothing."""
     pose_encoder: PoseEncoderSettings = PoseEncoderSettings()
@@ -104,12 +106,14 @@ class Pipeline(Settings):
     def _complete(self) -> Pipeline:
         if (self.data is None) == (self.synth is None):
             raise ValueError("give either data (a folder of videos) or synth (rendered videos)")
-        missing = [name for name in (STUDENT_STREAM, *self.teachers) if name not in self.encoders]
+        missing = [name for name in (self.student, *self.teachers) if name not in self.encoders]
         if missing:
             raise ValueError(f"encoders lacks {', '.join(missing)}")
-        unknown = {m for row in self.fused for m in row} - {STUDENT_STREAM, *self.teachers}
+        unknown = {m for row in self.fused for m in row} - self.encoders.keys()
         if unknown:
-            raise ValueError(f"fused names {', '.join(sorted(unknown))}, which has no teacher")
+            raise ValueError(f"fused names {', '.join(sorted(unknown))}, which has no encoder")
+        if self.student in self.teachers:
+            raise ValueError(f"{self.student} is the student's stream, and cannot be its teacher's")
         for method in self.benchmark.methods:
             values = {**self.distillation.model_dump(), **method.distillation}
             try:
