@@ -14,7 +14,7 @@ from vidkd.pose.detector import PersonPose
 from vidkd.pose.labels import load_pictures, read_labels
 from vidkd.recipe import Pipeline, SnippetSettings, SynthSettings, load_yaml, pipeline_path
 from vidkd.streams import STREAMS
-from vidkd.streams.person import MARGIN, _people, cut_square, person_settings, square
+from vidkd.streams.person import MARGIN, cut_square, people_in, person_settings, square
 from vidkd.synth import render_dataset
 from vidkd.video import Frame
 
@@ -129,7 +129,7 @@ def test_rendered_people_are_in_the_square(tmp_path: Path) -> None:
     inside = []
     for frame, image in load_pictures(read_labels(tmp_path)):
         joints = np.concatenate([item.joints_2d for item in frame.people])
-        around = square([_people(image, "cpu")])
+        around = square([people_in(image, "cpu")])
         if around is not None:
             left, top, side = around
             within = (joints >= (left, top)) & (joints <= (left + side, top + side))

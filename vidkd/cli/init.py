@@ -63,12 +63,15 @@ def init(
     """
     from vidkd.annotations.activitynet import write_annotations
     from vidkd.files import write_text
+    from vidkd.networks import DEFAULT_ENCODER, find_card
     from vidkd.pipeline.first_recipe import Machine, recipe_text
+    from vidkd.pipeline.people import look_for_people
     from vidkd.pipeline.start import SUBSETS, Division, divided, missing_classes, survey
-    from vidkd.streams import RGB, STREAMS
+    from vidkd.recipe.choices import STUDENT_STREAMS
+    from vidkd.streams import STREAMS
 
     chosen = tuple(name for name in teachers.replace(" ", "").split(",") if name)
-    offered = [name for name in STREAMS if name != RGB.name]
+    offered = [name for name in STREAMS if name not in STUDENT_STREAMS]
     if unknown := [name for name in chosen if name not in offered]:
         raise UsageError(
             f"there is no teacher {unknown[0]!r}", remedy=f"give some of {', '.join(offered)}"
@@ -88,6 +91,8 @@ def init(
         _show(facts)
     truth, phrase = divided(found, how)
     lacking = missing_classes(truth)
+    paths = [info.path for info in found.infos.values()]
+    people = look_for_people(paths, find_card(DEFAULT_ENCODER))
     text = recipe_text(
         root.resolve().name,
         videos.resolve(),
@@ -96,6 +101,7 @@ def init(
         truth,
         phrase,
         Machine.here(),
+        people,
         chosen,
     )
     write_annotations(files["annotations"], truth)

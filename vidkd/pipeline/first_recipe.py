@@ -13,8 +13,10 @@ from vidkd.annotations import Annotations
 from vidkd.annotations.division import SUBSETS
 from vidkd.machine import cores
 from vidkd.networks.cards import DEFAULT_ENCODER
+from vidkd.pipeline.people import People
 from vidkd.pipeline.start import Survey
-from vidkd.streams import RGB, STREAMS
+from vidkd.recipe.choices import STUDENT_STREAM
+from vidkd.streams import STREAMS
 
 _SMALL = 200
 """Training videos up to which a small network learns as well (docs/experiments.md)."""
@@ -75,6 +77,7 @@ def recipe_text(
     truth: Annotations,
     division: str,
     machine: Machine,
+    people: People,
     teachers: Sequence[str] = (),
 ) -> str:
     """Return a recipe for ``vidkd run`` in which a comment gives the reason of each choice.
@@ -87,6 +90,7 @@ def recipe_text(
         truth: in subsets.
         division: how the subsets came about, in words.
         machine: that it is to run on.
+        people: who was found in the videos.
         teachers: names of streams; none trains on RGB alone.
     """
     parts = [
@@ -98,7 +102,7 @@ def recipe_text(
             f"description: {_description(teachers)}",
         ),
         _data(videos, annotations, found, truth, division),
-        *_input(found, machine, teachers),
+        *_input(found, machine, people, teachers),
         *_training(len(truth.subset(SUBSETS[0]).videos)),
         _part(
             "Mean average precision on the testing videos: of frames, and of segments that overlap"
@@ -145,7 +149,9 @@ def _data(videos: Path, annotations: Path, found: Survey, truth: Annotations, di
     )
 
 
-def _input(found: Survey, machine: Machine, teachers: Sequence[str]) -> Iterator[str]:
+def _input(
+    found: Survey, machine: Machine, people: People, teachers: Sequence[str]
+) -> Iterator[str]:
     """Yield the sections on frames, snippets, encoders and teachers."""
     rate = statistics.median(float(info.frame_rate) for info in found.infos.values())
     side = statistics.median(min(info.width, info.height) for info in found.infos.values())
@@ -158,7 +164,15 @@ def _input(found: Survey, machine: Machine, teachers: Sequence[str]) -> Iterator
             f"Half the size that the encoder was trained at, which is four times less to compute:"
             f" {reason}. Full size is short_side 256, and crop 224 below."
         )
-    settings = f"short_side: {256 if large else 128}"
+    student = "rgb-person" if people.far else STUDENT_STREAM
+    side = 256 if large else 128
+    if not large and people.far and "flow" not in teachers:
+        side = 256
+        why = (
+            "Twice the size that the encoder sees without a GPU, since it sees only what is around"
+            " the person."
+        )
+    settings = f"short_side: {side}"
     if rate > _FAST:
         why += f" The videos have {rate:g} frames/s, the encoder was trained on 25."
         rate, settings = 25.0, f"{settings}, frame_rate: 25"
@@ -183,7 +197,7 @@ def _input(found: Survey, machine: Machine, teachers: Sequence[str]) -> Iterator
 
     crop = 224 if large else 112
     encoder = machine.int8 if machine.int8 and not machine.gpu else DEFAULT_ENCODER
-    encoders = [f"  {RGB.name}: {{name: {encoder}, crop: {crop}}}"]
+    encoders = [f"  {student}: {{name: {encoder}, crop: {crop}}}"]
     for stream in (STREAMS[name] for name in teachers):
         size = f", crop: {crop}" if stream.crops else ""
         encoders.append(f"  {stream.name}: {{name: {stream.first_encoder()}{size}}}")
@@ -192,6 +206,17 @@ def _input(found: Survey, machine: Machine, teachers: Sequence[str]) -> Iterator
         " `vidkd models quantise` makes one for processors, half as fast again.",
         "encoders:",
         *encoders,
+    )
+    yield _part(
+        f"{people.described} "
+        + (
+            "So students see RGB around that person, which found far more on such videos"
+            " (docs/experiments.md)."
+            if people.far
+            else "Students see the middle of the frame. Where videos show one person from afar,"
+            " `rgb-person`, here and under `encoders`, cuts RGB around that person."
+        ),
+        f"student: {student}",
     )
     yield from _teachers(teachers, bool(machine.gpu))
 

@@ -103,7 +103,7 @@ class RgbPerson(Stream):
         """Cut frames (T, H, W, 3) uint8 around the person: (T, size, size, 3)."""
         count = max(1, round(len(images) / LOOK_EVERY))
         looks = ((np.arange(count) + 0.5) * len(images) / count).astype(int)
-        around = square([_people(images[look], self.device) for look in looks])
+        around = square([people_in(images[look], self.device) for look in looks])
         height, width = images.shape[1:3]
         if around is None:
             side = float(min(height, width))
@@ -178,7 +178,7 @@ _lock = threading.Lock()
 _seen: OrderedDict[tuple[bytes, str], list[PersonPose]] = OrderedDict()
 
 
-def _people(image: np.ndarray, device: str) -> list[PersonPose]:
+def people_in(image: np.ndarray, device: str) -> list[PersonPose]:
     """Return the people in a frame; those of the last few frames are known already.
 
     Snippets overlap, and which frame is which only its pixels say.
