@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -35,19 +35,20 @@ _Annotations = Annotated[Path, Option(unit="FILE", common=True)]
 _Format = Annotated[str, Option("--format", unit="FORMAT", table="vidkd.datasets")]
 _Output = Annotated[Path, Option(unit="RUN", common=True, panel="Data")]
 _Seed = Annotated[int, Option(common=True, panel=_RUN)]
-_Device = Annotated[str, Option(unit="DEVICE", common=True, panel=_RUN)]
 _OPTIMISER = "Optimiser"
 _TRAINED = Option(common=True, panel=_OPTIMISER)
-_Overwrite = Annotated[bool, Option(common=True, panel=_RUN)]
 
 
-def _check_name(name: str) -> None:
-    """Refuse what cannot be the name of an encoder, which is also that of a folder and a file."""
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ValueError("--name must consist of letters, digits and . _ + -")
+class _Job(Settings):
+    """What every training is told."""
+
+    device: Annotated[str, Option(unit="DEVICE", common=True, panel=_RUN)] = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    overwrite: Annotated[bool, Option(common=True, panel=_RUN)] = False
+    """Train again when the folder holds a run with other settings, instead of stopping."""
 
 
-class TrainingJob(Settings):
+class TrainingJob(_Job):
     """One training run: a teacher, a vanilla baseline, or a student with its teachers."""
 
     model_config = ConfigDict(title="Data")
@@ -82,13 +83,9 @@ class TrainingJob(Settings):
     """Distil also on the cached videos that the annotations do not name."""
     skip_missing: Annotated[bool, Option(common=True)] = False
     """Leave out annotated videos that have no features, instead of stopping."""
-    device: _Device = "auto"
-    """Where to compute: auto, cpu, cuda or cuda:N."""
     memory: Annotated[float | None, Field(ge=0), Option(unit="GIB", panel=_RUN)] = None
     """GiB of features to keep in memory; the rest goes to a scratch file in the run folder. It does
     not change the result. Default: a quarter of the free memory."""
-    overwrite: _Overwrite = False
-    """Train again when the folder holds a run with other settings, instead of stopping."""
 
     @model_validator(mode="after")
     def _sensible(self) -> TrainingJob:
@@ -106,17 +103,50 @@ class TrainingJob(Settings):
         return "train-baseline" if self.modality in STUDENT_STREAMS else "train-teacher"
 
 
-class FinetuneJob(Settings):
+class _EncoderJob(_Job):
+    """What both kinds of encoders are trained with."""
+
+    modality: Annotated[
+        Modality, Option(unit="STREAM", common=True, panel="Data", table="vidkd.streams")
+    ]
+    """Stream of the encoder; flow needs extract-flow first, and pose extract-pose."""
+    annotations: Annotated[Path, Option(unit="FILE", common=True, panel="Data")]
+    """The annotations of the videos."""
+    output: _Output
+    """The run folder, which then works as --encoder of other commands."""
+    name: Annotated[str | None, Option(unit="NAME", panel=_RUN)] = None
+    """Name of the trained encoder in caches. Default: that of the run folder."""
+    annotation_format: Annotated[
+        str, Option("--format", unit="FORMAT", panel="Data", table="vidkd.datasets")
+    ] = "auto"
+    """Format of the annotations."""
+    subsets: SubsetSettings = SubsetSettings()
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        # The name is also that of a folder and a file.
+        if not re.fullmatch(r"\w[\w.+-]*", self.card_name):
+            raise ValueError("--name must consist of letters, digits and . _ + -")
+        return self
+
+    @property
+    def card_name(self) -> str:
+        """The name of the trained encoder and of its folder in a cache."""
+        return self.name or self.output.resolve().name
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the settings that decide the result, as JSON values, with paths set apart."""
+        fields = self.model_dump(mode="json", exclude={"device", "workers", "overwrite"})
+        names = fields.keys() & {"annotations", "videos", "cache", "output", "encoder"}
+        paths = {name: fields.pop(name) for name in sorted(names)}
+        return {"stage": "train-encoder", **fields, "name": self.card_name, "paths": paths}
+
+
+class FinetuneJob(_EncoderJob):
     """Everything that ``vidkd train-encoder`` is told."""
 
     model_config = ConfigDict(title="Data")
 
-    modality: Annotated[Modality, Option(unit="STREAM", common=True, table="vidkd.streams")]
-    """Stream of the encoder; flow needs extract-flow first, and pose extract-pose."""
-    annotations: _Annotations
-    """The annotations of the videos."""
-    output: _Output
-    """The run folder, which then works as --encoder of other commands."""
     encoder: Annotated[str | None, Option(unit="NAME|RUN", common=True)] = None
     """Where to start: a model of `vidkd models list`, or a run of this command. Default:
     i3d-flow-inflated for flow, else i3d-rgb-kinetics400."""
@@ -124,11 +154,6 @@ class FinetuneJob(Settings):
     """For rgb and rgb-difference: folder of the videos, or a .txt list of them."""
     cache: Annotated[Path | None, Option(unit="DIR", common=True)] = None
     """For flow and pose: the cache that holds them."""
-    name: Annotated[str | None, Option(unit="NAME", panel=_RUN)] = None
-    """Name of the trained encoder in caches. Default: that of the run folder."""
-    annotation_format: _Format = "auto"
-    """Format of the annotations."""
-    subsets: SubsetSettings = SubsetSettings()
     short_side: Annotated[
         int, Field(ge=32, le=2160), Option(unit="PIXELS", common=True, panel="Input")
     ] = 256
@@ -177,80 +202,33 @@ class FinetuneJob(Settings):
     """Validate on at most so many snippets, spread evenly."""
     seed: _Seed = 0
     """Seed of everything random."""
-    device: _Device = "auto"
-    """Where to compute: auto, cpu, cuda or cuda:N."""
     workers: Annotated[int, Field(ge=0), Option(unit="PROCESSES", panel=_RUN)] = 2
     """Processes that read and decode snippets, per training process; 0 reads in that process."""
-    overwrite: _Overwrite = False
-    """Train again when the folder holds a run with other settings, instead of stopping."""
 
     @model_validator(mode="after")
     def _sensible(self) -> FinetuneJob:
         if self.snippets_per_epoch < self.batch_size:
             raise ValueError("an epoch must hold at least one batch")
-        _check_name(self.card_name)
         return self
 
-    @property
-    def card_name(self) -> str:
-        """The name of the trained encoder and of its folder in a cache."""
-        return self.name or self.output.resolve().name
 
-    def recipe(self) -> dict[str, Any]:
-        """Return the settings that decide the result, as JSON values, with paths set apart."""
-        fields = self.model_dump(mode="json")
-        for name in ("device", "workers", "overwrite"):
-            del fields[name]
-        names = ("annotations", "videos", "cache", "output", "encoder")
-        paths = {name: fields.pop(name) for name in names}
-        return {"stage": "train-encoder", **fields, "name": self.card_name, "paths": paths}
-
-
-class PoseEncoderJob(PoseEncoderSettings):
+class PoseEncoderJob(PoseEncoderSettings, _EncoderJob):
     """Everything that ``vidkd train-encoder --modality pose`` is told."""
 
     model_config = ConfigDict(title="pose")
 
     modality: Annotated[Literal["pose"], Option(common=True, panel="Data")] = "pose"
     """Stream of the encoder."""
-    annotations: Annotated[Path, Option(unit="FILE", common=True, panel="Data")]
-    """The annotations of the videos."""
-    output: _Output
-    """The run folder, which then works as --encoder of other commands."""
     cache: Annotated[Path, Option(unit="DIR", common=True, panel="Data")]
     """The cache that holds the poses of the videos."""
-    name: Annotated[str, Option(unit="NAME", panel=_RUN)] = ""
-    """Name of the trained encoder in caches. Default: that of the run folder."""
-    annotation_format: _Format = "auto"
-    """Format of the annotations."""
-    subsets: SubsetSettings = SubsetSettings()
     snippet: SnippetSettings = SnippetSettings()
     """The length of a snippet; the stride is that of validation."""
-    device: _Device = "auto"
-    """Where to compute: auto, cpu, cuda or cuda:N."""
-    overwrite: _Overwrite = False
-    """Train again when the folder holds a run with other settings, instead of stopping."""
 
     @model_validator(mode="after")
-    def _named(self) -> PoseEncoderJob:
-        _check_name(self.card_name)
+    def _fits_caches(self) -> PoseEncoderJob:
         if self.network.skeleton != "lcrnet-13":
             raise ValueError("a pose cache holds the skeleton lcrnet-13")
         return self
-
-    @property
-    def card_name(self) -> str:
-        """The name of the trained encoder and of its folder in a cache."""
-        return self.name or self.output.resolve().name
-
-    def recipe(self) -> dict[str, Any]:
-        """Return the settings that decide the result, as JSON values, with paths set apart."""
-        fields = self.model_dump(mode="json")
-        for name in ("device", "overwrite"):
-            del fields[name]
-        paths = {name: fields.pop(name) for name in ("annotations", "cache", "output")}
-        stage = {"stage": "train-encoder", "modality": self.modality}
-        return {**stage, **fields, "name": self.card_name, "paths": paths}
 
     def made_of(self, annotations_sha256: str) -> str:
         """Return a hash of the settings and the labels, as the encoder and its features carry it.
@@ -264,7 +242,7 @@ class PoseEncoderJob(PoseEncoderSettings):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class PoseTrainingJob(Settings):
+class PoseTrainingJob(_Job):
     """Everything that ``vidkd pose train`` is told."""
 
     model_config = ConfigDict(title="Optimiser")
@@ -316,12 +294,8 @@ class PoseTrainingJob(Settings):
     """Type that convolutions are computed in; auto: bf16 on a GPU, float32 on a CPU."""
     seed: _Seed = 0
     """Seed of everything random."""
-    device: _Device = "auto"
-    """Where to compute: auto, cpu, cuda or cuda:N."""
     workers: Annotated[int, Field(ge=1), Option(unit="THREADS", panel=_RUN)] = 1
     """Threads that prepare pictures."""
-    overwrite: _Overwrite = False
-    """Train again when the folder holds a run with other settings, instead of stopping."""
 
     @model_validator(mode="after")
     def _sensible(self) -> PoseTrainingJob:
@@ -341,8 +315,6 @@ class PoseTrainingJob(Settings):
 
     def recipe(self) -> dict[str, Any]:
         """Return the settings that decide the result, as JSON values, with paths set apart."""
-        fields = self.model_dump(mode="json")
-        for name in ("device", "workers", "overwrite"):
-            del fields[name]
+        fields = self.model_dump(mode="json", exclude={"device", "workers", "overwrite"})
         paths = {name: fields.pop(name) for name in ("data", "validation", "start", "output")}
         return {"stage": "train-pose", **fields, "name": self.detector_name, "paths": paths}
