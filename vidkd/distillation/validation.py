@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from vidkd.distillation.storage import RowStorage, batches_ahead, readers_for
 from vidkd.evaluation import DenseScores, Detection
 from vidkd.evaluation.calibration import Affine, fit_classes
 from vidkd.evaluation.events import ClassEvents
-from vidkd.evaluation.frames import frame_ap, frame_grid, frame_labels, midpoints
+from vidkd.evaluation.frames import FrameComparison, frame_grid
 from vidkd.evaluation.predictions import Candidates
 from vidkd.evaluation.result import mean_over_classes
 from vidkd.evaluation.thresholds import LEAST, best_threshold, best_thresholds
@@ -58,7 +56,10 @@ class Validator:
         # Videos that were left out for want of features would count as missed.
         pts = {item.id: item.pts for item in sequences}
         videos = {name: video for name, video in annotations.videos.items() if name in pts}
-        self._frame_map = FrameMap(replace(annotations, videos=videos), pts)
+        truth = replace(annotations, videos=videos)
+        rows = {name: (np.zeros((len(times), 0)), times) for name, times in pts.items()}
+        grid = frame_grid(truth, DenseScores(truth.classes, rows), None)
+        self._classes, self._comparison = truth.classes, FrameComparison(truth, grid, pts)
         self._targets = np.concatenate([_targets(item).numpy() for item in sequences])
         self._device = device
         # Videos of similar length share a batch, so that little is computed on padding.
@@ -93,8 +94,13 @@ class Validator:
                     scores[video.id] = logits.sigmoid().numpy()
                     if output.proposals is not None:
                         segments[video.id] = output.proposals
+        per_class = self._comparison.aps(
+            scores, self._classes, self._classes, threads=torch.get_num_threads()
+        )
+        frame_map = mean_over_classes(per_class, present_only=True)
+        assert isinstance(frame_map, float)  # not by tIoU
         return Validation(
-            self._frame_map(scores),
+            frame_map,
             losses / snippets,
             np.concatenate([scores[item.id] for item in self._sequences]),
             self._targets,
@@ -211,111 +217,3 @@ def _targets(video: VideoFeatures) -> Tensor:
     if video.targets is None:
         raise ValueError(f"video {video.id} has no labels to validate on")
     return video.targets
-
-
-class FrameMap:
-    """Frame mAP over the classes present, with all that does not change computed once.
-
-    The number is that of the protocol ``frame`` (``vidkd.evaluation``), bit by bit. A protocol
-    looks every segment up for every class and video; after each of 300 epochs on a set such as
-    Charades (157 classes, 1,863 videos) that would take longer than the training on a GPU.
-
-    Args:
-        annotations: the ground truth.
-        pts: by video, (T, 2) start and end second of the rows that will be scored.
-    """
-
-    def __init__(self, annotations: Annotations, pts: Mapping[str, np.ndarray]) -> None:
-        rows = DenseScores(
-            annotations.classes, {name: (np.zeros((len(t), 0)), t) for name, t in pts.items()}
-        )
-        grid = frame_grid(annotations, rows, None)
-        self._videos = list(grid.times)
-        self._blend = _Blend.between(
-            [midpoints(pts[name]) for name in self._videos], list(grid.times.values())
-        )
-        segments: dict[str, list[list[Segment]]] = {
-            label: [[] for _ in self._videos] for label in annotations.classes
-        }
-        for number, name in enumerate(self._videos):
-            for segment in annotations.videos[name].segments:
-                segments[segment.label][number].append(segment)
-        starts = [0, *accumulate(len(times) for times in grid.times.values())]
-        self._count = starts[-1]
-        # Positive moments by class: few among all.
-        self._positives = [
-            np.concatenate(
-                [np.zeros(0, dtype=np.int64)]
-                + [
-                    start + np.flatnonzero(frame_labels(items, grid.times[name]))
-                    for items, name, start in zip(of_class, self._videos, starts, strict=False)
-                    if items
-                ]
-            )
-            for of_class in segments.values()
-        ]
-        self._classes = annotations.classes
-
-    def __call__(self, scores: Mapping[str, np.ndarray]) -> float:
-        """Return the mAP in [0, 1]; NaN when no class is present.
-
-        Args:
-            scores: by video, (T, K) at the rows named before.
-        """
-        rows = np.concatenate([scores[name] for name in self._videos])
-        columns = np.ascontiguousarray(rows.T)
-        # Sorting leaves the interpreter lock alone.
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            found = pool.map(self._ap, columns, self._positives)
-            per_class = dict(zip(self._classes, found, strict=True))
-        mean = mean_over_classes(per_class, present_only=True)
-        if isinstance(mean, dict):
-            raise TypeError("a frame protocol gives one number")
-        return mean
-
-    def _ap(self, column: np.ndarray, place: np.ndarray) -> float:
-        if not len(place):
-            return float("nan")
-        labels = np.zeros(self._count, dtype=bool)
-        labels[place] = True
-        return frame_ap(column if self._blend is None else self._blend(column), labels)
-
-
-@dataclass(frozen=True)
-class _Blend:
-    """Linear interpolation within each of many videos at once, as ``numpy.interp`` does it.
-
-    Attributes:
-        left: (N,) row before each moment, counted over all videos.
-        right: (N,) row after it; the same row before the first and after the last of a video.
-        offset: (N,) seconds from the one to the moment.
-        span: (N,) seconds from the one to the other, 1 where they are the same.
-    """
-
-    left: np.ndarray
-    right: np.ndarray
-    offset: np.ndarray
-    span: np.ndarray
-
-    @classmethod
-    def between(cls, middles: list[np.ndarray], times: list[np.ndarray]) -> _Blend | None:
-        """Return what takes scores from the middles of rows to other times; None if they agree."""
-        if all(map(np.array_equal, middles, times)):
-            return None
-        parts: list[tuple[np.ndarray, ...]] = []
-        start = 0
-        for middle, moments in zip(middles, times, strict=True):
-            before = np.searchsorted(middle, moments, side="right") - 1
-            left = np.maximum(before, 0)
-            right = np.where(before < 0, left, np.minimum(before + 1, len(middle) - 1))
-            apart = right > left
-            offset = np.where(apart, moments - middle[left], 0.0)
-            span = np.where(apart, middle[right] - middle[left], 1.0)
-            parts.append((start + left, start + right, offset, span))
-            start += len(middle)
-        return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-    def __call__(self, column: np.ndarray) -> np.ndarray:
-        rows = column.astype(np.float64)
-        first = rows[self.left]
-        return (rows[self.right] - first) / self.span * self.offset + first

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,6 +194,73 @@ def _earlier_equals(scores: np.ndarray, labels: np.ndarray, place: np.ndarray) -
     return np.searchsorted(keys, group + place) - np.searchsorted(keys, group)
 
 
+class FrameComparison:
+    """Frame AP of many classes, with all that does not depend on the scores computed once.
+
+    Equal scores rank in the order of the videos' ids, then of time. A video without rows scores
+    minus infinity.
+
+    Args:
+        annotations: the ground truth.
+        grid: the moments that are compared.
+        pts: by video, (T, 2) start and end second of the rows that will be scored, T at least 1.
+    """
+
+    def __init__(self, annotations: Annotations, grid: Grid, pts: Mapping[str, np.ndarray]) -> None:
+        self._videos = [name for name in grid.times if name in pts]
+        self._blend = _Blend.between(
+            [midpoints(pts[name]) for name in self._videos],
+            [grid.times[name] for name in self._videos],
+        )
+        self._scored = np.concatenate(
+            [np.full(len(times), name in pts) for name, times in grid.times.items()]
+        )
+        # Positive moments by class: few among all.
+        self._positives: dict[str, list[np.ndarray]] = {name: [] for name in annotations.classes}
+        start = 0
+        for name, times in grid.times.items():
+            by_class: dict[str, list[Segment]] = {}
+            for segment in annotations.videos[name].segments:
+                by_class.setdefault(segment.label, []).append(segment)
+            for label, segments in by_class.items():
+                inside = start + np.flatnonzero(frame_labels(segments, times))
+                self._positives.setdefault(label, []).append(inside)
+            start += len(times)
+
+    def aps(
+        self,
+        scores: Mapping[str, np.ndarray],
+        names: Sequence[str],
+        classes: Sequence[str],
+        ap: FrameAp = frame_ap,
+        threads: int = 1,
+    ) -> dict[str, float]:
+        """Return the AP of every class; NaN for one that is not present.
+
+        Args:
+            scores: by video, (T, K) at the rows named before.
+            names: the K classes of the columns; others score minus infinity.
+            classes: those to compare.
+            ap: of one class.
+            threads: classes compared at once; sorting leaves the interpreter lock alone.
+        """
+        rows = [scores[name] for name in self._videos]
+        columns = dict(zip(names, np.concatenate(rows).T, strict=True)) if rows else {}
+
+        def compare(label: str) -> float:
+            places = self._positives.get(label, [])
+            labels = np.zeros(len(self._scored), dtype=bool)
+            labels[np.concatenate([np.zeros(0, dtype=np.int64), *places])] = True
+            values = np.full(len(labels), -np.inf)
+            if label in columns:
+                column = np.ascontiguousarray(columns[label])
+                values[self._scored] = column if self._blend is None else self._blend(column)
+            return ap(values, labels)
+
+        with ThreadPoolExecutor(threads) as pool:
+            return dict(zip(classes, pool.map(compare, classes), strict=True))
+
+
 def frame_aps(
     annotations: Annotations,
     scores: DenseScores,
@@ -200,29 +268,47 @@ def frame_aps(
     classes: Sequence[str],
     ap: FrameAp = frame_ap,
 ) -> dict[str, float]:
-    """Return the frame AP of every class over the moments of all videos.
+    """Return the frame AP of every class over the moments of all videos, see `FrameComparison`."""
+    rows = {name: rows for name, (rows, _) in scores.videos.items() if len(rows)}
+    pts = {name: scores.videos[name][1] for name in rows}
+    return FrameComparison(annotations, grid, pts).aps(rows, scores.classes, classes, ap)
 
-    Equal scores rank in the order of the videos' ids, then of time. A video without predictions,
-    and a class that the predictions do not have, score minus infinity.
+
+@dataclass(frozen=True)
+class _Blend:
+    """Linear interpolation within each of many videos at once, as ``numpy.interp`` does it.
+
+    Attributes:
+        left: (N,) row before each moment, counted over all videos.
+        right: (N,) row after it; the same row before the first and after the last of a video.
+        offset: (N,) seconds from the one to the moment.
+        span: (N,) seconds from the one to the other, 1 where they are the same.
     """
-    by_class: dict[tuple[str, str], list[Segment]] = {}
-    for name, video in annotations.videos.items():
-        for segment in video.segments:
-            by_class.setdefault((name, segment.label), []).append(segment)
-    columns = {name: index for index, name in enumerate(scores.classes)}
-    middles = {
-        name: midpoints(scores.videos[name][1]) for name in grid.times if has_scores(scores, name)
-    }
-    result = {}
-    for label in classes:
-        column = columns.get(label)
-        parts, labels = [], []
-        for name, times in grid.times.items():
-            labels.append(frame_labels(by_class.get((name, label), ()), times))
-            if column is None or name not in middles:
-                parts.append(np.full(len(times), -np.inf))
-            else:
-                rows = scores.videos[name][0][:, column]
-                parts.append(_interpolate(rows, middles[name], times))
-        result[label] = ap(np.concatenate(parts), np.concatenate(labels))
-    return result
+
+    left: np.ndarray
+    right: np.ndarray
+    offset: np.ndarray
+    span: np.ndarray
+
+    @classmethod
+    def between(cls, middles: list[np.ndarray], times: list[np.ndarray]) -> _Blend | None:
+        """Return what takes scores from the middles of rows to other times; None if they agree."""
+        if all(map(np.array_equal, middles, times)):
+            return None
+        parts: list[tuple[np.ndarray, ...]] = []
+        start = 0
+        for middle, moments in zip(middles, times, strict=True):
+            before = np.searchsorted(middle, moments, side="right") - 1
+            left = np.maximum(before, 0)
+            right = np.where(before < 0, left, np.minimum(before + 1, len(middle) - 1))
+            apart = right > left
+            offset = np.where(apart, moments - middle[left], 0.0)
+            span = np.where(apart, middle[right] - middle[left], 1.0)
+            parts.append((start + left, start + right, offset, span))
+            start += len(middle)
+        return cls(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def __call__(self, column: np.ndarray) -> np.ndarray:
+        rows = column.astype(np.float64)
+        first = rows[self.left]
+        return (rows[self.right] - first) / self.span * self.offset + first
