@@ -6,7 +6,8 @@ The obvious script reads with OpenCV's capture, resizes with `cv2.resize`, stack
 snippet and runs the eager PyTorch network batch by batch, one thing after the other, with the same
 weights; it stands below. Both run as commands of their own, in turn, and are timed from start to
 end, with the start of Python and the loading of the weights. CPU time is that of all their
-processes. Without videos, six are rendered. The features differ by the resize alone, which is said.
+processes. Without videos, six short clips are made. The features differ by the resize alone, which
+is said.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import numpy as np
 from vidkd.cache import CacheFile, cache_path
 from vidkd.console import emit_json, emit_table, log
 from vidkd.networks import DEFAULT_ENCODER, ensure_weights
-from vidkd.video import find_videos, read_frames
+from vidkd.video import read_frames
+from vidkd.video.encode import VideoWriter
 
 SHORT_SIDE, LENGTH, BATCH = 256, 16, 4
 
@@ -144,21 +146,19 @@ def measure(videos: list[Path], rounds: int, crop: int, threads: int) -> dict[st
     }
 
 
-def render(folder: Path) -> list[Path]:
-    command = [
-        sys.executable,
-        "-m",
-        "vidkd",
-        "synth",
-        "--output",
-        str(folder),
-        "--videos",
-        "6",
-        "--seconds",
-        "8",
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return [video.path for video in find_videos([folder])]
+def clips(folder: Path, count: int) -> list[Path]:
+    """Write short clips, of 100 frames of 342x256, and return their paths."""
+    from tvl1 import generated
+
+    folder.mkdir()
+    frames = [np.repeat(image[..., None], 3, axis=2) for image in generated(SHORT_SIDE, 100)]
+    height, width = frames[0].shape[:2]
+    paths = [folder / f"{number}.mp4" for number in range(count)]
+    for path in paths:
+        with VideoWriter(path, width, height, 25) as video:
+            for frame in frames:
+                video.write(frame)
+    return paths
 
 
 def main() -> None:
@@ -175,7 +175,7 @@ def main() -> None:
         return
     ensure_weights(DEFAULT_ENCODER)
     with tempfile.TemporaryDirectory() as place:
-        videos = options.videos or render(Path(place))
+        videos = options.videos or clips(Path(place) / "videos", 6)
         result = measure(videos, options.rounds, options.crop, options.threads)
     if options.json:
         emit_json(result)
