@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,9 @@ def test_small_or_outside_and_alone(
 ) -> None:
     seen: list[tuple[int, ...]] = []
 
-    def people_in(image: np.ndarray, device: str) -> list[PersonPose]:
-        seen.append(image.shape)
-        return people
+    def people_in(images: Sequence[np.ndarray], device: str) -> list[list[PersonPose]]:
+        seen.extend(image.shape for image in images)
+        return [people for _ in images]
 
     monkeypatch.setattr("vidkd.pipeline.people.people_in", people_in)
     found = look_for_people(videos, CARD)

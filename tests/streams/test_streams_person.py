@@ -14,7 +14,7 @@ from vidkd.pose.detector import PersonPose
 from vidkd.pose.labels import load_pictures, read_labels
 from vidkd.recipe import Pipeline, SnippetSettings, SynthSettings, load_yaml, pipeline_path
 from vidkd.streams import STREAMS
-from vidkd.streams.person import MARGIN, cut_square, people_in, person_settings, square
+from vidkd.streams.person import MARGIN, SHAKE, cut_squares, people_in, person_settings, squares
 from vidkd.synth import render_dataset
 from vidkd.video import Frame
 
@@ -30,38 +30,59 @@ def person(left: float, top: float, width: float, height: float, score: float = 
     return PersonPose(box, joints, np.zeros((13, 3)), np.ones(13), score)
 
 
-def test_the_square_has_the_person_of_all_looks_in_its_middle() -> None:
-    left, top, side = square([[person(100, 40, 20, 60)], [person(110, 42, 20, 60)]])  # type: ignore[misc]
+def test_the_square_goes_along_with_the_person() -> None:
+    walks = {
+        2: [person(100, 40, 20, 60)],
+        6: [person(110, 42, 20, 62)],
+        10: [person(116, 42, 20, 60)],
+    }
+    found = squares(walks, 12)
+    assert found is not None
+    corners, side = found
     assert side == pytest.approx(MARGIN * 62)
-    # Joints reach from 100 to 130 and from 40 to 102; the edges of pixels half a pixel further.
-    assert left + side / 2 == pytest.approx(115.5)
-    assert top + side / 2 == pytest.approx(71.5)
+    middles = corners + side / 2
+    # Joints from 100 to 120 cover pixels from edge 100 to edge 121.
+    np.testing.assert_allclose(middles[2], (110.5, 70.5))
+    np.testing.assert_allclose(middles[6], (120.5, 73.5))
+    np.testing.assert_allclose(middles[10], (126.5, 72.5))
+    # Straight between the looks, and on as before beyond them.
+    np.testing.assert_allclose(middles[[0, 3, 4, 8, 11], 0], [105.5, 113, 115.5, 123.5, 128])
 
 
-def test_the_main_person_is_the_largest_by_score() -> None:
+def test_the_main_person_is_the_largest_by_score_and_nobody_else_is_followed() -> None:
     main, small, doubtful = (
         person(100, 40, 20, 60),
         person(20, 40, 5, 20),
         person(150, 0, 60, 99, 0.1),
     )
-    alone = square([[main], [main]])
-    assert square([[small, main], [doubtful, main]]) == alone
-    # Somebody else is not taken for the person where the person is missed.
-    assert square([[main], [small]]) == square([[main]])
-    assert square([[], []]) is None
-    assert square([]) is None
+
+    def same(one: dict[int, list[PersonPose]], other: dict[int, list[PersonPose]]) -> None:
+        (corners, side), (expected, its_side) = squares(one, 8), squares(other, 8)  # type: ignore[misc]
+        np.testing.assert_allclose(corners, expected)
+        assert side == its_side
+
+    same({2: [small, main], 6: [main, doubtful]}, {2: [main], 6: [main]})
+    # Who is too far away is somebody else, and the person stays where they were.
+    same({2: [main], 6: [person(280, 40, 20, 60)]}, {2: [main], 6: []})
+    assert squares({2: [], 6: []}, 8) is None
 
 
-def test_a_square_is_cut_and_its_edge_goes_on_outside() -> None:
+def test_a_square_is_cut_and_the_edge_of_the_frame_goes_on_outside() -> None:
     images = np.random.default_rng(1).integers(0, 256, (2, 40, 60, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(cut_square(images, 10, 5, 30, 30), images[:, 5:35, 10:40])
-    found = cut_square(images, -8.2, 25, 30, 30)
+    corners = np.array([[10.0, 5.0], [12.0, 5.0]])
+    found = cut_squares(images, corners, 30, 30)
+    np.testing.assert_array_equal(found[0], images[0, 5:35, 10:40])
+    np.testing.assert_array_equal(found[1], images[1, 5:35, 12:42])
+    found = cut_squares(images, np.array([[-8.0, 25.0]] * 2), 30, 30)
     padded = np.pad(images, ((0, 0), (0, 30), (8, 0), (0, 0)), mode="edge")
     np.testing.assert_array_equal(found, padded[:, 25:55, :30])
-    # Halved by the mean of 2 x 2 pixels.
-    half = cut_square(images, 0, 0, 40, 20).astype(int)
-    mean = images[:, :40, :40].reshape(2, 20, 2, 20, 2, 3).mean(axis=(2, 4))
-    assert abs(half - mean).max() <= 0.5
+    # Twice as large is between the pixels, a quarter as large the means of areas.
+    ramp = np.tile(np.arange(60, dtype=np.uint8) * 4, (2, 40, 1))[..., None].repeat(3, 3)
+    double = cut_squares(ramp, np.array([[20.0, 10.0]] * 2), 10, 20)
+    np.testing.assert_allclose(double[0, 3, :, 0], 80 + 2 * np.arange(20) - 1, atol=1)
+    quarter = cut_squares(images, np.zeros((2, 2)), 40, 10).astype(int)
+    mean = images[:, :40, :40].reshape(2, 10, 4, 10, 4, 3).mean(axis=(2, 4))
+    assert abs(quarter - mean).mean() <= 12  # of noise whose deviation is 74
 
 
 class Detector:
@@ -105,13 +126,14 @@ def test_snippets_follow_who_would_be_lost_in_the_middle(detector: Detector) -> 
     found = list(PERSON.snippets(frames(48, 130), settings, 32))
     assert [item.frames.shape for item in found] == [(16, 32, 32, 3)] * 5
     for item in found:
-        bright = (item.frames > 200).all(axis=3)
-        # Half-way through the snippet the person is in the middle, as large as the margin says.
-        _, columns = np.nonzero(bright[8])
-        assert abs(columns.mean() - 15.5) <= 2.5
-        assert bright[8].sum() >= 0.15 * 32 * 32
-    # Two looks for each snippet, of which the next one shares the second.
-    assert detector.looks == 6
+        # In every frame the person is in the middle, as large as the margin says.
+        for frame in item.frames:
+            rows, columns = np.nonzero((frame > 200).all(axis=2))
+            assert abs(columns.mean() - 15.5) <= 1
+            assert abs(rows.mean() - 15.5) <= 1
+            assert abs(np.ptp(rows) + 1 - 32 / MARGIN) <= 2
+    # Four looks for each snippet, of which the next one shares two.
+    assert detector.looks == 12
 
 
 def test_where_nobody_is_it_is_the_middle_of_the_frame(detector: Detector) -> None:
@@ -119,8 +141,8 @@ def test_where_nobody_is_it_is_the_middle_of_the_frame(detector: Detector) -> No
     found = PERSON.crop(images, 64)
     np.testing.assert_array_equal(found, images[:, :, 68:132])
     assert PERSON.crop(images, 16).shape == (16, 16, 16, 3)
-    moved = PERSON.crop(images, 64, (1.0, 0.5))
-    np.testing.assert_array_equal(moved, images[:, :, 74:138])
+    moved = PERSON.crop(images, 64, (0.5 + 4 / (2 * SHAKE * 64), 0.5))
+    np.testing.assert_array_equal(moved, images[:, :, 72:136])
 
 
 def test_rendered_people_are_in_the_square(tmp_path: Path) -> None:
@@ -129,10 +151,10 @@ def test_rendered_people_are_in_the_square(tmp_path: Path) -> None:
     inside = []
     for frame, image in load_pictures(read_labels(tmp_path)):
         joints = np.concatenate([item.joints_2d for item in frame.people])
-        around = square([people_in(image, "cpu")])
-        if around is not None:
-            left, top, side = around
-            within = (joints >= (left, top)) & (joints <= (left + side, top + side))
+        found = squares({0: people_in([image], "cpu")[0]}, 1)
+        if found is not None:
+            [corner], side = found
+            within = (joints >= corner) & (joints <= corner + side)
             inside.append(within.all(axis=1).mean())
     assert len(inside) >= 8
     assert np.mean(inside) >= 0.9

@@ -12,7 +12,7 @@ import numpy as np
 
 from vidkd.errors import VideoError
 from vidkd.recipe import ModelCard
-from vidkd.streams.person import people_in, square
+from vidkd.streams.person import people_in, squares
 from vidkd.video import Frame, open_video, read_frames
 
 VIDEOS, FRAMES = 24, 4
@@ -75,11 +75,11 @@ def look_for_people(videos: Sequence[Path], card: ModelCard) -> People:
     for path in dict.fromkeys(chosen):
         for frame in _frames(path, card.frames.short_side):
             looked += 1
-            people = people_in(frame.image, "cpu")
-            around = square([people])
+            [people] = people_in([frame.image], "cpu")
+            around = squares({0: people}, 1)
             if around is None:
                 continue
-            left, top, side = around
+            [(left, top)], side = around
             height, width = frame.image.shape[:2]
             sizes.append(side / min(height, width))
             crowded += len(people) >= 3

@@ -1,7 +1,7 @@
 """RGB cut around the main person, whom the shipped pose detector finds in the frames themselves.
 
 A crop from the middle of a wide view loses who stands at its edge, and shows everybody else small.
-Here the encoder sees the person as large as its input allows, whatever the camera sees besides.
+Here the encoder sees the person as large as its input allows, and goes along with who walks.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from vidkd.pose.detector import PersonPose, PoseDetector
 
 DETECTOR = "lcrnet-small"
-LOOK_EVERY = 8
+LOOK_EVERY = 4
 """Frames of a snippet for each one in which people are looked for."""
 MARGIN = 1.3
 """Side of the square in extents of the person's joints."""
+STEP = 1.5
+"""How far somebody may get from one look to the next, in sides of their square."""
 SHAKE = 0.1
 """How far the square is moved at most while an encoder is trained, in sides."""
 _KEPT = 64
@@ -36,13 +38,14 @@ _KEPT = 64
 
 @dataclass(frozen=True)
 class RgbPerson(Stream):
-    """A square around the person who is largest in the snippet, resized to the encoder's input.
+    """A square that follows the main person of a snippet, resized to the encoder's input.
 
-    It is the same for all frames of a snippet, so that what moves in it is the person. People are
-    looked for in the middle frame of every eighth of them, and whoever is found with the highest
-    score times area is the one; in the other looks it is the person whose box overlaps that one's
-    most. Where nobody is found, the largest square in the middle of the frame is taken. Nothing
-    but the snippet's own frames counts, so that live video and files agree.
+    People are looked for in the middle of every four frames. Whoever is found with the highest
+    score times area is the main person, and is followed from there to both sides, to who is
+    nearest in the next look. The square has the size of the largest look, and in between and
+    beyond its middle moves on a straight line. Where nobody is found, it is the largest square in
+    the middle of the frame. Nothing but the snippet's own frames counts, so that live video and
+    files agree.
 
     Attributes:
         device: where people are looked for: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -103,16 +106,18 @@ class RgbPerson(Stream):
         """Cut frames (T, H, W, 3) uint8 around the person: (T, size, size, 3)."""
         count = max(1, round(len(images) / LOOK_EVERY))
         looks = ((np.arange(count) + 0.5) * len(images) / count).astype(int)
-        around = square([people_in(images[look], self.device) for look in looks])
-        height, width = images.shape[1:3]
-        if around is None:
-            side = float(min(height, width))
-            around = (width - side) / 2, (height - side) / 2, side
-        left, top, side = around
+        found = people_in([images[look] for look in looks], self.device)
+        followed = squares(dict(zip(looks.tolist(), found, strict=True)), len(images))
+        corners, side = followed or _middle(images)
         if place is not None:
-            left += SHAKE * side * (2 * place[0] - 1)
-            top += SHAKE * side * (2 * place[1] - 1)
-        return cut_square(images, left, top, side, size)
+            corners = corners + SHAKE * side * (2 * np.array(place) - 1)
+        return cut_squares(images, corners, side, size)
+
+
+def _middle(images: np.ndarray) -> tuple[np.ndarray, float]:
+    height, width = images.shape[1:3]
+    side = float(min(height, width))
+    return np.tile([(width - side) / 2, (height - side) / 2], (len(images), 1)), side
 
 
 def person_settings() -> dict[str, Any]:
@@ -122,77 +127,131 @@ def person_settings() -> dict[str, Any]:
         "weights_sha256": pose_detector_cards()[DETECTOR].weights_sha256,
         "look_every": LOOK_EVERY,
         "margin": MARGIN,
+        "step": STEP,
     }
 
 
-def square(looks: Sequence[Sequence[PersonPose]]) -> tuple[float, float, float] | None:
-    """Return left, top and side in pixels of the square around the main person of some looks.
+def squares(
+    looks: Mapping[int, Sequence[PersonPose]], length: int
+) -> tuple[np.ndarray, float] | None:
+    """Return where the square around the main person is in each frame.
 
-    It has the middle of all that the person's joints cover, and ``MARGIN`` times its longer side.
-    None where nobody was found.
+    Args:
+        looks: the people found, by the number of the frame, rising.
+        length: number of frames T.
+
+    Returns:
+        Left and top edge in pixels (T, 2), and the side; None where nobody was found.
     """
-    from vidkd.pose.tracks import box_iou
-
-    def weight(person: PersonPose) -> float:
-        return float(person.score * np.prod(np.maximum(person.box[2:] - person.box[:2], 0)))
-
-    people = [person for look in looks for person in look]
+    people = [(frame, person) for frame, found in looks.items() for person in found]
     if not people:
         return None
-    main = max(people, key=weight)
-    own = [main.joints_2d]
-    for look in looks:
-        if any(person is main for person in look):
-            continue
-        nearest = max(look, key=lambda person: box_iou(person.box, main.box), default=None)
-        if nearest is not None and box_iou(nearest.box, main.box) > 0:
-            own.append(nearest.joints_2d)
-    joints = np.concatenate(own)
-    low, high = joints.min(axis=0), joints.max(axis=0)
-    side = max(MARGIN * float((high - low).max()), 1.0)
-    # Middles of pixels are whole numbers, their edges half a pixel off.
-    left, top = (low + high + 1 - side) / 2
-    return float(left), float(top), side
+    first, main = max(people, key=lambda item: _weight(item[1]))
+    own = {first: _square(main)}
+    frames = list(looks)
+    place = frames.index(first)
+    for way in (frames[place + 1 :], frames[:place][::-1]):
+        last = own[first]
+        for frame in way:
+            near = [item for item in map(_square, looks[frame]) if _apart(item, last) <= STEP]
+            if near:
+                own[frame] = last = min(near, key=lambda item: _apart(item, last))
+    side = max(item[2] for item in own.values())
+    at = sorted(own)
+    middles = np.array([own[frame][:2] for frame in at])
+    return _line(np.array(at), middles, length) - side / 2, side
 
 
-def cut_square(images: np.ndarray, left: float, top: float, side: float, size: int) -> np.ndarray:
-    """Cut a square out of frames (T, H, W, C) and resize it to (T, size, size, C).
+def _weight(person: PersonPose) -> float:
+    return float(person.score * np.prod(np.maximum(person.box[2:] - person.box[:2], 0)))
 
-    It is rounded to whole pixels; beyond the frame its edge is repeated.
+
+def _square(person: PersonPose) -> tuple[float, float, float]:
+    """Return the middle of what a person's joints cover, and ``MARGIN`` times its longer side."""
+    low, high = person.joints_2d.min(axis=0), person.joints_2d.max(axis=0)
+    # Middles of pixels are whole numbers; edges begin at 0, half a pixel before the first.
+    x, y = (low + high + 1) / 2
+    return float(x), float(y), max(MARGIN * float((high - low).max()), 1.0)
+
+
+def _apart(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    """Return the distance of two squares' middles, in sides of the larger."""
+    return float(np.hypot(one[0] - other[0], one[1] - other[1])) / max(one[2], other[2])
+
+
+def _line(at: np.ndarray, middles: np.ndarray, length: int) -> np.ndarray:
+    """Return the points (T, 2) of a path through given ones, straight between and beyond them."""
+    wanted = np.arange(length)
+    if len(at) == 1:
+        return np.repeat(middles, length, axis=0)
+    before = np.clip(np.searchsorted(at, wanted, side="right") - 1, 0, len(at) - 2)
+    share = (wanted - at[before]) / (at[before + 1] - at[before])
+    return middles[before] + share[:, None] * (middles[before + 1] - middles[before])
+
+
+def cut_squares(images: np.ndarray, corners: np.ndarray, side: float, size: int) -> np.ndarray:
+    """Cut a square out of each frame (T, H, W, C) and resize it: (T, size, size, C).
+
+    Args:
+        images: uint8.
+        corners: left and top edges (T, 2) in pixels; beyond the frame its edge is repeated.
+        side: in pixels.
+        size: of the result.
     """
     import cv2
 
-    height, width = images.shape[1:3]
-    x, y, whole = round(left), round(top), max(1, round(side))
-    columns = np.clip(np.arange(x, x + whole), 0, width - 1)
-    rows = np.clip(np.arange(y, y + whole), 0, height - 1)
-    if min(x, y) >= 0 and x + whole <= width and y + whole <= height:
-        cuts = images[:, y : y + whole, x : x + whole]
-    else:
-        cuts = images[:, rows[:, None], columns]
-    how = cv2.INTER_AREA if whole > size else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(cut, (size, size), interpolation=how) for cut in cuts])
+    # Bilinear interpolation looks at two pixels: larger squares are shrunk by areas first.
+    shrink = max(1, int(side / size / 1.5))
+    if shrink > 1:
+        height, width = images.shape[1] // shrink, images.shape[2] // shrink
+        kept = images[:, : height * shrink, : width * shrink]
+        images = np.stack(
+            [cv2.resize(item, (width, height), interpolation=cv2.INTER_AREA) for item in kept]
+        )
+        corners, side = corners / shrink, side / shrink
+    scale = size / side
+    return np.stack(
+        [
+            cv2.warpAffine(
+                image,
+                np.array(
+                    [
+                        [scale, 0, (0.5 - left) * scale - 0.5],
+                        [0, scale, (0.5 - top) * scale - 0.5],
+                    ]
+                ),
+                (size, size),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            for image, (left, top) in zip(images, corners, strict=True)
+        ]
+    )
 
 
 _lock = threading.Lock()
 _seen: OrderedDict[tuple[bytes, str], list[PersonPose]] = OrderedDict()
 
 
-def people_in(image: np.ndarray, device: str) -> list[PersonPose]:
-    """Return the people in a frame; those of the last few frames are known already.
+def people_in(images: Sequence[np.ndarray], device: str) -> list[list[PersonPose]]:
+    """Return the people in frames; those in the last few frames are known already.
 
     Snippets overlap, and which frame is which only its pixels say.
     """
-    key = hashlib.blake2b(image.data, digest_size=16).digest() + repr(image.shape).encode(), device
+    keys = [
+        (hashlib.blake2b(image.data, digest_size=16).digest() + repr(image.shape).encode(), device)
+        for image in images
+    ]
     with _lock:
-        if key in _seen:
-            return _seen[key]
-    [found] = _detector(device)([image])
+        found = {key: _seen[key] for key in keys if key in _seen}
+    new = {key: image for key, image in zip(keys, images, strict=True) if key not in found}
+    if new:
+        found |= zip(new, _detector(device)(list(new.values())), strict=True)
     with _lock:
-        _seen[key] = found
+        _seen.update(found)
         while len(_seen) > _KEPT:
             _seen.popitem(last=False)
-    return found
+    return [found[key] for key in keys]
 
 
 @functools.cache
