@@ -21,7 +21,8 @@ from vidkd.distillation.storage import (
     feature_rows,
 )
 from vidkd.errors import VidkdError
-from vidkd.recipe import DistillationSettings, OptimiserSettings
+from vidkd.recipe import DistillationSettings
+from vidkd.recipe.training import OptimiserSettings
 
 
 @settings(max_examples=40, deadline=None)

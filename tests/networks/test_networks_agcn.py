@@ -16,7 +16,7 @@ from vidkd.networks.agcn import (
     initialise,
     normalised,
 )
-from vidkd.recipe import PoseNetworkSettings
+from vidkd.recipe.pose import PoseNetworkSettings
 from vidkd.skeletons import Skeleton, find_skeleton
 
 SMALL = PoseNetworkSettings(channels=(8, 8, 12), blocks=(2, 1, 1))

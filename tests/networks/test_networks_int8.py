@@ -49,14 +49,8 @@ from vidkd.networks.quantise import (
     units_of,
 )
 from vidkd.networks.weights import save_weights, state_sha256
-from vidkd.recipe import (
-    FilterSettings,
-    FrameSettings,
-    ModelCard,
-    Quantisation,
-    SnippetSettings,
-    model_cards,
-)
+from vidkd.recipe import FilterSettings, FrameSettings, ModelCard, SnippetSettings, model_cards
+from vidkd.recipe.models import Quantisation
 from vidkd.video import VideoWriter
 
 NAME = "i3d-rgb-kinetics400"

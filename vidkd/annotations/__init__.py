@@ -6,7 +6,6 @@ from vidkd.annotations.model import (
     Segment,
     VideoAnnotation,
     check,
-    clipped,
     snippet_events,
     snippet_targets,
 )
@@ -22,7 +21,6 @@ __all__ = [
     "Source",
     "VideoAnnotation",
     "check",
-    "clipped",
     "load_annotations",
     "recognise",
     "snippet_events",

@@ -1,8 +1,8 @@
 """The cache: one HDF5 file per video and artefact, with full provenance and atomic writes."""
 
-from vidkd.cache.check import CacheEntry, list_cache, remove_leftovers, verify, verify_cache
+from vidkd.cache.check import list_cache, remove_leftovers, verify, verify_cache
 from vidkd.cache.claims import claim, claimed, drop_abandoned
-from vidkd.cache.layout import SCHEMA_VERSION, cache_files, cache_path, encoder_folders
+from vidkd.cache.layout import cache_files, cache_path, encoder_folders
 from vidkd.cache.packing import Packed, pack_cache, unpack_cache
 from vidkd.cache.packs import present
 from vidkd.cache.provenance import (
@@ -13,19 +13,16 @@ from vidkd.cache.provenance import (
     differences,
     library_versions,
 )
-from vidkd.cache.reader import CacheFile, State, state
+from vidkd.cache.reader import CacheFile, state
 from vidkd.cache.writer import CacheWriter
 
 __all__ = [
-    "SCHEMA_VERSION",
     "Artefact",
-    "CacheEntry",
     "CacheFile",
     "CacheWriter",
     "Packed",
     "Provenance",
     "Source",
-    "State",
     "cache_files",
     "cache_path",
     "claim",

@@ -10,7 +10,8 @@ from vidkd.cli.options import Fields, Json, option, with_settings
 from vidkd.console import emit_json, emit_table
 from vidkd.errors import UsageError
 from vidkd.machine import cores
-from vidkd.recipe import SynthSettings, validated
+from vidkd.recipe import SynthSettings
+from vidkd.recipe.settings import validated
 
 
 @with_settings

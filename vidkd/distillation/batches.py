@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vidkd.distillation.data import VideoFeatures
 from vidkd.distillation.storage import RowStorage, TeacherMaps, batches_ahead, readers_for
-from vidkd.recipe import DistillationSettings, OptimiserSettings
+from vidkd.recipe import DistillationSettings
+from vidkd.recipe.training import OptimiserSettings
 from vidkd.workers import prefetched
 
 

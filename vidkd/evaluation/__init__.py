@@ -10,14 +10,13 @@ from vidkd.evaluation.predictions import (
     write_detections,
 )
 from vidkd.evaluation.protocols import PROTOCOLS, evaluate
-from vidkd.evaluation.result import EvaluationResult, Measure
+from vidkd.evaluation.result import EvaluationResult
 
 __all__ = [
     "PROTOCOLS",
     "DenseScores",
     "Detection",
     "EvaluationResult",
-    "Measure",
     "evaluate",
     "frame_ap",
     "read_dense_scores",

@@ -18,7 +18,8 @@ from vidkd.networks.quantise import Choice, calibrate, choose_precisions
 from vidkd.networks.verify import generated_snippet
 from vidkd.networks.weights import load_weights, state_sha256, without_counts
 from vidkd.networks.zoo import load_network, save_encoder
-from vidkd.recipe import FrameSettings, ModelCard, Quantisation, ReferenceOutput, SnippetSettings
+from vidkd.recipe import FrameSettings, ModelCard, SnippetSettings
+from vidkd.recipe.models import Quantisation, ReferenceOutput
 from vidkd.streams import RGB
 from vidkd.streams.encode import network_input
 from vidkd.video import VideoFile, open_video, read_frames

@@ -26,8 +26,9 @@ from vidkd.networks.agcn import TwoStreamAGCN, initialise
 from vidkd.networks.agcn_weights import NETWORK
 from vidkd.pose.normalise import lift, mirror, normalise, rotate
 from vidkd.pose.poses import load_poses
-from vidkd.recipe import ModelCard, PoseAugmentation, SnippetSettings
+from vidkd.recipe import ModelCard, SnippetSettings
 from vidkd.recipe.jobs import PoseEncoderJob
+from vidkd.recipe.pose import PoseAugmentation
 from vidkd.skeletons import find_skeleton
 from vidkd.streams import STREAMS
 from vidkd.streams.pose import cut, pose_settings

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from vidkd.flow.quantise import SCHEME, dequantise, quantise
+from vidkd.flow.quantise import dequantise, quantise
 from vidkd.flow.rows import flow_rows, flow_settings, to_gray
-from vidkd.flow.tvl1 import (
-    DEFAULTS,
-    Backend,
-    FlowFunction,
-    Parameters,
-    flow_function,
-    resolve,
-    tvl1,
-)
+from vidkd.flow.tvl1 import DEFAULTS, Parameters, flow_function, resolve, tvl1
 
 __all__ = [
     "DEFAULTS",
-    "SCHEME",
-    "Backend",
-    "FlowFunction",
     "Parameters",
     "dequantise",
     "flow_function",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vidkd.recipe import PoseNetworkSettings
+from vidkd.recipe.pose import PoseNetworkSettings
 from vidkd.skeletons import Skeleton, find_skeleton
 
 TEMPORAL_KERNEL = 9

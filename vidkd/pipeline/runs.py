@@ -10,7 +10,8 @@ from vidkd.annotations import load_annotations
 from vidkd.console import without_nan
 from vidkd.files import write_json
 from vidkd.pipeline.split import Split
-from vidkd.recipe import EvaluationSettings, SegmentSettings
+from vidkd.recipe import SegmentSettings
+from vidkd.recipe.evaluation import EvaluationSettings
 
 if TYPE_CHECKING:
     from vidkd.recipe.jobs import TrainingJob

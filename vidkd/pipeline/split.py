@@ -14,7 +14,8 @@ from vidkd.errors import UsageError, VidkdError
 from vidkd.files import sha256
 from vidkd.keys import KeyIndex
 from vidkd.pipeline.layout import Layout, file_name
-from vidkd.recipe import Modality, Pipeline, SplitSettings
+from vidkd.recipe import Modality, Pipeline
+from vidkd.recipe.benchmark import SplitSettings
 from vidkd.streams import STREAMS
 from vidkd.video import VideoFile, find_videos
 

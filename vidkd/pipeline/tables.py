@@ -15,15 +15,9 @@ from typing import Generic, TypeVar
 from vidkd.distillation.objective import loss_weights
 from vidkd.errors import UsageError
 from vidkd.pipeline.layout import file_name
-from vidkd.recipe import (
-    BaselineWeights,
-    DistillationSettings,
-    FilterKind,
-    FilterSettings,
-    MethodSettings,
-    Modality,
-    Pipeline,
-)
+from vidkd.recipe import DistillationSettings, FilterSettings, Modality, Pipeline
+from vidkd.recipe.benchmark import BaselineWeights, MethodSettings
+from vidkd.recipe.choices import FilterKind
 from vidkd.recipe.paper import PAPER_TEACHERS
 from vidkd.streams import RGB, STREAMS
 
