@@ -14,7 +14,7 @@ from vidkd.errors import UsageError, WeightsError
 from vidkd.recipe import FrameSettings, given_or
 
 if TYPE_CHECKING:
-    from vidkd.recipe import ModelCard
+    from vidkd.recipe.models import ModelCard, PoseDetectorCard
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -26,40 +26,17 @@ def list_models(as_json: Json = False) -> None:
     from vidkd.networks.cards import card_names, find_card, weights_path
     from vidkd.recipe import pose_detector_cards
 
-    entries: list[dict[str, Any]] = []
     cards = [(card, weights_path(card)) for card in map(find_card, card_names())]
     cards += _own_cards({path for _, path in cards})
-    for card, path in cards:
-        entries.append(
-            {
-                "name": card.name,
-                "modality": card.modality,
-                "network": card.network,
-                "feature_dim": card.feature_dim,
-                "description": card.description,
-                "licence": card.licence,
-                "source": card.source,
-                "sources": [source.kind for source in card.weights],
-                "fetched": path.is_file(),
-                "path": str(path),
-            }
+    entries = [
+        _entry(
+            card, path, card.modality, card.feature_dim, [source.kind for source in card.weights]
         )
+        for card, path in cards
+    ]
     for detector in pose_detector_cards().values():
         path = resources("models") / detector.file
-        entries.append(
-            {
-                "name": detector.name,
-                "modality": "pose",
-                "network": detector.network,
-                "feature_dim": None,
-                "description": detector.description,
-                "licence": detector.licence,
-                "source": detector.source,
-                "sources": ["package"],
-                "fetched": path.is_file(),
-                "path": str(path),
-            }
-        )
+        entries.append(_entry(detector, path, "pose", None, ["package"]))
     if as_json:
         emit_json(entries)
         return
@@ -73,6 +50,27 @@ def list_models(as_json: Json = False) -> None:
     emit_table("Models", ("name", "modality", "features", "fetched", "licence"), rows)
     for entry in entries:
         log(f"{entry['name']}: {entry['description']}")
+
+
+def _entry(
+    card: ModelCard | PoseDetectorCard,
+    path: Path,
+    modality: str,
+    width: int | None,
+    sources: list[str],
+) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "modality": modality,
+        "network": card.network,
+        "feature_dim": width,
+        "description": card.description,
+        "licence": card.licence,
+        "source": card.source,
+        "sources": sources,
+        "fetched": path.is_file(),
+        "path": str(path),
+    }
 
 
 def _own_cards(known: set[Path]) -> list[tuple[ModelCard, Path]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from vidkd.cli.options import Fields, Json, with_settings
 from vidkd.console import emit
 from vidkd.recipe.jobs import FinetuneJob, PoseEncoderJob, TrainingJob
+
+if TYPE_CHECKING:
+    from vidkd.distillation import TrainResult
+    from vidkd.finetuning import FinetuneResult
 
 _OF_STUDENTS = ("teachers", "distillation", "unlabelled", "subsets.unlabelled")
 
@@ -55,23 +59,23 @@ def _train(job: TrainingJob, as_json: bool) -> None:
     from vidkd.distillation import train
 
     result = train(job)
-    if os.environ.get("RANK", "0") != "0":
-        return
-    emit(
-        result.to_json(),
-        as_json,
-        ("run", "best epoch", "epochs", "validation frame mAP", "videos", "seconds"),
-        [
-            (
-                result.output,
-                result.best_epoch,
-                result.epochs,
-                f"{100 * result.validation_map:.1f}",
-                result.training_videos,
-                f"{result.seconds:.1f}",
-            )
-        ],
-    )
+    _print(result, "frame", {"videos": result.training_videos}, as_json)
+
+
+def _print(
+    result: TrainResult | FinetuneResult, unit: str, more: dict[str, object], as_json: bool
+) -> None:
+    """Print what a training found; of several processes, the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        facts = {
+            "run": result.output,
+            "best epoch": result.best_epoch,
+            "epochs": result.epochs,
+            f"validation {unit} mAP": f"{100 * result.validation_map:.1f}",
+            **more,
+            "seconds": f"{result.seconds:.1f}",
+        }
+        emit(result.to_json(), as_json, tuple(facts), [tuple(facts.values())])
 
 
 @with_settings
@@ -88,20 +92,4 @@ def train_encoder(
     from vidkd.finetuning import train_encoder as train
 
     result = train(job)
-    if os.environ.get("RANK", "0") != "0":
-        return
-    emit(
-        result.to_json(),
-        as_json,
-        ("run", "encoder", "best epoch", "epochs", "validation snippet mAP", "seconds"),
-        [
-            (
-                result.output,
-                result.encoder,
-                result.best_epoch,
-                result.epochs,
-                f"{100 * result.validation_map:.1f}",
-                f"{result.seconds:.1f}",
-            )
-        ],
-    )
+    _print(result, "snippet", {"encoder": result.encoder}, as_json)
