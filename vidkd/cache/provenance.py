@@ -84,13 +84,7 @@ class Provenance:
         """Return the provenance as JSON values."""
         return {
             "artefact": self.artefact,
-            "source": {
-                "name": self.source.name,
-                "size": self.source.size,
-                "sha256": self.source.sha256,
-                "frame_rate": str(self.source.frame_rate),
-                "frame_count": self.source.frame_count,
-            },
+            "source": vars(self.source) | {"frame_rate": str(self.source.frame_rate)},
             "settings": normalise(self.settings),
             "encoder": self.encoder,
             "weights_sha256": self.weights_sha256,

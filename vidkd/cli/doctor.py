@@ -19,7 +19,7 @@ def doctor(
 
     checks = examine()
     emit(
-        [check.to_json() for check in checks],
+        [vars(check) for check in checks],
         as_json,
         ("check", "state", "found", "what to do"),
         [

@@ -21,7 +21,7 @@ from vidkd.cli.options import (
     option,
     with_settings,
 )
-from vidkd.console import emit_json, emit_table
+from vidkd.console import emit
 from vidkd.errors import UsageError
 from vidkd.recipe import FlowSettings, FrameSettings, SnippetSettings
 from vidkd.recipe.choices import FeatureType
@@ -254,26 +254,22 @@ def _run(
 
 def print_results(results: Sequence[JobResult], as_json: bool, *, planned: bool = False) -> None:
     """Print what became, or is to become, of every video; exit with 1 if one failed."""
-    if as_json:
-        emit_json(
-            [
-                {
-                    "key": item.key,
-                    "video": str(item.video),
-                    "path": str(item.path),
-                    "state": item.status,
-                    "rows": item.rows,
-                    **({} if planned else {"seconds": round(item.seconds, 3)}),
-                    "reason": item.reason,
-                }
-                for item in results
-            ]
-        )
-    else:
-        rows = [
-            (item.key, item.status, item.rows, item.reason if planned else f"{item.seconds:.1f}")
-            for item in results
-        ]
-        emit_table("", ("video", "state", "rows", "reason" if planned else "seconds"), rows)
+    data = [
+        {
+            "key": item.key,
+            "video": str(item.video),
+            "path": str(item.path),
+            "state": item.status,
+            "rows": item.rows,
+            **({} if planned else {"seconds": round(item.seconds, 3)}),
+            "reason": item.reason,
+        }
+        for item in results
+    ]
+    rows = [
+        (item.key, item.status, item.rows, item.reason if planned else f"{item.seconds:.1f}")
+        for item in results
+    ]
+    emit(data, as_json, ("video", "state", "rows", "reason" if planned else "seconds"), rows)
     if any(item.status == "failed" for item in results):
         raise typer.Exit(1)

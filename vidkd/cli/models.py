@@ -9,7 +9,7 @@ import typer
 
 from vidkd.cli.extract import OF_CARD
 from vidkd.cli.options import Command, Crop, Json, argument, flag, option, with_settings
-from vidkd.console import emit_json, emit_table, log, progress
+from vidkd.console import emit, emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, WeightsError
 from vidkd.recipe import FrameSettings, given_or
 
@@ -161,11 +161,8 @@ def verify(
         if not cards:
             log("no weights were fetched yet; see `vidkd models list`")
     results = [verify_weights(card) for card in cards]
-    if as_json:
-        emit_json([result.to_json() for result in results])
-    else:
-        rows = [(r.name, "ok" if r.passed else "FAILED", r.message) for r in results]
-        emit_table("", ("name", "result", "what was found"), rows)
+    rows = [(r.name, "ok" if r.passed else "FAILED", r.message) for r in results]
+    emit([vars(item) for item in results], as_json, ("name", "result", "what was found"), rows)
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +22,6 @@ class Verification:
     weights_sha256: str | None = None
     error: float | None = None
     """Largest difference to the card's features, relative to the largest of them."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as a JSON object."""
-        return dict(vars(self))
 
 
 def generated_snippet(in_channels: int, crop: int, length: int = 16) -> Tensor:

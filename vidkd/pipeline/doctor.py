@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,10 +26,6 @@ class Check:
     state: str
     found: str
     remedy: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """Return the outcome as JSON values."""
-        return asdict(self)
 
 
 def examine() -> list[Check]:
