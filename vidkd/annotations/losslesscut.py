@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vidkd.annotations.media import Mark, OneVideo, counted, is_kind, read_each
 from vidkd.annotations.model import Annotations
 from vidkd.annotations.parse import Context, Reader, Source, short
-from vidkd.files import write_text
+from vidkd.files import write_json
 
 
 def _parse(source: Source) -> list[OneVideo]:
@@ -54,7 +53,7 @@ def write(path: Path, annotations: Annotations) -> None:
     name = Path(video.file).name if video.file else f"{path.stem}.mp4"
     content = {"version": 1, "mediaFileName": name, "cutSegments": segments}
     # JSON is JSON5, and LosslessCut reads it.
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, content)
 
 
 LOSSLESSCUT = Reader(

@@ -162,7 +162,7 @@ def _signals(engine: Engine, path: Path | None) -> Iterator[None]:
 
 def _report(statistics: Statistics, path: Path | None) -> None:
     """Say on standard error what was counted, and write it to a file."""
-    from vidkd.files import atomic_path
+    from vidkd.files import write_json
 
     found = statistics.to_json()
     for own in found["sources"]:
@@ -176,8 +176,7 @@ def _report(statistics: Statistics, path: Path | None) -> None:
             f" {own['reconnects']} reconnects, {own['resets']} resets"
         )
     if path is not None:
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_json(path, found)
 
 
 def _seconds(value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from vidkd.evaluation import read_dense_scores
 from vidkd.networks import load_temporal_filter
 from vidkd.pipeline.benchmark import Benchmark
 from vidkd.pipeline.inference_time import speed_points
-from vidkd.pipeline.results import Results
+from vidkd.pipeline.results import Results, read_json
 from vidkd.pipeline.tables import Run, TableRow
 from vidkd.report.paper_figures import (
     Covariance,
@@ -254,7 +253,7 @@ class Figures:
         folder = self.benchmark.evaluation_folder(self.row(run), seed, self.benchmark.reported)
         if not (folder / "metrics.json").exists():
             return None
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json(folder / "metrics.json")
         return dict(metrics["frame"]["per_class"])
 
     def actionness(self) -> Path:
