@@ -10,8 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import hdf5plugin
@@ -181,12 +180,7 @@ class CacheWriter:
         attributes["schema_version"] = SCHEMA_VERSION
         attributes["codec"] = "zstd"
 
-    def _close(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
+    def _close(self, kind: type[BaseException] | None, *rest: object) -> bool:
         try:
             if kind is None:
                 self._finish()
@@ -196,13 +190,8 @@ class CacheWriter:
             self._disk.check()
         return False
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
 
 class _Disk:

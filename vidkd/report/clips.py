@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from vidkd.annotations import Segment
 from vidkd.errors import UsageError, VideoError, VidkdError
@@ -272,7 +272,8 @@ def _append(
     writer: VideoWriter, clip: Clip, size: tuple[int, int], rate: float, title: Image.Image | None
 ) -> None:
     def draw(image: np.ndarray) -> np.ndarray:
-        canvas = _letterboxed(image, size)
+        # Between bars where its shape is another.
+        canvas = ImageOps.pad(Image.fromarray(image), size, Image.Resampling.BILINEAR, BACKGROUND)
         if title is not None:
             canvas.paste(title, (0, 0), title)
         return np.asarray(canvas)
@@ -282,19 +283,6 @@ def _append(
         frames = read_frames(opened, frame_rate=rate, start=clip.start, end=clip.end)
         sound = stack.enter_context(open_sound(clip.source, clip.start, *_SOUND))
         write_in_time(writer, frames, sound, draw=draw)
-
-
-def _letterboxed(image: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Return a picture of a size, between bars where its shape is another."""
-    picture = Image.fromarray(image)
-    if picture.size == size:
-        return picture
-    share = min(size[0] / picture.width, size[1] / picture.height)
-    inner = max(1, round(picture.width * share)), max(1, round(picture.height * share))
-    canvas = Image.new("RGB", size, BACKGROUND)
-    place = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    canvas.paste(picture.resize(inner, Image.Resampling.BILINEAR), place)
-    return canvas
 
 
 def _title(clip: Clip, size: tuple[int, int]) -> Image.Image:

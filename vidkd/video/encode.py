@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -148,13 +148,8 @@ class VideoWriter:
             if missing > 0:
                 self.write_sound(np.zeros((1 if layout == "mono" else 2, missing), np.float32))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is None:
             try:
                 if not self._written:
                     raise ValueError("no picture was given")
@@ -169,7 +164,7 @@ class VideoWriter:
                 wrapped = self._failed(failure)
                 self._stack.__exit__(type(wrapped), wrapped, wrapped.__traceback__)
                 raise wrapped from failure
-        self._stack.__exit__(kind, error, trace)
+        self._stack.__exit__(kind, *error)
 
     def _failed(self, error: Exception) -> VidkdError:
         reason = getattr(error, "strerror", None) or str(error)
