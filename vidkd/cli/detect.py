@@ -145,7 +145,7 @@ def detect(
         if scores is not None and dense:
             _write_scores(scores, detector.scorer, dense)
     if as_json:
-        emit_json({"results": _as_json(found)})
+        emit_json({"results": {k: [item.to_json() for item in v] for k, v in found.items()}})
     if failures:
         log(f"{failures} of {len(videos)} videos failed")
         raise typer.Exit(1)
@@ -285,13 +285,3 @@ def _write_scores(
         video: result.candidates for video, result in found.items() if result.candidates is not None
     }
     write_dense_scores(path, DenseScores(scorer.classes, scores, candidates))
-
-
-def _as_json(found: dict[str, list[Detection]]) -> dict[str, list[dict[str, object]]]:
-    return {
-        video: [
-            {"label": item.label, "score": item.score, "segment": [item.start, item.end]}
-            for item in items
-        ]
-        for video, items in found.items()
-    }

@@ -72,12 +72,7 @@ def suggest(
     labelled: list[np.ndarray] = []
     parts: dict[str, list[Part]] = {}
     failures = 0
-    source = (
-        _from_cache(model, cache, known, device)
-        if cache
-        else _from_videos(model, videos or Path(), known, device)
-    )
-    for name, result in source:
+    for name, result in _results(model, cache, videos, known, device):
         if isinstance(result, VidkdError):
             failures += 1
             log(f"error: {result}")
@@ -152,38 +147,30 @@ def _labelled(path: Path | None, form: str) -> list[str]:
     return [v.id for v in load_annotations(path, form).videos.values() if v.segments]
 
 
-def _from_cache(model: Path, cache: Path, labelled: list[str], device: str) -> Found:
-    from vidkd.detection.detector import FeatureDetector
-    from vidkd.streams import STREAMS
-
-    detector = FeatureDetector(model, device)
-    header = detector.scorer.students[0].header
-    index = STREAMS[header.modality].files(cache, header.encoder)
-    known = {index.key(name) for name in labelled}
-    with progress("suggest", len(index.items), "videos") as advance:
-        for key, path in index.items.items():
-            try:
-                yield (None if key in known else key), detector(path)
-            except VidkdError as error:
-                yield key, error
-            advance(1)
-
-
-def _from_videos(model: Path, folder: Path, labelled: list[str], device: str) -> Found:
-    from vidkd.detection.detector import Detector
+def _results(
+    model: Path, cache: Path | None, folder: Path | None, labelled: list[str], device: str
+) -> Found:
+    """Yield what the model finds; in a cache it also sees what has labels, to compare with."""
+    from vidkd.detection.detector import Detector, FeatureDetector
     from vidkd.keys import KeyIndex
+    from vidkd.streams import STREAMS
     from vidkd.video import find_videos
 
-    files = find_videos([folder])
-    index = KeyIndex({item.key: item.path for item in files}, folder)
+    detector: Detector | FeatureDetector
+    if cache is not None:
+        detector = FeatureDetector(model, device)
+        header = detector.scorer.students[0].header
+        index = STREAMS[header.modality].files(cache, header.encoder)
+    else:
+        folder = folder or Path()
+        index = KeyIndex({item.key: item.path for item in find_videos([folder])}, folder)
+        detector = Detector(model, device)
     known = {index.key(name) for name in labelled}
-    detector = Detector(model, device)
-    with progress("suggest", len(files) - len(known - {None}), "videos") as advance:
-        for key, path in index.items.items():
-            if key in known:
-                continue
+    todo = {k: path for k, path in index.items.items() if cache is not None or k not in known}
+    with progress("suggest", len(todo), "videos") as advance:
+        for key, path in todo.items():
             try:
-                yield key, detector(path)
+                yield (None if key in known else key), detector(path)
             except VidkdError as error:
                 yield key, error
             advance(1)

@@ -70,6 +70,11 @@ class Detection:
     start: float
     end: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as ActivityNet-style results have it."""
+        times = [float(self.start), float(self.end)]
+        return {"label": self.label, "score": float(self.score), "segment": times}
+
 
 def write_dense_scores(path: str | Path, scores: DenseScores) -> None:
     """Write HDF5 atomically: ``/VIDEO_ID/scores``, ``/VIDEO_ID/pts``, root attribute ``classes``.
@@ -204,15 +209,7 @@ def write_detections(
         {
             "version": "vidkd 1",
             "results": {
-                video: [
-                    {
-                        "label": item.label,
-                        "score": float(item.score),
-                        "segment": [float(item.start), float(item.end)],
-                    }
-                    for item in items
-                ]
-                for video, items in detections.items()
+                video: [item.to_json() for item in items] for video, items in detections.items()
             },
             "external_data": dict(external_data or {}),
         },

@@ -106,11 +106,9 @@ def _do(
     path, folder = Path(video), Path(video).parent
     try:
         result = _detect(connection, detector, spec, path, threshold)
-        found = [
-            {"label": item.label, "score": item.score, "segment": [item.start, item.end]}
-            for item in sorted(result.segments, key=lambda item: (item.start, item.end))
-        ]
-        write_json(folder / "result.json", {"results": {name: found}})
+        found = sorted(result.segments, key=lambda item: (item.start, item.end))
+        content = {"results": {name: [item.to_json() for item in found]}}
+        write_json(folder / "result.json", content)
         _send(connection, event="found", duration=result.duration)
         if spec.pages:
             _page(folder / "page.html", replace(result, video_id=name, model=_model_name(detector)))
