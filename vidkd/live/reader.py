@@ -23,7 +23,7 @@ from vidkd.live.statistics import SourceStatistics
 from vidkd.live.timeline import Timeline
 from vidkd.recipe import LiveSettings
 from vidkd.streams import Stream
-from vidkd.video import Frame
+from vidkd.video import Frame, cut_snippets
 from vidkd.video.decode import Converter, ticks
 from vidkd.video.opened import frame_time, reason
 from vidkd.video.pictures import Picture, last_end
@@ -47,7 +47,7 @@ class LiveSnippet:
     """A snippet that waits to be scored.
 
     Attributes:
-        images: (T, S, S, C) of the stream; None once it is skipped.
+        images: rows (T, H, W, C) of the stream; None once it is skipped.
         start: second from the source's first frame.
         end: likewise.
         second: of its last frame.
@@ -198,8 +198,8 @@ class Reader(threading.Thread):
         """Cut the frames up to the next None, or to the end, into snippets."""
         first: list[float] = []
         snippet = self._sampling.snippet
-        rows = self._stream.rows(self._frames(feed, first))
-        for item in self._stream.snippets(rows, snippet, self._sampling.crop):
+        # What the encoder sees of them is cut where there is time for it, of those not skipped.
+        for item in cut_snippets(self._stream.rows(self._frames(feed, first)), snippet):
             base = first[0]
             second, arrival = self._last
             self.waiting.put(

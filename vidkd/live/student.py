@@ -83,7 +83,9 @@ class LiveStudent:
         self._encode = BatchEncoder(source.output, source.encoder.device, prepare)
 
     def rows(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Return features (B, D) float32 of as many snippets (T, S, S, C)."""
+        """Return features (B, D) float32 of as many snippets, of rows (T, H, W, C)."""
+        if self.stream.crops:
+            images = [self.stream.crop(item, self.sampling.crop) for item in images]
         return self._encode(self._encode.send(np.stack(images)))
 
     def start(self) -> State:
