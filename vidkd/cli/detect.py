@@ -10,6 +10,7 @@ import typer
 from vidkd.cli.options import BatchSize, Device, EncoderPrecision, Json, argument, flag, option
 from vidkd.console import emit_json, emit_table, log, progress
 from vidkd.errors import UsageError, VidkdError
+from vidkd.workers import importing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,8 @@ def detect(
     for name, (path, ending) in targets.items():
         _check_target(name, path, ending, several=len(videos) > 1)
 
-    from vidkd.detection.detector import Detector, FeatureDetector
+    with importing():
+        from vidkd.detection.detector import Detector, FeatureDetector
 
     detector: Detector | FeatureDetector
     if features is not None and model:
