@@ -25,7 +25,7 @@ from vidkd.distillation.validation import Validator
 from vidkd.networks import FilterHeader, build_temporal_filter, save_temporal_filter
 from vidkd.networks.segment_head import Level
 from vidkd.networks.temporal import FILTERS, TemporalOutput
-from vidkd.recipe.jobs import Stage, TrainingJob
+from vidkd.recipe.jobs import TrainingJob, TrainingStage
 from vidkd.training.loop import RunFolder, RunResult, Training, train_in
 from vidkd.training.processes import Processes, join
 from vidkd.training.whole_batch import Rows, sum_gradients
@@ -54,7 +54,7 @@ class TrainResult(RunResult):
         validation_videos: how many were validated on.
     """
 
-    stage: Stage
+    stage: TrainingStage
     validation_map: float
     training_videos: int
     unlabelled_videos: int

@@ -28,7 +28,7 @@ from vidkd.recipe.training import (
     SubsetSettings,
 )
 
-Stage = Literal["train-teacher", "train-baseline", "distill"]
+TrainingStage = Literal["train-teacher", "train-baseline", "distill"]
 
 _RUN = "Run"
 _Annotations = Annotated[Path, Option(unit="FILE", common=True)]
@@ -96,7 +96,7 @@ class TrainingJob(_Job):
         return self
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> TrainingStage:
         """What kind of run this is, by the name of its command."""
         if self.teachers:
             return "distill"
