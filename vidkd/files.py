@@ -80,14 +80,18 @@ def atomic_path(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]
         raise
 
 
-def refuse_address(path: str | Path) -> None:
+def refuse_address(path: str | Path, remedy: str | None = None) -> None:
     """Say of an address, such as ``s3://BUCKET/NAME``, that files of this machine are meant.
+
+    Args:
+        path: what may be an address.
+        remedy: what to do about it; None says so in general.
 
     Raises:
         UsageError: it is an address.
     """
     if isinstance(path := as_path(path), RemotePath):
-        os.fspath(path)
+        raise path.refusal(remedy)
 
 
 def _cannot_write(path: Path, error: OSError) -> VidkdError:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vidkd.errors import VidkdError
-from vidkd.storage import RemotePath, info, machine, remove, spooled, store
+from vidkd.storage import RemotePath, StorageError, info, machine, remove, spooled, store
 
 _HELD = {errno.EWOULDBLOCK, errno.EACCES}
 _RENEW_SECONDS, _DEAD_SECONDS = 30.0, 120.0
@@ -88,9 +88,13 @@ def _is_locked(place: Path) -> bool:
 
 
 def drop_abandoned(path: Path) -> None:
-    """Remove the claim that a killed process left."""
-    if _place(path).exists():
-        with claim(path):
+    """Remove the claim that a killed process of this machine left.
+
+    A store that does not answer keeps it, and the claim ends by its age.
+    """
+    here = spooled(path) if isinstance(path, RemotePath) else path
+    if _place(here).exists():
+        with contextlib.suppress(StorageError), claim(path):
             pass
 
 

@@ -9,7 +9,7 @@ import typer
 
 from vidkd.cli.extract import Cluster, SlurmParameters, executor
 from vidkd.cli.options import Device, Json, flag, numbers, option
-from vidkd.cli.run import Labels, RecipeName, Results, load_recipe
+from vidkd.cli.run import Cache, Labels, RecipeName, Results, load_recipe
 from vidkd.console import emit_json, emit_table, log
 from vidkd.errors import UsageError
 from vidkd.machine import cores
@@ -25,10 +25,7 @@ def benchmark(
         Path | None, option("Folder of the videos; not needed with a filled --cache.", "DIR")
     ] = None,
     annotations: Labels = None,
-    cache: Annotated[
-        Path | None,
-        option("Folder of flow and features, which several benchmarks may share.", "DIR"),
-    ] = None,
+    cache: Cache = None,
     tables: Annotated[
         str | None, option("Tables to make. Default: those of the recipe.", "1,3")
     ] = None,

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 RecipeName = Annotated[str, argument("A YAML recipe, or the name of one of pipelines/.", "RECIPE")]
 Results = Annotated[Path | None, option("Folder for the results. Default: runs/RECIPE.", "DIR")]
 Labels = Annotated[Path | None, option("Annotations, for recipes that name none.", "FILE")]
+Cache = Annotated[
+    Path | None, option("Folder of flow and features, which several runs may share.", "DIR")
+]
 Workers = Annotated[int, option("Videos rendered or read at once.", "VIDEOS", min=1)]
 Overwrite = Annotated[bool, flag("--overwrite", "Make again what was made with other settings.")]
 
@@ -36,6 +39,7 @@ def run(
         Path | None, option("Folder of the videos, for recipes that name none.", "DIR")
     ] = None,
     annotations: Labels = None,
+    cache: Cache = None,
     budget: Annotated[
         float | None,
         option(
@@ -63,6 +67,7 @@ def run(
     plan = Benchmark.of_models(
         pipeline,
         output or Path("runs") / pipeline.name,
+        cache=cache,
         workers=workers,
         device=device,
         overwrite=overwrite,

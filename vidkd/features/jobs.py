@@ -8,6 +8,7 @@ import queue
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,15 @@ from vidkd.cluster import Executor, LocalPool
 from vidkd.console import Advance, log, progress
 from vidkd.errors import UsageError, VidkdError
 from vidkd.features.tasks import Task, refusal
+from vidkd.storage import RemotePath, UnansweredError, as_path
 from vidkd.video import VideoFile, probe
 from vidkd.workers import Ended, silent
 
 _SILENCE_SECONDS = 600.0
 _SLOWEST_DISK = 10e6
 _LOOK_SECONDS = 1.0
+_MOST_UNANSWERED = 3
+"""Each takes up to half a minute."""
 
 
 def shard(videos: Sequence[VideoFile], part: str | None) -> list[VideoFile]:
@@ -87,20 +91,37 @@ def plan_jobs(
 ) -> list[JobResult]:
     """Say what is done and what is to be done, without decoding any video.
 
-    A video that keeps its reader waiting longer than ``silence_allowed`` has failed.
+    A video that keeps its reader waiting longer than ``silence_allowed`` has failed. A store that
+    did not answer for several videos in a row is not asked for the others.
     """
-    plans = []
+    plans, failures = [], Counter[str | None]()
     with progress(f"{task.name}: looking", len(videos), "videos") as advance:
         for video in videos:
             path = task.path(video)
+            stores = {_store(video.path), _store(path)} - {None}
             try:
+                for store in stores:
+                    if failures[store] >= _MOST_UNANSWERED:
+                        raise VidkdError(
+                            f"was not looked at, since {store} did not answer for others",
+                            path=video.path,
+                            remedy="run the same command again when it does",
+                        )
                 seconds = silence_allowed(video, time_limit)
                 plans.append(_within(seconds, functools.partial(_plan, video, path, task)))
+                for store in stores:
+                    failures.pop(store, None)
             except VidkdError as error:
+                if isinstance(error, UnansweredError) and error.path:
+                    failures[_store(as_path(error.path))] += 1
                 reason = _reason(error, video)
                 plans.append(JobResult(video.key, video.path, path, "failed", reason))
             advance(1)
     return plans
+
+
+def _store(path: Path) -> str | None:
+    return "//".join(path.parts[:2]) if isinstance(path, RemotePath) else None
 
 
 def _plan(video: VideoFile, path: Path, task: Task) -> JobResult:

@@ -93,6 +93,7 @@ class Benchmark:
         recipe: Pipeline,
         output: Path,
         *,
+        cache: Path | None = None,
         workers: int = 1,
         device: str = "auto",
         overwrite: bool = False,
@@ -104,7 +105,7 @@ class Benchmark:
         Raises:
             UsageError: the recipe names what there is not.
         """
-        layout = Layout(output)
+        layout = Layout(output, cache)
         check_recipe(recipe, layout.cache)
         tables = [models_table(recipe)]
         return cls(

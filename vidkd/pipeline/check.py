@@ -13,6 +13,7 @@ from vidkd.evaluation import PROTOCOLS
 from vidkd.networks import find_card
 from vidkd.networks.temporal import FILTERS
 from vidkd.recipe import DistillationSettings, Modality, Pipeline, given_or
+from vidkd.storage import StorageError
 from vidkd.streams import STREAMS
 
 
@@ -25,10 +26,13 @@ def check_recipe(recipe: Pipeline, cache: Path) -> None:
 
     Raises:
         UsageError: there is no such thing; the message has the key, and the names that there are.
+        StorageError: the cache is in a store that cannot be reached, or refuses.
     """
     for key, find in _names(recipe, cache):
         try:
             find()
+        except StorageError:
+            raise  # of the cache, not of the name
         except VidkdError as error:
             raise UsageError(
                 f"recipe {recipe.name}, {key}: {error.problem}", remedy=error.remedy

@@ -23,7 +23,11 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Refuse an address at once, not when the first model is to be written."""
-        refuse_address(self.root)
+        refuse_address(
+            self.root,
+            "give a folder of this machine as --output; videos, annotations and --cache may be"
+            " addresses",
+        )
 
     @property
     def data(self) -> Path:

@@ -3,12 +3,13 @@
 from vidkd.storage.addresses import scrub, without_credentials
 from vidkd.storage.local_copy import machine, remember_hash, remembered
 from vidkd.storage.remote import RemoteFile, RemotePath, as_path, as_paths, spooled
-from vidkd.storage.stores import StorageError, info, remove, store, upload
+from vidkd.storage.stores import StorageError, UnansweredError, info, remove, store, upload
 
 __all__ = [
     "RemoteFile",
     "RemotePath",
     "StorageError",
+    "UnansweredError",
     "as_path",
     "as_paths",
     "info",

@@ -44,13 +44,14 @@ class RemotePath(type(Path())):  # type: ignore[misc]
         return _rebuilt, (str(self), credentials(str(self)))
 
     def __fspath__(self) -> str:
-        raise self._refusal()
+        raise self.refusal()
 
-    def _refusal(self) -> UsageError:
+    def refusal(self, remedy: str | None = None) -> UsageError:
+        """Return the error for what needs a disk of this machine."""
         return UsageError(
             "is an address, and this is read and written on this machine only",
             path=str(self),
-            remedy="copy it here, or mount it as a folder, and give the path",
+            remedy=remedy or "copy it here, or mount it as a folder, and give the path",
         )
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
@@ -115,7 +116,7 @@ class RemotePath(type(Path())):  # type: ignore[misc]
             UsageError: it is to be written to.
         """
         if set(mode) - set("rbt"):
-            raise self._refusal()
+            raise self.refusal()
         raw = RemoteFile(self)
         if "b" in mode and buffering == 0:
             return raw  # type: ignore[return-value]
@@ -132,7 +133,7 @@ class RemotePath(type(Path())):  # type: ignore[misc]
 
     def mkdir(self, *args: Any, **options: Any) -> NoReturn:
         """Refuse: what makes folders writes files by name."""
-        raise self._refusal()
+        raise self.refusal()
 
     def resolve(self, strict: bool = False) -> RemotePath:
         """Return itself."""

@@ -35,6 +35,7 @@ _CREDENTIALS = {
     "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS",
     "hf": "set HF_TOKEN, or run `hf auth login`",
+    **dict.fromkeys(("http", "https"), "give them as in https://USER:PASSWORD@HOST/..."),
 }
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
 _IDENTITIES = ("ETag", "etag", "generation", "blob_id", "Last-Modified", "LastModified", "updated")
@@ -42,6 +43,10 @@ _IDENTITIES = ("ETag", "etag", "generation", "blob_id", "Last-Modified", "LastMo
 
 class StorageError(VidkdError):
     """A store cannot be reached, refuses, or does not do what was asked."""
+
+
+class UnansweredError(StorageError):
+    """A store gave no usable answer, however often it was asked."""
 
 
 class NoRangesError(Exception):
@@ -316,7 +321,7 @@ def _attempted(plain: str, action: Callable[[], Result], tries: int = len(_PAUSE
         if number + 1 == tries or (why == _UNKNOWN and number == 2):
             break
         time.sleep(_PAUSES[number] * random.uniform(1, 2))
-    raise StorageError(
+    raise UnansweredError(
         why + (f", {number + 1} times in a row" if number else ""),
         path=plain,
         remedy="check the network and the address, then run the same command again",
