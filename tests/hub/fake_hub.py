@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -121,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/api/repos/create":
             self._create(json.loads(body), token)
         else:
-            self._repo(parts, body, token, "blobs=" in address.query)
+            self._repo(parts, body, token, address.query)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle
 
@@ -139,8 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
             repo.commit({".gitattributes": b"*.safetensors filter=lfs\n"})
             self._answer(200, {"url": f"{self.server.address}/{name}", "id": name, "name": name})
 
-    def _repo(self, parts: list[str], body: bytes, token: str, blobs: bool) -> None:
-        api = parts[:2] == ["api", "models"]
+    def _repo(self, parts: list[str], body: bytes, token: str, query: str) -> None:
+        if parts[0] == "datasets":  # pages of models have no such part
+            parts = parts[1:]
+        api = parts[0] == "api" and parts[1] in {"models", "datasets"}
         name = "/".join(parts[2:4] if api else parts[:2]).removesuffix(".git")
         rest = parts[4:] if api else parts[2:]
         if name in self.server.moved:
@@ -163,9 +166,10 @@ class _Handler(BaseHTTPRequestHandler):
         files = repo.commits[commit]
         match rest[0] if rest else "":
             case "" | "revision":
-                self._answer(200, self._info(name, repo, commit, blobs))
+                self._answer(200, self._info(name, repo, commit, "blobs=" in query))
             case "tree":
-                self._answer(200, [self._entry(path, data) for path, data in files.items()])
+                deep = "recursive=true" in query.lower()
+                self._answer(200, self._tree(files, "/".join(rest[2:]), deep))
             case "preupload":
                 asked = json.loads(body)["files"]
                 modes = [
@@ -207,6 +211,19 @@ class _Handler(BaseHTTPRequestHandler):
             "tags": [],
         }
 
+    def _tree(self, files: dict[str, bytes], folder: str, deep: bool) -> list[dict[str, Any]]:
+        start, found = f"{folder}/" if folder else "", dict[str, dict[str, Any]]()
+        for path, data in files.items():
+            if not path.startswith(start):
+                continue
+            names = path.removeprefix(start).split("/")
+            for count in range(1, len(names) if deep else min(2, len(names))):
+                above = start + "/".join(names[:count])
+                found[above] = {"type": "directory", "path": above, "size": 0, "oid": "0"}
+            if deep or len(names) == 1:
+                found[path] = self._entry(path, data)
+        return list(found.values())
+
     @staticmethod
     def _entry(path: str, data: bytes) -> dict[str, Any]:
         entry: dict[str, Any] = {
@@ -244,4 +261,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             digest = hashlib.sha256(data).hexdigest()
             headers = {"X-Repo-Commit": commit, "ETag": f'"{digest}"'}
-            self._answer(200, data, headers | {"Content-Length": str(len(data))})
+            part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+            if part:
+                first, last = int(part[1]), min(int(part[2]), len(data) - 1)
+                headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+                data = data[first : last + 1]
+            headers["Content-Length"] = str(len(data))
+            self._answer(206 if part else 200, data, headers)

@@ -19,6 +19,7 @@ from vidkd.cache import (
     cache_files,
     claim,
     claimed,
+    drop_abandoned,
     list_cache,
     pack_cache,
     unpack_cache,
@@ -27,10 +28,10 @@ from vidkd.cache import (
 )
 from vidkd.cache import claims as claims_module
 from vidkd.errors import UsageError
-from vidkd.features import FlowTask
+from vidkd.features import FlowTask, run_jobs
 from vidkd.files import atomic_path, sha256
 from vidkd.recipe import FlowSettings, FrameSettings
-from vidkd.storage import RemotePath, StorageError, as_path, remote, store, upload
+from vidkd.storage import RemotePath, StorageError, as_path, remote, spooled, store, upload
 from vidkd.storage.local_copy import BLOCK
 from vidkd.video import VideoFile, find_videos, read_frames
 
@@ -249,6 +250,25 @@ def test_network_trouble_is_not_taken_for_damage(
         s3.plan = lambda number, method, stop=stop: "refuse" * (number >= stop)
         with pytest.raises(StorageError, match="the connection broke, 7 times in a row"):
             verify(as_path("s3://lab/v0.h5"))
+
+
+def test_a_store_that_is_silent_is_given_up_for_the_rest(s3: FaultyProxy, tmp_path: Path) -> None:
+    videos = [VideoFile(as_path(f"s3://lab/v{number}.mp4"), f"v{number}") for number in range(5)]
+    s3.plan = lambda number, method: "refuse"
+    results = run_jobs(videos, FlowTask(tmp_path / "cache", FRAMES, FLOW))
+    assert [result.status for result in results] == ["failed"] * 5
+    told = ["was not looked at, since s3://lab did not" in result.reason for result in results]
+    assert told == [False, False, False, True, True]
+
+
+def test_a_claim_that_cannot_be_dropped_ends_nothing(s3: FaultyProxy, tmp_path: Path) -> None:
+    path = as_path("s3://lab/cache/flow/v.h5")
+    place = spooled(path).with_name(f".{spooled(path).stem}.claim")
+    place.parent.mkdir(parents=True)
+    place.touch()  # as a killed process leaves it
+    s3.plan = lambda number, method: "refuse"
+    drop_abandoned(path)
+    assert not place.exists()
 
 
 def test_a_killed_upload_leaves_nothing_in_the_store(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import vidkd
 from web import Web
 
 from vidkd.errors import UsageError, VidkdError
@@ -78,6 +80,35 @@ def test_a_password_is_used_and_shown_nowhere(folder: Path, noise: bytes, here: 
         with pytest.raises(StorageError, match=r"access is denied \(401\)") as caught:
             path.read_bytes()
         assert "wrong" not in str(caught.value)
+
+
+def test_no_file_and_no_word_of_a_command_holds_a_password(
+    folder: Path, here: Path, tmp_path: Path
+) -> None:
+    labels = {"version": "1", "database": {"c": {"subset": "training", "annotations": []}}}
+    (folder / "labels.json").write_text(json.dumps(labels))
+    with Web(folder, user="me:s3cret") as web:
+        typed = web.address.replace("//", "//me:s3cret@")
+        told = ""
+        recipe = ["run", "folder", "--videos", typed, "--annotations"]
+        for words in (
+            ["extract-flow", f"{typed}/sub/c.mp4", "--cache", tmp_path / "cache"],
+            ["init", typed, "--labels", f"{typed}/labels.json", "--output", tmp_path / "new"],
+            [*recipe, f"{typed}/no.json", "--output", tmp_path / "run"],
+            [*recipe, f"{typed}/labels.json", "--output", typed],
+        ):
+            done = vidkd(*words)
+            assert done.returncode
+            assert web.address in done.stderr
+            told += done.stderr + done.stdout
+        wrong = typed.replace("cret", "cret2")
+        denied = vidkd("init", wrong, "--labels", f"{wrong}/labels.json")
+        assert "access is denied (401); check that it exists" in denied.stderr
+        assert "https://USER:PASSWORD@HOST/" in denied.stderr
+        assert "s3cret" not in told + denied.stderr + denied.stdout
+    hidden = base64.b64encode(b"me:s3cret")
+    written = [item.read_bytes() for item in tmp_path.rglob("*") if item.is_file()]
+    assert not [data for data in written if b"s3cret" in data or hidden in data]
 
 
 def test_a_signature_is_used_and_shown_nowhere(folder: Path, noise: bytes, here: Path) -> None:

@@ -10,6 +10,7 @@ import base64
 import errno
 import functools
 import hashlib
+import logging
 import os
 import random
 import time
@@ -149,6 +150,8 @@ class Reader:
             except ValueError as error:
                 raise NoRangesError from error
             if len(data) != end - start:
+                if self._plain.startswith("hf"):  # which tells a cut answer in another way
+                    raise changed(self._plain)
                 raise ConnectionError("the answer is too short")
             return data
 
@@ -222,9 +225,10 @@ def remove(plain: str) -> None:
 
 
 def _written(plain: str, write: Callable[[dict[str, Any]], Any], options: dict[str, Any]) -> bool:
-    if plain.startswith("http"):
+    if plain.startswith(("http", "hf")):
+        kind = "a web server" if plain.startswith("http") else "the Hugging Face hub"
         raise UsageError(
-            "is an address of a web server, which nothing can be written to",
+            f"is an address of {kind}, which nothing can be written to",
             path=plain,
             remedy="give a path, or an address of an object store such as s3://BUCKET/NAME",
         )
@@ -257,6 +261,13 @@ def _opened(scheme: str, user: tuple[str, str] | None, process: int) -> Any:
     try:
         import fsspec
 
+        # They write tracebacks and every try of what is explained here.
+        for name in ("gcsfs", "huggingface_hub.utils._http"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        if scheme == "gs":
+            # Read when gcsfs is imported. What it adds serves zonal buckets alone, and asks
+            # another service before every request.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         options: dict[str, Any] = {"use_listings_cache": False}
         if scheme == "s3":
             seconds = {"connect_timeout": _CONNECT_SECONDS, "read_timeout": _SILENCE_SECONDS}
@@ -307,8 +318,11 @@ def _seconds(time_of_change: Any) -> float:
     return time_of_change.timestamp() if isinstance(time_of_change, datetime) else 0.0
 
 
-def _attempted(plain: str, action: Callable[[], Result], tries: int = len(_PAUSES) + 1) -> Result:
+def _attempted(plain: str, action: Callable[[], Result], tries: int | None = None) -> Result:
     """Do something, again after failures that pass, and explain the last one."""
+    if tries is None:
+        # gcsfs and huggingface_hub repeat every request themselves, for half a minute.
+        tries = 2 if plain.startswith(("gs:", "hf:")) else len(_PAUSES) + 1
     for number in range(tries):
         try:
             return action()
@@ -344,6 +358,12 @@ def _judged(plain: str, error: BaseException) -> tuple[str, Exception | None]:
         return "", FileExistsError(errno.EEXIST, "is there already", plain)
     if isinstance(error, NotImplementedError) or status == 501:
         return "", NotImplementedError()
+    if "GatedRepoError" in kinds:
+        return "", StorageError(
+            "is open only to those who accepted its conditions",
+            path=plain,
+            remedy=f"accept them on its page at the hub, then {_CREDENTIALS['hf']}",
+        )
     if code == "NoSuchBucket" or "RepositoryNotFoundError" in kinds:
         return "", _no_bucket(plain)
     if kinds & _NO_CREDENTIALS:
@@ -372,9 +392,11 @@ def _judged(plain: str, error: BaseException) -> tuple[str, Exception | None]:
         return "no answer came in time", None
     if kinds & {"gaierror", "ClientConnectorDNSError"}:
         return _UNKNOWN, None
-    if kinds & {"EndpointConnectionError", "ClientConnectorError"}:
+    if "OfflineModeIsEnabled" in kinds:
+        return "", StorageError("HF_HUB_OFFLINE is set", path=plain, remedy="unset it")
+    if kinds & {"EndpointConnectionError", "ClientConnectorError", "ConnectError"}:
         return "the server cannot be reached", None
-    if kinds & {"OSError", "ClientError", "HTTPClientError", "HTTPException"}:
+    if kinds & {"OSError", "ClientError", "HTTPClientError", "HTTPException", "TransportError"}:
         return "the connection broke", None
     text = " ".join(scrub(str(error)).split())
     return "", StorageError(
@@ -385,6 +407,8 @@ def _judged(plain: str, error: BaseException) -> tuple[str, Exception | None]:
 def _answer(causes: list[BaseException]) -> tuple[int | None, str]:
     """Return the status and the code that a server answered, whatever library tells them."""
     for item in causes:
+        if type(item) is OSError and str(item).startswith("Forbidden: "):  # gcsfs
+            return 403, ""
         response = getattr(item, "response", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -402,8 +426,12 @@ def _answer(causes: list[BaseException]) -> tuple[int | None, str]:
 
 
 def _no_bucket(plain: str) -> StorageError:
-    kind = "repository" if plain.startswith("hf") else "bucket"
-    return StorageError(f"there is no such {kind}", path=plain, remedy="check its name, or make it")
+    if plain.startswith("hf"):
+        problem = "there is no such repository"
+        remedy = f"check its name; if it is private, {_CREDENTIALS['hf']}"
+    else:
+        problem, remedy = "there is no such bucket", "check its name, or make it"
+    return StorageError(problem, path=plain, remedy=remedy)
 
 
 def changed(plain: str) -> StorageError:
