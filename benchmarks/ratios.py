@@ -180,7 +180,8 @@ def main() -> None:
     machine, load = describe_machine(), os.getloadavg()[0]
     now = measure(options.rounds)
     every = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
-    before = every.get(machine["kernels"], {}).get("ratios", {})
+    kept = every.get(machine["kernels"], {"machine": machine, "ratios": {}})
+    before, place = kept["ratios"], kept["machine"]
     emit_table(
         f"{machine['processor']}, {machine['kernels']}, {machine['cores']} cores, load {load:.1f}",
         ("", "ratio", "least", "most", "kept"),
@@ -195,6 +196,8 @@ def main() -> None:
     )
     for line in lost(now, before):
         log(line)
+    if (place["processor"], place["cores"]) != (machine["processor"], machine["cores"]):
+        log(f"what is kept is of another machine: {place['processor']}, {place['cores']} cores")
     if not before:
         log(f"nothing is kept for {machine['kernels']} yet; --keep does that")
     record = {"machine": {**machine, "load": round(load, 1)}, "ratios": now}

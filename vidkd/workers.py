@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, repeat, takewhile
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -291,6 +292,8 @@ class Worker(Generic[Job]):
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Hold back Ctrl-C: a new process inherits that, and is spared it until it can ignore it."""
+    # Begun with the first process, it would let interrupts through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
