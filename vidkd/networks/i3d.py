@@ -7,7 +7,8 @@ faster for inference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -130,21 +131,27 @@ class Unit(nn.Module):
 class Inception(nn.Module):
     """Four parallel branches whose outputs are joined along the channels."""
 
+    unit: ClassVar[Callable[..., nn.Module]] = Unit
+
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         inputs, b0, b1a, b1b, b2a, b2b, b3b = channels
-        self.b0 = Unit(inputs, b0, 1)
-        self.b1a = Unit(inputs, b1a, 1)
-        self.b1b = Unit(b1a, b1b, 3)
-        self.b2a = Unit(inputs, b2a, 1)
-        self.b2b = Unit(b2a, b2b, 3)
-        self.b3b = Unit(inputs, b3b, 1)
+        self.b0 = self.unit(inputs, b0, 1)
+        self.b1a = self.unit(inputs, b1a, 1)
+        self.b1b = self.unit(b1a, b1b, 3)
+        self.b2a = self.unit(inputs, b2a, 1)
+        self.b2b = self.unit(b2a, b2b, 3)
+        self.b3b = self.unit(inputs, b3b, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, b0 + b1b + b2b + b3b, T, H, W)."""
-        pooled = max_pool_same(x, (3, 3, 3), (1, 1, 1))
+        """Map (B, C, T, H, W), or pictures without T, to b0 + b1b + b2b + b3b channels."""
+        pooled = self.pooled(x)
         branches = self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)
         return torch.cat(branches, dim=1)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return the largest of the neighbours of every place."""
+        return max_pool_same(x, (3, 3, 3), (1, 1, 1))
 
 
 class I3D(EncoderNetwork):

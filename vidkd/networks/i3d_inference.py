@@ -146,24 +146,18 @@ class FoldedUnit(nn.Module):
         return result
 
 
-class FoldedInception(nn.Module):
-    """Four parallel branches whose outputs are joined along the channels."""
+class FoldedInception(Inception):
+    """The same of folded units."""
 
     def __init__(self, inception: Inception) -> None:
-        super().__init__()
-        self.b0 = FoldedUnit(inception.b0)
-        self.b1a = FoldedUnit(inception.b1a)
-        self.b1b = FoldedUnit(inception.b1b)
-        self.b2a = FoldedUnit(inception.b2a)
-        self.b2b = FoldedUnit(inception.b2b)
-        self.b3b = FoldedUnit(inception.b3b)
+        nn.Module.__init__(self)
+        for name, unit in inception.named_children():
+            assert isinstance(unit, Unit)
+            self.add_module(name, FoldedUnit(unit))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, b0 + b1b + b2b + b3b, T, H, W)."""
-        on_cpu = x.device.type == "cpu"
-        pooled = largest_neighbours(x) if on_cpu else max_pool_same(x, (3, 3, 3), (1, 1, 1))
-        branches = self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)
-        return torch.cat(branches, dim=1)
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return the largest of the neighbours of every place."""
+        return largest_neighbours(x) if x.device.type == "cpu" else super().pooled(x)
 
 
 class InferenceI3D(nn.Module):

@@ -17,6 +17,7 @@ from vidkd.networks.i3d import (
     I3D,
     INCEPTIONS,
     POOLS,
+    Inception,
     Unit,
     same_padding,
 )
@@ -59,25 +60,14 @@ class Unit2d(nn.Module):
         return functional.relu(functional.conv2d(x, weight, bias, stride, border))
 
 
-class Inception2d(nn.Module):
-    """Four parallel branches whose outputs are joined along the channels."""
+class Inception2d(Inception):
+    """The same for pictures (N, C, H, W)."""
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
-        super().__init__()
-        inputs, b0, b1a, b1b, b2a, b2b, b3b = channels
-        self.b0 = Unit2d(inputs, b0, 1)
-        self.b1a = Unit2d(inputs, b1a, 1)
-        self.b1b = Unit2d(b1a, b1b, 3)
-        self.b2a = Unit2d(inputs, b2a, 1)
-        self.b2b = Unit2d(b2a, b2b, 3)
-        self.b3b = Unit2d(inputs, b3b, 1)
+    unit = Unit2d
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, b0 + b1b + b2b + b3b, H, W)."""
-        fast = _for_inference(x)
-        pooled = largest_neighbours(x) if fast else functional.max_pool2d(x, 3, 1, 1)
-        branches = self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)
-        return torch.cat(branches, dim=1)
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return the largest of the neighbours of every pixel."""
+        return largest_neighbours(x) if _for_inference(x) else functional.max_pool2d(x, 3, 1, 1)
 
 
 class InceptionPyramid(nn.Module):
