@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from vidkd.errors import UsageError, WeightsError
-from vidkd.networks.device import select_device
+from vidkd.networks.device import device_name, select_device
 from vidkd.networks.filter_weights import (
     FilterHeader,
     load_temporal_filter,
@@ -182,5 +182,25 @@ def test_devices():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert select_device("auto").type == expected
     for name in ("gpu", "cuda:", "cuda:x", "CPU", "cuda:999"):
-        with pytest.raises(UsageError):
-            select_device(name)
+        for choose in (select_device, device_name):
+            with pytest.raises(UsageError):
+                choose(name)
+    for name in ("auto", "cpu"):
+        assert device_name(name) == str(select_device(name))
+
+
+@pytest.mark.parametrize(
+    ("version", "asked"), [("2.9.1+cpu", False), ("2.9.1+rocm6.4", True), ("2.9.1", None)]
+)
+def test_a_gpu_is_asked_for_where_there_may_be_one(monkeypatch, version, asked):
+    monkeypatch.setattr("vidkd.networks.device.version", lambda _: version)
+    monkeypatch.setattr("vidkd.networks.device.sys.platform", "linux")
+    monkeypatch.setattr("vidkd.networks.device.select_device", lambda _: "cuda:0")
+    for found in (False, True) if asked is None else (asked,):
+
+        def driver(name, found=found):
+            if not found:
+                raise OSError(name)
+
+        monkeypatch.setattr("vidkd.networks.device.ctypes.CDLL", driver)
+        assert device_name("auto") == ("cuda:0" if found else "cpu")
