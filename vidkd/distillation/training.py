@@ -181,7 +181,6 @@ class FilterTraining(Training[TrainResult]):
             )
 
     def train(self, rng: np.random.Generator) -> dict[str, float]:
-        """See :meth:`Training.train`."""
         torch.manual_seed(int(rng.integers(2**62)))
         self.model.train()
         rate = self.optimiser.param_groups[0]["lr"]
@@ -309,7 +308,6 @@ class FilterTraining(Training[TrainResult]):
         save_temporal_filter(self.folder.weights, best, header)
 
     def result(self) -> TrainResult:
-        """See :meth:`Training.result`."""
         return TrainResult(
             output=self.folder.path,
             stage=self.job.stage,
@@ -323,7 +321,6 @@ class FilterTraining(Training[TrainResult]):
         )
 
     def curve(self, column: str) -> str:
-        """See :meth:`Training.curve`."""
         if column.startswith("validation_"):
             return f"validation/{column.removeprefix('validation_')}"
         if column.endswith("_weighted"):

@@ -146,7 +146,6 @@ class EncoderTraining(Training[FinetuneResult]):
         go_on(self.schedule, self.number * self.steps)
 
     def train(self, rng: np.random.Generator) -> dict[str, float]:
-        """See :meth:`Training.train`."""
         rank = self.processes.rank
         seed = (self.seed * 1_000_003 + self.number) * self.encoder.seed_stride
         torch.manual_seed(seed + rank)
@@ -217,7 +216,6 @@ class EncoderTraining(Training[FinetuneResult]):
         return {"sha256": digest}
 
     def result(self) -> FinetuneResult:
-        """See :meth:`Training.result`."""
         data = self.encoder.data
         return FinetuneResult(
             output=self.folder.path,

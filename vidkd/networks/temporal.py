@@ -195,7 +195,6 @@ class SSTCN(TemporalFilter):
         )
 
     def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
-        """See :meth:`TemporalFilter.feature_map`."""
         # The bias makes padding non-zero, and the next layer would smear it over valid snippets.
         hidden = self.projection(x).masked_fill(~mask, 0.0)
         for layer in self.layers:
@@ -292,7 +291,6 @@ class LocalAttention(TemporalFilter):
         )
 
     def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
-        """See :meth:`TemporalFilter.feature_map`."""
         hidden = self.projection(x).masked_fill(~mask, 0.0)
         for layer in self.layers:
             hidden = layer(hidden, mask)
@@ -370,7 +368,6 @@ class TGM(TemporalFilter):
         self.hidden = nn.Conv1d(2 * settings.channels, settings.channels, 1)
 
     def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
-        """See :meth:`TemporalFilter.feature_map`."""
         projected = self.projection(x).masked_fill(~mask, 0.0)
         events = projected.unsqueeze(1)
         for layer in self.layers:
@@ -404,7 +401,6 @@ class LSTM(TemporalFilter):
         )
 
     def feature_map(self, x: Tensor, mask: Tensor) -> Tensor:
-        """See :meth:`TemporalFilter.feature_map`."""
         valid = mask.squeeze(1)
         lengths = valid.sum(dim=1)
         if bool((valid[:, 1:] & ~valid[:, :-1]).any()):

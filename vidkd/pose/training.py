@@ -157,7 +157,6 @@ class DetectorTraining(Training[PoseTrainingResult]):
         go_on(self.schedule, self.number * self.steps)
 
     def train(self, rng: np.random.Generator) -> dict[str, float]:
-        """See :meth:`Training.train`."""
         self.network.train()
         sums: dict[str, float] = {}
         size, together = self.job.batch_size, self.processes.total
@@ -229,7 +228,6 @@ class DetectorTraining(Training[PoseTrainingResult]):
         return {"sha256": digest, "scores": known}
 
     def result(self) -> PoseTrainingResult:
-        """See :meth:`Training.result`."""
         return PoseTrainingResult(
             output=self.folder.path,
             name=self.job.detector_name,

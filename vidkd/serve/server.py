@@ -43,7 +43,6 @@ class PatientProtocol(H11Protocol):
     """
 
     def connection_made(self, transport: Any) -> None:
-        """See the base class."""
         super().connection_made(transport)
         self._idle_since: float | None = None
         self._full_since: float | None = None
@@ -71,7 +70,6 @@ class PatientProtocol(H11Protocol):
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See the base class."""
         self._timer.cancel()
         super().connection_lost(exc)
 

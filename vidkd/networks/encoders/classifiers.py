@@ -72,7 +72,6 @@ class ClassifierFamily(EncoderFamily):
     def build(
         self, card: ModelCard, state: Mapping[str, Tensor], path: str | Path
     ) -> EncoderNetwork:
-        """See the base class."""
         classes = len(state.get("classifier.bias", (0,)))
         network = Classifier(*self.network(card, classes), card.slow_every)
         return fill(network, card, state, path)

@@ -21,7 +21,6 @@ class InceptionI3D(EncoderFamily):
     def build(
         self, card: ModelCard, state: Mapping[str, Tensor], path: str | Path
     ) -> EncoderNetwork:
-        """See the base class."""
         if card.quantisation is not None:
             check_tensors(state, card.in_channels, path)
             return Int8I3D(state)

@@ -65,7 +65,6 @@ class PytorchVideo(ClassifierFamily):
         )
 
     def network(self, card: ModelCard, classes: int) -> tuple[nn.Module, str]:
-        """See the base class."""
         from pytorchvideo.models import hub
 
         name = card.architecture or ""

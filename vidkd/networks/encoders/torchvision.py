@@ -66,7 +66,6 @@ class Torchvision(ClassifierFamily):
         )
 
     def network(self, card: ModelCard, classes: int) -> tuple[nn.Module, str]:
-        """See the base class."""
         from torchvision.models import video
 
         name = card.architecture or ""

@@ -112,7 +112,6 @@ class Transformers(EncoderFamily):
     def build(
         self, card: ModelCard, state: Mapping[str, Tensor], path: str | Path
     ) -> EncoderNetwork:
-        """See the base class."""
         library = _library()
         config = dict(card.config or {})
         kind = config.pop("model_type", "")
@@ -129,7 +128,6 @@ class Transformers(EncoderFamily):
         return fill(Tokens(model, card, classes), card, state, path)
 
     def adopt(self, source: str, name: str) -> tuple[ModelCard, dict[str, Tensor]] | None:
-        """See the base class."""
         if not (Path(source) / "config.json").is_file() and not re.fullmatch(
             r"[\w.-]+/[\w.-]+", source
         ):
