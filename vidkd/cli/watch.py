@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidkd.cli.options import Device, Fields, argument, flag, option, with_settings
+from vidkd.cli.options import (
+    BatchSize,
+    Device,
+    EncoderPrecision,
+    Fields,
+    argument,
+    flag,
+    option,
+    with_settings,
+)
 from vidkd.console import clock, log, without_nan
-from vidkd.recipe import LiveSettings, OutputSettings, Precision
+from vidkd.recipe import LiveSettings, OutputSettings
 
 if TYPE_CHECKING:
     from vidkd.live.engine import Engine
@@ -54,16 +63,8 @@ def watch(
         Path | None, option("Write counts and delays at the end, and at signal USR1.", "FILE.json")
     ] = None,
     device: Device = "auto",
-    precision: Annotated[
-        Precision,
-        option(
-            "Arithmetic of the encoder. int8 is for CPUs and needs `vidkd models quantise`, "
-            "float16 is for GPUs; auto is what the student was trained on."
-        ),
-    ] = "auto",
-    batch_size: Annotated[
-        int | None, option("Snippets at a time. Default: by the device.", "SNIPPETS", min=1)
-    ] = None,
+    precision: EncoderPrecision = "auto",
+    batch_size: BatchSize = None,
     as_json: Annotated[bool, flag("--json", "Print each event as one line of JSON.")] = False,
 ) -> None:
     """Watch live video, and report events as they begin, become certain and end.
