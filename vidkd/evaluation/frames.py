@@ -251,10 +251,13 @@ class FrameComparison:
             places = self._positives.get(label, [])
             labels = np.zeros(len(self._scored), dtype=bool)
             labels[np.concatenate([np.zeros(0, dtype=np.int64), *places])] = True
-            values = np.full(len(labels), -np.inf)
-            if label in columns:
-                column = np.ascontiguousarray(columns[label])
-                values[self._scored] = column if self._blend is None else self._blend(column)
+            if label not in columns:
+                return ap(np.full(len(labels), -np.inf), labels)
+            values = np.ascontiguousarray(columns[label])
+            values = values if self._blend is None else self._blend(values)
+            if len(values) < len(labels):
+                values, scored = np.full(len(labels), -np.inf), values
+                values[self._scored] = scored
             return ap(values, labels)
 
         with ThreadPoolExecutor(threads) as pool:
