@@ -686,7 +686,7 @@ def test_nothing_is_overwritten_or_written_elsewhere(tmp_path: Path) -> None:
     write_as(tmp_path / "out", "elan", found, overwrite=True)
     for name in ("../v", "/v", "a/../../v"):
         outside = Annotations.of_labels({name: VideoAnnotation(name)})
-        with pytest.raises(AnnotationError, match="no file can be"):
+        with pytest.raises(AnnotationError, match="cannot be that of a file"):
             write_as(tmp_path / "out", "elan", outside)
 
 

@@ -120,6 +120,6 @@ def test_labels_and_names_that_a_format_cannot_hold(tmp_path: Path) -> None:
         export_thumos14(tmp_path / "out.txt", other)
     with pytest.raises(AnnotationError, match="has spaces"):
         export_thumos14(tmp_path / "out.txt", {"a b": []})
-    with pytest.raises(AnnotationError, match="no file name of its own"):
+    with pytest.raises(AnnotationError, match="would share its file"):
         export_pku_mmd(tmp_path / "out", {"a/v": [], "b/v": []})
     assert list(tmp_path.iterdir()) == []

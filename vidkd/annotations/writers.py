@@ -179,7 +179,8 @@ def write_as(
         parts = PurePosixPath(video.id).parts
         if PurePosixPath(video.id).is_absolute() or ".." in parts or "\0" in video.id or not parts:
             raise AnnotationError(
-                f"video {video.id!r} is called so that no file can be", remedy="rename the video"
+                f"the name of video {video.id!r} cannot be that of a file",
+                remedy="rename the video",
             )
         if writer.needs_rate and video.frame_rate is None:
             raise AnnotationError(

@@ -90,7 +90,8 @@ def export_pku_mmd(
         name = PurePosixPath(video).name
         if name in texts or name in {"", ".."}:
             raise AnnotationError(
-                f"video {video!r} has no file name of its own", remedy="give videos distinct names"
+                f"video {video!r} would share its file with another",
+                remedy="give videos distinct names",
             )
         texts[name] = "".join(
             f"{item.label},{item.start * rate:.3f},{item.end * rate:.3f},{item.score:.9g}\n"

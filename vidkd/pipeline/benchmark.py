@@ -81,7 +81,7 @@ class Benchmark:
         check_recipe(recipe, layout.cache)
         if (subset or recipe.evaluation.subset) == recipe.subsets.training:
             raise UsageError(
-                f"subset {subset or recipe.evaluation.subset!r} is what the rows are trained on",
+                f"the models are trained on subset {subset or recipe.evaluation.subset!r}",
                 remedy="report another --subset",
             )
         tables = build_tables(recipe, numbers)

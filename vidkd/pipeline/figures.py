@@ -239,7 +239,7 @@ class Figures:
                 if value is not None and before[label] is not None:
                     gains.setdefault(label, []).append(100 * (value - before[label]))
         if not gains:
-            raise VidkdError("neither seed has finished both rows", remedy="see what failed")
+            raise VidkdError("no seed has finished both models", remedy="see what failed")
         path = self.path("figure-6-classes")
         protocol = self.benchmark.recipe.evaluation.frame_protocol
         caption = (

@@ -105,7 +105,7 @@ def fetch(
             return _read(answer, stream, largest, deadline, stopped)
         finally:
             connection.close()
-    raise FetchError("the address leads on too often")
+    raise FetchError("the address redirects too often")
 
 
 def _read(

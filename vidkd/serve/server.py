@@ -97,7 +97,9 @@ def serve(
     """
     token = os.environ.get(TOKEN)
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
-        raise UsageError(f"{TOKEN} holds what no header can carry", remedy="give another token")
+        raise UsageError(
+            f"{TOKEN} holds characters that no header can carry", remedy="give another token"
+        )
     folder = settings.data or _cache() / "vidkd" / "serve"
     store = Store(folder, settings.max_disk * 1e9, settings.keep * 3600)
     remedy = "give another --port, or --port 0 for any that is free; check --host"

@@ -125,7 +125,9 @@ def copy_model(folder: Path, output: Path) -> list[Path]:
         target = output / path.name
         if path.name in MODEL_FILES and target.exists() and sha256(target) != sha256(path):
             raise UsageError(
-                "is another file", path=target, remedy=f"choose another --output than {output}"
+                "exists, and is another file",
+                path=target,
+                remedy=f"choose another --output than {output}",
             )
     for path in reversed(found):
         with atomic_path(output / path.name) as temporary:
