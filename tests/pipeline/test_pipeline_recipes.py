@@ -10,6 +10,7 @@ from vidkd.annotations import READERS
 from vidkd.evaluation import PROTOCOLS
 from vidkd.files import resources
 from vidkd.recipe import DistillationSettings, Pipeline, load_yaml, model_cards, pipeline_path
+from vidkd.streams import STREAMS
 
 RECIPES = sorted(resources("pipelines").glob("*.yaml"))
 DATA_SETS = {
@@ -30,7 +31,7 @@ def test_recipes_validate(path: Path) -> None:
         if modality == "pose":
             assert encoder.name not in cards  # the recipe trains it
         else:
-            assert cards[encoder.name].modality == modality
+            assert cards[encoder.name].modality == STREAMS[modality].encoder_modality
     if recipe.data is not None:
         assert recipe.data.format in ("auto", *READERS)
 
