@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from vidkd.console import emit_table, log
 
@@ -94,8 +95,12 @@ def extract(
     *where: str,
     count: int = 0,
     amid: Callable[[], None] | None = None,
-) -> tuple[float, str]:
-    """Run the command, with ``amid`` when a third is done; return seconds and what it told."""
+) -> tuple[float, list[dict[str, Any]], str]:
+    """Run the command, with ``amid`` when a third is done.
+
+    Returns:
+        Seconds, what it printed of each video, and what it told.
+    """
     started = time.perf_counter()
     with tempfile.TemporaryFile() as told:
         process = subprocess.Popen(
@@ -114,11 +119,11 @@ def extract(
     if process.returncode or not output:
         raise SystemExit(f"the extraction ended with {process.returncode}:\n{text}")
     try:
-        states = [item["state"] for item in json.loads(output)]
+        results = json.loads(output)
     except ValueError:
         raise SystemExit(f"is no JSON:\n{output.decode()}") from None
-    assert set(states) == {"done"}, text
-    return seconds, text
+    assert {item["state"] for item in results} == {"done"}, text
+    return seconds, results, text
 
 
 def main() -> None:
@@ -141,7 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         caches = {name: Path(folder) / name for name in ("local", "undisturbed", "killed")}
         workers = str(chosen.nodes * chosen.cpus)
-        seconds, _ = extract(command, caches["local"], "--workers", workers)
+        seconds, *_ = extract(command, caches["local"], "--workers", workers)
         expected = files(caches["local"])
         rows.append(("local pool", f"{seconds:.1f}", len(expected), "", ""))
         log(str(rows[-1]))
@@ -152,7 +157,7 @@ def main() -> None:
                     kill(nodes.pop())
 
                 amid = disturb if name == "killed" else None
-                seconds, text = extract(
+                seconds, _, text = extract(
                     command, caches[name], "--cluster", address, count=len(expected), amid=amid
                 )
             found = files(caches[name])

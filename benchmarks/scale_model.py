@@ -2,15 +2,29 @@
 
     python benchmarks/scale_model.py [--encode 1000] [--flow 27] [--price 2.5] ...
 
+    python benchmarks/scale_model.py --check VIDEO... [--nodes 1,2,4] [--rounds 3]
+
 Rates are frames/s of one processor core, or of one GPU for --encode; take yours from
 `vidkd speed VIDEO`. The parts work side by side and the slowest decides; the start of the workers
 comes before. See docs/scale.md.
+
+With --check it predicts what an extraction of these videos takes on Ray clusters of so many nodes,
+each with one CPU and no GPU, and runs it (RGB features of I3D at short side 128). The model is fed
+with what the first four videos took on one node: frames/s of a core while it works on a video, and
+the seconds of the command in which none is worked on, which are the start. Nodes beyond the cores
+of this machine share them, and the model counts cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import secrets
+import statistics
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 HOURS = (70, 1_000, 100_000, 1_000_000)
 GPUS = (1, 10, 100, 1_000)
@@ -71,11 +85,63 @@ def figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
+def measured(videos: Sequence[str], nodes: int) -> tuple[float, float]:
+    """Return the seconds of a command on so many nodes, and those of its workers on videos."""
+    from ray_kill import cluster, extract
+
+    # Nodes and command only speak to who knows this.
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    settings = ["--modality", "rgb", "--short-side", "128", "--crop", "112", "--stride", "16"]
+    command = ["extract-features", *videos, *settings]
+    with tempfile.TemporaryDirectory() as cache, cluster(nodes, 1) as (address, _):
+        seconds, results, _ = extract(command, Path(cache), "--cluster", address)
+    return seconds, sum(item["seconds"] for item in results)
+
+
+def check(videos: Sequence[str], nodes: Sequence[int], rounds: int) -> None:
+    """Compare what the model predicts with what is measured."""
+    from vidkd.machine import cores
+    from vidkd.video import probe
+
+    frames = [float(probe(path).frame_count or 0) for path in videos]
+    measured(videos[:2], 1)  # so that all later ones find the same files in memory
+    times: dict[int, list[float]] = {count: [] for count in nodes}
+    fed: list[tuple[float, float]] = []
+    for _ in range(rounds):
+        whole, working = measured(videos[:4], 1)
+        fed.append((sum(frames[:4]) / working, whole - working))
+        for count in nodes:
+            times[count].append(measured(videos, count)[0])
+    rate, start = (statistics.median(values) for values in zip(*fed, strict=True))
+    print(f"{len(videos)} videos, {sum(frames):.0f} frames; {cores()} cores, {rounds} rounds;")
+    print(f"fed with {rate:.0f} frames/s of a core, {start:.1f} s of start\n")
+    print("| nodes | predicted, s | measured, s: median (range) | predicted / measured |")
+    print("|---|---|---|---|")
+    for count in nodes:
+        # No GPU: a core decodes and encodes in turn, which is one rate.
+        rates = Rates(decode=rate, flow=0, encode=0, cores=1, start=start)
+        hours = sum(frames) / rates.rate / 3600
+        predicted = max(parts(rates, hours, min(count, cores())).values()) * 3600 + start
+        low, middle, high = (function(times[count]) for function in (min, statistics.median, max))
+        print(
+            f"| {count} | {predicted:.1f} | {middle:.1f} ({low:.1f} to {high:.1f})"
+            f" | {predicted / middle:.2f} |"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", nargs="+", metavar="VIDEO")
+    parser.add_argument("--nodes", default="1,2,4")
+    parser.add_argument("--rounds", type=int, default=3)
     for name, value in vars(Rates()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=value)
-    rates = Rates(**vars(parser.parse_args()))
+    chosen = vars(parser.parse_args())
+    videos, nodes, rounds = (chosen.pop(name) for name in ("check", "nodes", "rounds"))
+    if videos:
+        check(videos, [int(count) for count in nodes.split(",")], rounds)
+        return
+    rates = Rates(**chosen)
     names = list(parts(rates, 1, 1))
     print(f"| hours | GPUs | {', h | '.join(names)}, h | in all, h | cost | the limit |")
     print("|" + "---|" * (len(names) + 5))

@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -479,15 +480,22 @@ def _connected(address: str | None) -> Iterator[None]:
     # What is computed here is nobody else's business.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        reason = str(error).strip().splitlines()[0]
+        with warnings.catch_warnings(action="ignore"):  # the error says it all
+            ray.init(
+                address=address,
+                # Of a cluster that is started here; a port less that anybody could reach.
+                include_dashboard=None if address or os.environ.get("RAY_ADDRESS") else False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+    except Exception as error:  # a busy machine's Ray raises just this
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"the Ray cluster cannot be reached ({reason})",
             path=address or os.environ.get("RAY_ADDRESS"),
             remedy="check the address and that `ray status` answers there, set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if its nodes have them, or start one with "
-            "`ray start --head`",
+            "`ray start --head`; on a busy machine run the same command again",
         ) from error
     try:
         # Ray prints the last words of a node that died; standard output is data.
