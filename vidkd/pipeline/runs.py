@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,12 +129,29 @@ def evaluate_runs(
 
 
 def show_detection(split: Split, model: Path, subset: str, device: str) -> None:
-    """Run a student on one video of a subset, from RGB alone, and draw what it finds."""
+    """Run a student on one video of a subset, from RGB alone, and draw what it finds.
+
+    Of the videos with segments it is the one whose frame mAP is the median: neither the best nor
+    the worst.
+    """
     from vidkd.detection.detector import detect
+    from vidkd.detection.predict import predict_runs
+    from vidkd.evaluation import evaluate
     from vidkd.report.detection import draw_detection, render_detection
 
-    truth = split.annotations.subset(subset).videos
-    name = max(truth, key=lambda video: len(truth[video].segments))
+    annotations = split.annotations.subset(subset)
+    truth = annotations.videos
+    scores = predict_runs([model], split.layout.cache, truth, device=device)
+    maps = {
+        name: evaluate(
+            replace(scores, videos={name: scores.videos[name]}),
+            replace(annotations, videos={name: video}),
+            "frame",
+        ).map
+        for name, video in truth.items()
+        if video.segments
+    }
+    name = sorted(maps, key=lambda video: (maps[video], video))[len(maps) // 2]
     pictures = split.layout.pictures
     result = detect(split.video(name).path, model, device)
     draw_detection(pictures / "detection.png", result, truth=truth[name].segments)
