@@ -33,7 +33,7 @@ STEP = 1.5
 """How far somebody may get from one look to the next, in sides of their square."""
 SHAKE = 0.1
 """How far the square is moved at most while an encoder is trained, in sides."""
-_KEPT = 64
+_KEPT = 32
 
 
 @dataclass(frozen=True)
