@@ -131,8 +131,8 @@ def evaluate_runs(
 def show_detection(split: Split, model: Path, subset: str, device: str) -> None:
     """Run a student on one video of a subset, from RGB alone, and draw what it finds.
 
-    Of the videos with segments it is the one whose frame mAP is the median: neither the best nor
-    the worst.
+    Of the videos with segments, or of all where none has any, it is the one whose frame mAP is the
+    median: neither the best nor the worst.
     """
     from vidkd.detection.detector import detect
     from vidkd.detection.predict import predict_runs
@@ -141,6 +141,7 @@ def show_detection(split: Split, model: Path, subset: str, device: str) -> None:
 
     annotations = split.annotations.subset(subset)
     truth = annotations.videos
+    labelled = {name: video for name, video in truth.items() if video.segments}
     scores = predict_runs([model], split.layout.cache, truth, device=device)
     maps = {
         name: evaluate(
@@ -148,8 +149,7 @@ def show_detection(split: Split, model: Path, subset: str, device: str) -> None:
             replace(annotations, videos={name: video}),
             "frame",
         ).map
-        for name, video in truth.items()
-        if video.segments
+        for name, video in (labelled or truth).items()
     }
     name = sorted(maps, key=lambda video: (maps[video], video))[len(maps) // 2]
     pictures = split.layout.pictures
