@@ -84,9 +84,8 @@ class LiveStudent:
 
     def rows(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return features (B, D) float32 of as many snippets, of rows (T, H, W, C)."""
-        if self.stream.crops:
-            images = [self.stream.crop(item, self.sampling.crop) for item in images]
-        return self._encode(self._encode.send(np.stack(images)))
+        seen = [self.stream.seen(item, self.sampling.crop) for item in images]
+        return self._encode(self._encode.send(np.stack(seen)))
 
     def start(self) -> State:
         """Return the state of a source before its first snippet."""

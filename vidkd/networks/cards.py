@@ -189,6 +189,11 @@ class Described:
         """``int8`` for a quantised encoder, else ``float32``."""
         return "float32" if self.card.quantisation is None else "int8"
 
+    @property
+    def needs_no_library(self) -> bool:
+        """Whether PyTorch alone runs it, so that loading it cannot fail for want of another."""
+        return self.card.network == "i3d" and self.precision == "float32"
+
 
 def described(name: str) -> Described:
     """Find the weights called ``name`` and check that they are what the file says.

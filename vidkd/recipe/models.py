@@ -136,6 +136,8 @@ _NOT_IN_I3D = {
 }
 
 
+DEFAULT_DETECTOR = "lcrnet-small"
+"""The pose detector that is taken where none is named."""
 POSE_DETECTOR_PREFIX = "lcrnet-"
 """How the file names of pose detectors begin, which give poses rather than features."""
 

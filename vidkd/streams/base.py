@@ -144,6 +144,7 @@ class Stream:
         trained_by_recipe: whether a recipe trains the encoder on its training videos, since none
             comes trained.
         crops: whether ``--short-side`` and ``--crop`` say how large its pictures are.
+        enlarges: whether it resizes what it cuts, so that frames may be smaller than the crop.
         encoder_modality: modality on the cards of the encoders that it takes.
         batch_sizes: snippets encoded at once on a processor and on a GPU.
     """
@@ -155,6 +156,7 @@ class Stream:
     from_rgb: bool = False
     trained_by_recipe: bool = False
     crops: bool = True
+    enlarges: bool = False
     encoder_modality: str = STUDENT_STREAM
     # Larger batches were not faster on a processor; a GPU needs more of them to be busy.
     batch_sizes: tuple[int, int] = (4, 32)
@@ -198,7 +200,7 @@ class Stream:
         # whether their library is installed.
         if type(self).load_encoder is Stream.load_encoder:
             found, _ = described_in(name, precision)
-            if found.card.network == "i3d" and found.precision == "float32":
+            if found.needs_no_library:
                 return found
         return self.load_encoder(name, "cpu", precision)
 
@@ -243,7 +245,7 @@ class Stream:
                     f"{card.name} takes clips of {allowed} {what}, not {value}",
                     remedy="leave the length and --crop to the model's card",
                 )
-        if frames.short_side < crop:
+        if frames.short_side < crop and not self.enlarges:
             raise UsageError(
                 f"frames of short side {frames.short_side} are smaller than the crop of {crop}",
                 remedy="choose a larger --short-side or a smaller --crop",
@@ -394,9 +396,11 @@ class Stream:
             VidkdError: the pictures are smaller than the crop.
         """
         cut = cut_snippets(rows, snippet)
-        if not self.crops or crop is None:
-            return cut
-        return (replace(item, frames=self.crop(item.frames, crop)) for item in cut)
+        return (replace(item, frames=self.seen(item.frames, crop)) for item in cut)
+
+    def seen(self, images: np.ndarray, crop: int | None) -> np.ndarray:
+        """Return what the encoder sees of a snippet's rows: all, or a part where it ``crops``."""
+        return images if crop is None or not self.crops else self.crop(images, crop)
 
     def crop(
         self, images: np.ndarray, size: int, place: tuple[float, float] | None = None

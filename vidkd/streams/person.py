@@ -18,13 +18,13 @@ import numpy as np
 
 from vidkd.cache import Source
 from vidkd.errors import WeightsError
-from vidkd.recipe import FrameSettings, ModelCard, SnippetSettings, pose_detector_cards
+from vidkd.recipe import pose_detector_cards
+from vidkd.recipe.models import DEFAULT_DETECTOR
 from vidkd.streams.base import Stream, VideoJob
 
 if TYPE_CHECKING:
     from vidkd.pose.detector import PersonPose, PoseDetector
 
-DETECTOR = "lcrnet-small"
 LOOK_EVERY = 4
 """Frames of a snippet for each one in which people are looked for."""
 MARGIN = 1.3
@@ -56,17 +56,12 @@ class RgbPerson(Stream):
     name = "rgb-person"
     label = "RGB person"
     from_rgb = True
+    enlarges = True
 
     @property
     def contents(self) -> str:
         """What it is made of, in a sentence."""
         return "RGB around the person"
-
-    def check(
-        self, card: ModelCard, frames: FrameSettings, crop: int, snippet: SnippetSettings
-    ) -> None:
-        """Refuse encoders of another stream or other clips; frames may be smaller than the crop."""
-        super().check(card, frames.model_copy(update={"short_side": crop}), crop, snippet)
 
     def provenance(self, job: VideoJob, source: Source) -> dict[str, Any]:
         """Return who looks for people, and how the square is laid."""
@@ -123,8 +118,8 @@ def _middle(images: np.ndarray) -> tuple[np.ndarray, float]:
 def person_settings() -> dict[str, Any]:
     """Return what decides where a square lies, as JSON values."""
     return {
-        "detector": DETECTOR,
-        "weights_sha256": pose_detector_cards()[DETECTOR].weights_sha256,
+        "detector": DEFAULT_DETECTOR,
+        "weights_sha256": pose_detector_cards()[DEFAULT_DETECTOR].weights_sha256,
         "look_every": LOOK_EVERY,
         "margin": MARGIN,
         "step": STEP,
@@ -258,4 +253,4 @@ def people_in(images: Sequence[np.ndarray], device: str) -> list[list[PersonPose
 def _detector(device: str) -> PoseDetector:
     from vidkd.pose.detector import load_pose_detector
 
-    return load_pose_detector(DETECTOR, device)
+    return load_pose_detector(DEFAULT_DETECTOR, device)
