@@ -27,9 +27,10 @@ from vidkd.console import emit_json, emit_table, log
 from vidkd.networks import select_device
 from vidkd.networks.i3d import I3D
 from vidkd.networks.i3d_inference import InferenceI3D, keep_freed_memory
-from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+from vidkd.pose.detector import load_pose_detector
 from vidkd.pose.tracks import Arrangement, Tracker
 from vidkd.recipe import TrackSettings
+from vidkd.recipe.models import DEFAULT_DETECTOR
 from vidkd.video import read_frames
 
 SNIPPET = 16

@@ -11,10 +11,11 @@ import torch
 from vidkd.errors import WeightsError
 from vidkd.files import resources
 from vidkd.networks.weights import load_weights, state_sha256
-from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+from vidkd.pose.detector import load_pose_detector
 from vidkd.pose.labels import load_pictures, read_labels
 from vidkd.pose.metrics import PoseEvaluation
 from vidkd.recipe import SynthSettings, pose_detector_cards
+from vidkd.recipe.models import DEFAULT_DETECTOR
 from vidkd.synth import render_dataset
 
 

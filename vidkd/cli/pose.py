@@ -141,9 +141,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compare a pose detector with labels that it was not trained on."""
-    from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+    from vidkd.pose.detector import load_pose_detector
     from vidkd.pose.labels import load_pictures, read_labels
     from vidkd.pose.metrics import evaluate_detector
+    from vidkd.recipe.models import DEFAULT_DETECTOR
 
     network = load_pose_detector(detector or DEFAULT_DETECTOR, device)
     network.least_score = min_score

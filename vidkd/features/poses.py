@@ -14,10 +14,10 @@ from vidkd.cache import Provenance, describe_source, library_versions
 from vidkd.errors import UsageError, VideoError
 from vidkd.features.tasks import Block, Task
 from vidkd.files import sha256
-from vidkd.pose.detector import DEFAULT_DETECTOR
 from vidkd.pose.files import find_poses, look_up, read_table
 from vidkd.pose.tracks import Arrangement, Tracker
 from vidkd.recipe import FrameSettings, PoseSettings
+from vidkd.recipe.models import DEFAULT_DETECTOR
 from vidkd.streams.base import decode
 from vidkd.streams.pose import BATCH, Look, detect_every, with_least_score
 from vidkd.video import Frame, VideoFile, probe

@@ -176,8 +176,9 @@ def _weights_folder() -> str:
 
 
 def _pose_detector() -> Check:
-    from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+    from vidkd.pose.detector import load_pose_detector
     from vidkd.recipe import pose_detector_cards
+    from vidkd.recipe.models import DEFAULT_DETECTOR
 
     if DEFAULT_DETECTOR not in pose_detector_cards():
         return Check("pose detector", "optional", "none", "train one with vidkd pose train")

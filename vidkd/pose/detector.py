@@ -28,11 +28,11 @@ from vidkd.networks.weights import (
 from vidkd.pose.anchors import person_box
 from vidkd.pose.proposals import LEAST_SCORE, Person, integrate
 from vidkd.recipe import pose_detector_cards
+from vidkd.recipe.models import DEFAULT_DETECTOR
 from vidkd.skeletons import root
 
 Array = np.ndarray
 
-DEFAULT_DETECTOR = "lcrnet-small"
 DETECTOR_FILE = "detector.safetensors"
 """The weights in a run folder of ``vidkd pose train``."""
 NETWORK = "lcrnet"

@@ -236,7 +236,8 @@ class Pose(Stream):
             UsageError: the poses of training came from files.
             WeightsError: the detector is not here, or has other weights.
         """
-        from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+        from vidkd.pose.detector import load_pose_detector
+        from vidkd.recipe.models import DEFAULT_DETECTOR
 
         own = dict(made.get("pose") or {})
         name, digest = own.pop("detector", DEFAULT_DETECTOR), own.pop("weights_sha256", None)
@@ -329,7 +330,8 @@ def expected_pose_settings(pose: PoseExtraction) -> dict[str, Any]:
         UsageError: there is no such detector.
         WeightsError: its file is damaged.
     """
-    from vidkd.pose.detector import DEFAULT_DETECTOR, load_pose_detector
+    from vidkd.pose.detector import load_pose_detector
+    from vidkd.recipe.models import DEFAULT_DETECTOR
 
     own = with_least_score(pose.settings).model_dump()
     if pose.backend == "files":
