@@ -156,8 +156,15 @@ def _input(
     rate = statistics.median(float(info.frame_rate) for info in found.infos.values())
     side = statistics.median(min(info.width, info.height) for info in found.infos.values())
     large = bool(machine.gpu) and side >= 200
+    # Flow is computed of whole frames, which takes long.
+    around = people.far and "flow" not in teachers
     if large:
         why = "The size that the encoder was trained at: there is a GPU."
+    elif around:
+        why = (
+            "Twice the size that the encoder sees without a GPU, since it sees only what is around"
+            " the person."
+        )
     else:
         reason = "the videos are small" if machine.gpu else "without a GPU full size takes long"
         why = (
@@ -165,14 +172,7 @@ def _input(
             f" {reason}. Full size is short_side 256, and crop 224 below."
         )
     student = "rgb-person" if people.far else STUDENT_STREAM
-    side = 256 if large else 128
-    if not large and people.far and "flow" not in teachers:
-        side = 256
-        why = (
-            "Twice the size that the encoder sees without a GPU, since it sees only what is around"
-            " the person."
-        )
-    settings = f"short_side: {side}"
+    settings = f"short_side: {256 if large or around else 128}"
     if rate > _FAST:
         why += f" The videos have {rate:g} frames/s, the encoder was trained on 25."
         rate, settings = 25.0, f"{settings}, frame_rate: 25"

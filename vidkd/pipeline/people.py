@@ -20,7 +20,7 @@ VIDEOS, FRAMES = 24, 4
 _SEEN, _CROWDED, _SMALL, _OUTSIDE = 0.6, 0.3, 0.75, 0.1
 """Shares: of frames with somebody at least and with three or more at most, of the frame's shorter
 side that the square around a small person is at most, of frames in which the person stands outside
-of the middle. Chosen by judgement; two of the sets measured are far on one side, none near."""
+of the middle. Chosen by judgement, not by measurement."""
 
 
 @dataclass(frozen=True)
