@@ -44,8 +44,13 @@ def test_finds_rendered_people_it_never_saw(tmp_path: Path) -> None:
     render_dataset(tmp_path, settings)
     detector = load_pose_detector(device="cpu")
     evaluation = PoseEvaluation()
-    for frame, image in load_pictures(read_labels(tmp_path)):
+    pictures = list(load_pictures(read_labels(tmp_path)))
+    together = detector([image for _, image in pictures])
+    for (frame, image), its_own in zip(pictures, together, strict=True):
         (found,) = detector([image])
+        # How many it sees at once does not matter.
+        for one, other in zip(found, its_own, strict=True):
+            np.testing.assert_allclose(one.joints_2d, other.joints_2d, atol=0.01)
         evaluation.add(frame.people, found, image.shape[:2])
         for person in found:
             assert np.isfinite(person.joints_2d).all()

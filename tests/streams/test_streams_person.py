@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from vidkd.errors import UsageError, WeightsError
+from vidkd.networks.lcrnet import PoseNetSettings, Regions
 from vidkd.pipeline.check import check_recipe
-from vidkd.pose.detector import PersonPose
+from vidkd.pose.detector import PersonPose, PoseDetector
 from vidkd.pose.labels import load_pictures, read_labels
 from vidkd.recipe import Pipeline, SnippetSettings, SynthSettings, load_yaml, pipeline_path
 from vidkd.streams import STREAMS
+from vidkd.streams.encode import BatchEncoder
 from vidkd.streams.person import MARGIN, SHAKE, cut_squares, people_in, person_settings, squares
 from vidkd.synth import render_dataset
 from vidkd.video import Frame
@@ -86,13 +91,14 @@ def test_a_square_is_cut_and_the_edge_of_the_frame_goes_on_outside() -> None:
 
 
 class Detector:
-    """Finds one person where it is brightest, and counts its looks."""
+    """Finds one person where it is brightest, and counts its looks and how often it is called."""
 
     def __init__(self) -> None:
-        self.looks = 0
+        self.looks = self.calls = 0
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[PersonPose]]:
         self.looks += len(images)
+        self.calls += 1
         return [self._found(image) for image in images]
 
     def _found(self, image: np.ndarray) -> list[PersonPose]:
@@ -132,8 +138,8 @@ def test_snippets_follow_who_would_be_lost_in_the_middle(detector: Detector) -> 
             assert abs(columns.mean() - 15.5) <= 1
             assert abs(rows.mean() - 15.5) <= 1
             assert abs(np.ptp(rows) + 1 - 32 / MARGIN) <= 2
-    # Four looks for each snippet, of which the next one shares two.
-    assert detector.looks == 12
+    # Four looks for each snippet, of which the next one shares two; those of four are one call.
+    assert (detector.looks, detector.calls) == (12, 2)
 
 
 def test_where_nobody_is_it_is_the_middle_of_the_frame(detector: Detector) -> None:
@@ -158,6 +164,39 @@ def test_rendered_people_are_in_the_square(tmp_path: Path) -> None:
             inside.append(within.all(axis=1).mean())
     assert len(inside) >= 8
     assert np.mean(inside) >= 0.9
+
+
+def test_the_detector_and_the_encoder_do_not_take_the_cores_from_each_other() -> None:
+    begun, go_on, order = threading.Event(), threading.Event(), list[str]()
+
+    def encode(x: torch.Tensor) -> torch.Tensor:
+        begun.set()
+        go_on.wait(10)
+        order.append("encoder")
+        return x.flatten(1)
+
+    class Network(torch.nn.Module):
+        settings = PoseNetSettings()
+
+        def forward(self, images: torch.Tensor, sizes: object) -> list[Regions]:
+            order.append("detector")
+            none = torch.zeros(0, 28, 13, 3)
+            return [Regions(torch.zeros(0, 4), torch.zeros(0, 28), none[..., :2], none)]
+
+    cpu = torch.device("cpu")
+    encoder = BatchEncoder(encode, cpu, lambda images: torch.as_tensor(images).float())
+    detector = PoseDetector(Network(), "name", "hash", cpu)  # type: ignore[arg-type]
+    image = np.zeros((32, 32, 3), np.uint8)
+    with ThreadPoolExecutor(2) as pool:
+        encoded = pool.submit(encoder, encoder.send(image[None]))
+        assert begun.wait(10)
+        found = pool.submit(detector, [image])
+        with pytest.raises(TimeoutError):
+            found.result(timeout=0.2)
+        go_on.set()
+        assert found.result(10) == [[]]
+        assert encoded.result(10).shape == (1, image.size)
+    assert order == ["encoder", "detector"]
 
 
 def test_features_of_other_squares_are_refused() -> None:

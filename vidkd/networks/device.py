@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 import sys
+import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -68,3 +70,16 @@ def select_device(name: str) -> torch.device:
             f"there is no GPU number {index}", remedy=f"give a number below {count}, or auto"
         )
     return torch.device("cuda", index)
+
+
+_processor = threading.Lock()
+
+
+def in_turn(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which one network at a time computes on the processor.
+
+    Networks of several threads, such as one that looks for people and the encoder that waits for
+    them, each have OpenMP threads of their own, as many as there are cores, and would take them
+    from each other. A GPU is left to share itself out.
+    """
+    return _processor if device.type == "cpu" else contextlib.nullcontext()

@@ -15,7 +15,7 @@ from torch import Tensor
 from vidkd.errors import UsageError, WeightsError
 from vidkd.files import resources
 from vidkd.hub import resolved
-from vidkd.networks.device import select_device
+from vidkd.networks.device import in_turn, select_device
 from vidkd.networks.lcrnet import DIVISOR, LCRNet, PoseNetSettings, Regions, with_weights
 from vidkd.networks.stored import header_of
 from vidkd.networks.weights import (
@@ -80,7 +80,8 @@ class PoseDetector:
         self.weights_sha256 = weights_sha256
         self.device = device
         self.least_score = LEAST_PERSON_SCORE
-        self.batch_size = 4 if device.type == "cpu" else 32
+        # On a processor 2 to 8 at once gave the same to the last bit, 8 of them the fastest.
+        self.batch_size = 8 if device.type == "cpu" else 32
 
     def __call__(self, images: Sequence[Array]) -> list[list[PersonPose]]:
         """Return the people of each image (H, W, 3) uint8 RGB, best first."""
@@ -92,7 +93,8 @@ class PoseDetector:
             for start in range(0, len(numbers), self.batch_size):
                 batch = numbers[start : start + self.batch_size]
                 inputs, size = prepare([images[i] for i in batch], self.network.settings)
-                found = self.network(inputs.to(self.device), [size] * len(batch))
+                with in_turn(self.device):
+                    found = self.network(inputs.to(self.device), [size] * len(batch))
                 for number, regions in zip(batch, found, strict=True):
                     result[number] = self._people(regions, size, (shape[0], shape[1]))
         return result

@@ -13,6 +13,7 @@ import torch
 
 from vidkd.console import log
 from vidkd.errors import VidkdError
+from vidkd.networks.device import in_turn
 from vidkd.recipe import ModelCard
 from vidkd.video import Snippet
 from vidkd.workers import read_ahead
@@ -186,7 +187,7 @@ class BatchEncoder:
         while done < len(images):
             size = min(self._largest or len(images), len(images) - done)
             try:
-                with torch.inference_mode():
+                with in_turn(self._device), torch.inference_mode():
                     x = self._prepare(images[done : done + size])
                     # Kept as they are, the few bytes lie where the network's large buffers were,
                     # and the next ones have to be put elsewhere: memory grows with the video.
