@@ -102,6 +102,24 @@ def test_classifier_sees_the_windows_of_the_original(network):
     assert relative(pooled_features(mixed), mixed.flatten(2).mean(2)) < 1e-5
 
 
+def test_features_of_several_end_points_are_their_means_side_by_side():
+    several = I3D(classes=5, feature_layers=("Mixed_4f", "Mixed_5c")).eval()
+    single = I3D(classes=5).eval()
+    single.load_state_dict(several.state_dict())
+    x = torch.rand(2, 3, 16, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    seen = []
+    hook = single.layers["Mixed_4f"].register_forward_hook(lambda *call: seen.append(call[2]))
+    with torch.no_grad():
+        last, logits = single(x)
+        hook.remove()
+        expected = torch.cat([seen[0].flatten(2).mean(2), last], dim=1)
+        assert several.width == 832 + 1024
+        for network in (several, InferenceI3D(several)):
+            features, same = network(x)
+            assert relative(features, expected) < 1e-5
+            assert relative(same, logits) < 1e-5
+
+
 def test_size_of_the_network():
     # 12.3 million parameters without the classifier, as Inception-v1 inflated to 3-D has.
     parameters = sum(p.numel() for n, p in I3D().named_parameters() if "classifier" not in n)

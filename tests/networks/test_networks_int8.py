@@ -110,6 +110,25 @@ def test_without_quantised_layers_it_is_the_float32_network(
             assert relative_error(found, expected) < 1e-5
 
 
+@needs_openvino
+def test_features_of_several_end_points(
+    network: I3D, inference: InferenceI3D, throughout: dict[str, Tensor]
+) -> None:
+    layers = ("Mixed_4f", "Mixed_5c")
+    x = snippets(1, 3, 16, 32, 32)
+    features, logits = Int8I3D(throughout, layers)(x)
+    alone, same = Int8I3D(throughout)(x)
+    assert torch.equal(features[:, 832:], alone)
+    assert torch.equal(logits, same)
+    several = I3D(feature_layers=layers)
+    several.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        exact = InferenceI3D(several.eval())(x)[0]
+    # No worse than the last end point, to which more rounding leads.
+    error = relative_error(features[:, :832], exact[:, :832])
+    assert error <= relative_error(alone, inference(x)[0])
+
+
 class Simulated:
     """The quantised network in PyTorch's float arithmetic, rounding where the tensors say so."""
 
@@ -367,7 +386,7 @@ def test_the_worst_layers_per_operation_stay_float32(
     monkeypatch.setattr(Additive, "sizes", sizes, raising=False)
     monkeypatch.setattr(quantise, "Int8I3D", Additive)
     network = Additive({})
-    for name in ("layers", "classifier"):
+    for name in ("layers", "classifier", "feature_layers"):
         setattr(network, name, getattr(inference, name))
     reports: list[float] = []
     choice = choose_precisions(
@@ -401,7 +420,7 @@ def test_a_budget_that_no_layer_meets_is_an_error(
     monkeypatch.setattr(Additive, "sizes", dict.fromkeys(GROUPS, 0.1), raising=False)
     monkeypatch.setattr(quantise, "Int8I3D", Additive)
     network = Additive({})
-    for name in ("layers", "classifier"):
+    for name in ("layers", "classifier", "feature_layers"):
         setattr(network, name, getattr(inference, name))
     with pytest.raises(UsageError, match="larger --error"):
         choose_precisions(network, calibration, [torch.zeros(1)], 0.05)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 
 from vidkd.errors import UsageError, VideoError, VidkdError, WeightsError
 from vidkd.networks.cards import class_names, models_folder, quantised_name, trained_file
-from vidkd.networks.i3d import I3D
+from vidkd.networks.i3d import I3D, LAST
 from vidkd.networks.i3d_inference import InferenceI3D
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D
 from vidkd.networks.quantise import Choice, calibrate, choose_precisions
@@ -205,7 +205,8 @@ def quantise_encoder(
 def _reference(choice: Choice, card: ModelCard, crop: int, digest: str) -> ReferenceOutput:
     """Return what the quantised network computes here, for ``vidkd models verify``."""
     snippet = generated_snippet(card.in_channels, crop, card.snippet.length)
-    features = Int8I3D(choice.state)(snippet)[0][0]
+    layers = (card.config or {}).get("feature_layers", LAST)
+    features = Int8I3D(choice.state, layers)(snippet)[0][0]
     channels = sorted(features.argsort(descending=True)[:REFERENCE_CHANNELS].tolist())
     return ReferenceOutput(
         weights_sha256=digest,

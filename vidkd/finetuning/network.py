@@ -19,7 +19,8 @@ HEAD_RATE = 10.0
 def replace_head(network: EncoderNetwork, classes: int, dropout: float, seed: int) -> None:
     """Give the network a new classifier, drawn from the seed."""
     generator = torch.Generator().manual_seed(seed)
-    head = nn.Linear(network.width, classes)
+    before = network.classifier
+    head = nn.Linear(network.width if before is None else before.in_features, classes)
     with torch.no_grad():
         head.weight.normal_(0, 0.01, generator=generator)
         head.bias.zero_()

@@ -63,6 +63,8 @@ END_POINTS: tuple[str, ...] = (
     "Mixed_5b",
     "Mixed_5c",
 )
+LAST = END_POINTS[-1:]
+"""Of which features are taken, unless a card says otherwise."""
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -96,9 +98,34 @@ def max_pool_same(x: Tensor, kernel: Size3, stride: Size3) -> Tensor:
     return functional.max_pool3d(x, kernel, stride, before, ceil_mode=True)
 
 
-def pooled_features(mixed_5c: Tensor) -> Tensor:
-    """Mean of Mixed_5c (B, 1024, t, h, w) over time and space: the features (B, 1024)."""
-    return mixed_5c.mean(dim=(2, 3, 4))
+def pooled_features(mixed: Tensor) -> Tensor:
+    """Mean of an end point (B, D, t, h, w) over time and space: features (B, D)."""
+    return mixed.mean(dim=(2, 3, 4))
+
+
+def feature_width(end_points: Sequence[str]) -> int:
+    """Return D of the features of some Mixed end points, side by side."""
+    channels = (INCEPTIONS[name] for name in end_points)
+    return sum(b0 + b1 + b2 + b3 for _, b0, _, b1, _, b2, b3 in channels)
+
+
+def through(layers: nn.ModuleDict, x: Tensor, end_points: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Send clips through the network.
+
+    Args:
+        layers: the end points that compute something.
+        x: (B, C, T, S, S) in [-1, 1].
+        end_points: of which features are taken.
+
+    Returns:
+        features (B, D), in the order of the network, and Mixed_5c.
+    """
+    features = []
+    for name in END_POINTS:
+        x = max_pool_same(x, *POOLS[name]) if name in POOLS else layers[name](x)
+        if name in end_points:
+            features.append(pooled_features(x))
+    return features[0] if len(features) == 1 else torch.cat(features, dim=1), x
 
 
 def pooled_windows(mixed_5c: Tensor) -> Tensor:
@@ -161,13 +188,22 @@ class I3D(EncoderNetwork):
         in_channels: 3 for RGB, 2 for optical flow.
         classes: number of logits.
         dropout: probability before the classifier, in training only.
+        feature_layers: Mixed end points whose means are the features; the classifier sees
+            Mixed_5c.
     """
 
-    width = FEATURE_DIM
     classifier: nn.Linear
 
-    def __init__(self, in_channels: int = 3, classes: int = 400, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 400,
+        dropout: float = 0.5,
+        feature_layers: Sequence[str] = LAST,
+    ) -> None:
         super().__init__()
+        self.feature_layers = tuple(feature_layers)
+        self.width = feature_width(feature_layers)
         self.in_channels = in_channels
         layers: dict[str, nn.Module] = {}
         for name in END_POINTS:
@@ -182,18 +218,16 @@ class I3D(EncoderNetwork):
 
     def mixed_5c(self, x: Tensor) -> Tensor:
         """Map (B, C, T, S, S) in [-1, 1] to (B, 1024, ceil(T / 8), ceil(S / 32), ceil(S / 32))."""
-        for name in END_POINTS:
-            x = max_pool_same(x, *POOLS[name]) if name in POOLS else self.layers[name](x)
-        return x
+        return through(self.layers, x, LAST)[1]
 
     def features(self, x: Tensor) -> Tensor:
-        """Map snippets (B, C, T, S, S) in [-1, 1] to features (B, 1024)."""
-        return pooled_features(self.mixed_5c(x))
+        """Map snippets (B, C, T, S, S) in [-1, 1] to features (B, D)."""
+        return through(self.layers, x, self.feature_layers)[0]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map clips (B, C, T, S, S) in [-1, 1] to features (B, 1024) and logits (B, classes)."""
-        mixed = self.mixed_5c(x)
-        return pooled_features(mixed), self.classifier(self.dropout(pooled_windows(mixed)))
+        """Map clips (B, C, T, S, S) in [-1, 1] to features (B, D) and logits (B, classes)."""
+        features, mixed = through(self.layers, x, self.feature_layers)
+        return features, self.classifier(self.dropout(pooled_windows(mixed)))
 
     def inference(self) -> nn.Module:
         """Return a copy that computes the same faster, without gradients."""

@@ -29,16 +29,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidkd.networks.i3d import (
-    END_POINTS,
     I3D,
-    POOLS,
     Inception,
     Size3,
     Unit,
-    max_pool_same,
     pad_same,
-    pooled_features,
     pooled_windows,
+    through,
 )
 from vidkd.networks.winograd import TemporalWinograd, suits
 
@@ -175,11 +172,11 @@ class InferenceI3D(nn.Module):
         head = network.classifier
         self.classifier = nn.Linear(head.in_features, head.out_features)
         self.classifier.load_state_dict(head.state_dict())
+        self.feature_layers = network.feature_layers
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, C, T, S, S) in [-1, 1] to features (B, 1024) and logits (B, classes)."""
+        """Map (B, C, T, S, S) in [-1, 1] to features (B, D) and logits (B, classes)."""
         x = x.contiguous(memory_format=torch.channels_last_3d)
-        for name in END_POINTS:
-            x = max_pool_same(x, *POOLS[name]) if name in POOLS else self.layers[name](x)
-        return pooled_features(x), self.classifier(pooled_windows(x))
+        features, mixed = through(self.layers, x, self.feature_layers)
+        return features, self.classifier(pooled_windows(mixed))

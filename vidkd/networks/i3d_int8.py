@@ -20,7 +20,7 @@ that what is quantised, and where, is decided by :mod:`vidkd.networks.quantise` 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,10 @@ from vidkd.networks.i3d import (
     END_POINTS,
     FEATURE_DIM,
     INCEPTIONS,
+    LAST,
     POOLS,
     Size3,
+    feature_width,
     same_padding,
 )
 
@@ -201,24 +203,30 @@ class Graph:
 
     Args:
         state: the tensors; see the module.
+        feature_layers: Mixed end points whose means are the features.
     """
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, state: Mapping[str, Tensor], feature_layers: Sequence[str]) -> None:
         load_openvino()
         from openvino import opset13
 
         self._state = state
+        self._feature_layers = feature_layers
         self._ops: Any = opset13
 
     def model(self, in_channels: int, length: int, side: int) -> openvino.Model:
-        """Return the network from (1, C, T, S, S) to Mixed_5c averaged over space, (1, 1024, t)."""
+        """Return the network from (1, C, T, S, S) to end points averaged over space, (1, D, t).
+
+        They are those of the features, then Mixed_5c.
+        """
         import openvino
 
         video = self._ops.parameter([1, in_channels, length, side, side], np.float32)
-        return openvino.Model([self._pooled(video.output(0), [3, 4])], [video], "i3d")
+        rows = self._means(video.output(0), [3, 4], [*self._feature_layers, *LAST])
+        return openvino.Model(rows, [video], "i3d")
 
     def frames_model(self, length: int, crop: int) -> openvino.Model:
-        """Return the network from frames (1, length, H, W, 3) uint8 to features (1, 1024).
+        """Return the network from frames (1, length, H, W, 3) uint8 to features (1, D).
 
         The square of side ``crop`` in the middle of the frames is brought to [-1, 1] first.
         """
@@ -237,14 +245,16 @@ class Graph:
         levels = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)
         x = ops.gather(self._constant(levels), ops.convert(x, "i32"), ops.constant(0))
         x = ops.reshape(x, ops.constant([1, 3, length, crop, crop]), False)
-        features = self._pooled(x.output(0), [2, 3, 4])
+        means = self._means(x.output(0), [2, 3, 4], self._feature_layers)
+        features = means[0] if len(means) == 1 else ops.concat(means, 1)
         features.output(0).set_names({"features"})
         video.output(0).set_names({"frames"})
         return openvino.Model([features], [video], "i3d")
 
-    def _pooled(self, x: Any, axes: list[int]) -> Any:
-        """Return Mixed_5c of (B, C, T, S, S) in [-1, 1], averaged over some axes."""
+    def _means(self, x: Any, axes: list[int], wanted: Sequence[str]) -> list[Any]:
+        """Send (B, C, T, S, S) in [-1, 1] through, and average some end points over some axes."""
         x = self._quantised(x, FIRST)
+        means = {}
         for number, name in enumerate(END_POINTS):
             reader = next((n for n in END_POINTS[number + 1 :] if n not in POOLS), None)
             if name in POOLS:
@@ -253,7 +263,10 @@ class Graph:
                 x = self._quantised(self._convolution(x, name), reader)
             else:
                 x = self._inception(x, name, reader)
-        return self._ops.reduce_mean(x, self._ops.constant(np.array(axes, dtype=np.int64)), False)
+            if name in wanted:
+                over = self._ops.constant(np.array(axes, dtype=np.int64))
+                means[name] = self._ops.reduce_mean(x, over, False)
+        return [means[name] for name in wanted]
 
     def _inception(self, x: Any, name: str, reader: str | None) -> Any:
         """Join four branches; each is quantised for the reader before that, so in 8 bits."""
@@ -313,16 +326,21 @@ class Int8I3D(EncoderNetwork):
     The networks for different sizes of the input are compiled when they are first needed, which
     takes about a second, and the last few are kept.
 
+    Args:
+        state: the tensors; see the module.
+        feature_layers: Mixed end points whose means are the features.
+
     Raises:
         VidkdError: OpenVINO is not installed.
     """
 
-    width = FEATURE_DIM
     classifier: nn.Linear
     precision = "int8"
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, state: Mapping[str, Tensor], feature_layers: Sequence[str] = LAST) -> None:
         super().__init__()
+        self._feature_layers = tuple(feature_layers)
+        self.width = feature_width(feature_layers)
         self._state = dict(state)
         self._in_channels = int(state[f"{FIRST}.weight"].shape[1])
         self._compiled: dict[tuple[int, ...], Any] = {}
@@ -334,20 +352,23 @@ class Int8I3D(EncoderNetwork):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, C, T, S, S) float32 in [-1, 1] to features (B, 1024) and logits (B, classes)."""
+        """Map (B, C, T, S, S) float32 in [-1, 1] to features (B, D) and logits (B, classes)."""
         infer = self._network(tuple(x.shape[1:]))
-        rows = torch.stack([infer(snippet) for snippet in x])
+        found = [infer(snippet) for snippet in x]
+        *levels, rows = (torch.stack(level) for level in zip(*found, strict=True))
         windows = functional.avg_pool1d(rows, min(2, rows.shape[2]), 1).mean(dim=2)
-        return rows.mean(dim=2), self.classifier(windows)
+        features = torch.cat([level.mean(dim=2) for level in levels], dim=1)
+        return features, self.classifier(windows)
 
     def frames_model(self, length: int, crop: int) -> openvino.Model:
         """Return a network that takes frames, for other programs; see `Graph.frames_model`."""
-        return Graph(self._state).frames_model(length, crop)
+        return Graph(self._state, self._feature_layers).frames_model(length, crop)
 
     def _network(self, shape: tuple[int, ...]) -> Any:
         found = self._compiled.pop(shape, None)
         if found is None:
-            model = Graph(self._state).model(self._in_channels, shape[1], shape[2])
+            graph = Graph(self._state, self._feature_layers)
+            model = graph.model(self._in_channels, shape[1], shape[2])
             settings = {
                 # On some processors the default would be bfloat16 for what is not int8.
                 "INFERENCE_PRECISION_HINT": "f32",
@@ -358,9 +379,9 @@ class Int8I3D(EncoderNetwork):
             }
             request = self._core.compile_model(model, "CPU", settings).create_infer_request()
 
-            def found(snippet: Tensor) -> Tensor:
+            def found(snippet: Tensor) -> list[Tensor]:
                 outputs = request.infer([snippet[None].contiguous().numpy()], share_inputs=True)
-                return torch.from_numpy(outputs[0][0].copy())
+                return [torch.from_numpy(outputs[n][0].copy()) for n in range(len(outputs))]
 
             if len(self._compiled) == LARGEST_NUMBER_OF_SHAPES:
                 self._compiled.pop(next(iter(self._compiled)))

@@ -226,7 +226,7 @@ def choose_precisions(
             return torch.cat([module(snippet)[0] for snippet in snippets])
 
     def error(groups: Collection[str]) -> float:
-        module = Int8I3D(quantised_state(network, calibration, groups))
+        module = Int8I3D(quantised_state(network, calibration, groups), network.feature_layers)
         return relative_error(features(module), expected)
 
     expected = features(network)

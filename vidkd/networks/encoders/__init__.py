@@ -25,7 +25,8 @@ class EncoderNetwork(nn.Module):
 
     Attributes:
         width: D, of the features.
-        classifier: maps vectors of width D to logits; None without classes.
+        classifier: maps what the network ends with, for most its features, to logits; None without
+            classes.
         precision: its arithmetic; ``int8`` networks run on the CPU only.
     """
 

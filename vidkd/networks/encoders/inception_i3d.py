@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidkd.networks.converters import from_pytorch
 from vidkd.networks.encoders import EncoderFamily, EncoderNetwork, fill
-from vidkd.networks.i3d import I3D
+from vidkd.networks.i3d import I3D, LAST
 from vidkd.networks.i3d_int8 import Int8I3D, check_tensors
 from vidkd.recipe import ModelCard
 
@@ -21,11 +21,13 @@ class InceptionI3D(EncoderFamily):
     def build(
         self, card: ModelCard, state: Mapping[str, Tensor], path: str | Path
     ) -> EncoderNetwork:
+        layers = (card.config or {}).get("feature_layers", LAST)
         if card.quantisation is not None:
             check_tensors(state, card.in_channels, path)
-            return Int8I3D(state)
+            return Int8I3D(state, layers)
         with torch.device("meta"):
-            network = I3D(card.in_channels, len(state.get("classifier.bias", ())))
+            classes = len(state.get("classifier.bias", ()))
+            network = I3D(card.in_channels, classes, feature_layers=layers)
         return fill(network, card, state, path)
 
     def convert(
