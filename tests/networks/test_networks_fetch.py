@@ -138,6 +138,15 @@ def test_from_a_url(card, network):
         fetch(card, kind="cross-modality")
 
 
+def test_of_another_encoder(card, files, network):
+    fetch(card, files["torch"])
+    source = WeightsSource(kind="encoder", layout="vidkd", from_card=NAME)
+    path = fetch(card.model_copy(update={"name": "other", "weights": (source,)}))
+    header = load_weights(path)[1]
+    assert header["card"] == "other"
+    assert header["weights_sha256"] == state_sha256(stored(network))
+
+
 @pytest.mark.parametrize("form", ["pickle", "archive"])
 def test_a_wrong_hash_is_refused_and_keeps_what_was_there(card, files, tmp_path, form):
     path = fetch(card, files["torch"])
@@ -226,7 +235,7 @@ def test_cards_are_complete():
     cards = model_cards()
     assert {NAME, "i3d-flow-imagenet", "i3d-flow-inflated"} <= set(cards)
     for card in cards.values():
-        assert card.feature_dim == 1024
+        assert card.feature_dim == (1024 if card.config is None else 832 + 1024)
         assert card.licence
         for source in card.weights:
             pinned = source.sha256 and source.archive_sha256

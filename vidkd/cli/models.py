@@ -101,7 +101,8 @@ def fetch(
         option("Your own copy of the checkpoint or archive.", "FILE", names=("--from",)),
     ] = None,
     source: Annotated[
-        str | None, option("pypi-sdist, url or cross-modality; the first by default.", "NAME")
+        str | None,
+        option("pypi-sdist, url, cross-modality or encoder; the first by default.", "NAME"),
     ] = None,
     called: Annotated[
         str | None,

@@ -22,6 +22,8 @@ from vidkd.networks.stored import check_sha256, content_sha256, read_header, who
 from vidkd.recipe import ModelCard, Precision, model_cards
 
 DEFAULT_ENCODER = "i3d-rgb-kinetics400"
+BEST_ENCODER = "i3d-rgb-kinetics400-multilevel"
+"""What new recipes take: the best measured (docs/experiments.md)."""
 TRAINED_ENCODER = "encoder.safetensors"
 """The file of a fine-tuned encoder in its run folder."""
 

