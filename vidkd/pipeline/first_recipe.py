@@ -12,7 +12,7 @@ from pathlib import Path
 from vidkd.annotations import Annotations
 from vidkd.annotations.division import SUBSETS
 from vidkd.machine import cores
-from vidkd.networks.cards import DEFAULT_ENCODER
+from vidkd.networks.cards import BEST_ENCODER
 from vidkd.pipeline.people import People
 from vidkd.pipeline.start import Survey
 from vidkd.recipe.choices import STUDENT_STREAM
@@ -46,7 +46,7 @@ class Machine:
         from vidkd.networks.cards import quantised_name, trained_file
 
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-        name = quantised_name(DEFAULT_ENCODER)
+        name = quantised_name(BEST_ENCODER)
         return cls(gpu, cores(), "" if trained_file(name) is None else name)
 
     @property
@@ -196,7 +196,7 @@ def _input(
     )
 
     crop = 224 if large else 112
-    encoder = machine.int8 if machine.int8 and not machine.gpu else DEFAULT_ENCODER
+    encoder = machine.int8 if machine.int8 and not machine.gpu else BEST_ENCODER
     encoders = [f"  {student}: {{name: {encoder}, crop: {crop}}}"]
     for stream in (STREAMS[name] for name in teachers):
         size = f", crop: {crop}" if stream.crops else ""
