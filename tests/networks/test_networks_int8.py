@@ -360,7 +360,7 @@ class Additive(nn.Module):
 
     sizes: dict[str, float]
 
-    def __init__(self, state: dict[str, Tensor]) -> None:
+    def __init__(self, state: dict[str, Tensor], feature_layers: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.features = torch.zeros(1, 1 + len(GROUPS))
         self.features[0, 0] = 1.0
