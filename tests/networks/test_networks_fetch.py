@@ -145,6 +145,13 @@ def test_of_another_encoder(card, files, network):
     header = load_weights(path)[1]
     assert header["card"] == "other"
     assert header["weights_sha256"] == state_sha256(stored(network))
+    content = bytearray(weights_path(card).read_bytes())
+    content[-1] ^= 1
+    weights_path(card).write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(WeightsError):
+        fetch(card.model_copy(update={"name": "other", "weights": (source,)}))
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("form", ["pickle", "archive"])

@@ -18,7 +18,8 @@ from vidkd.errors import UsageError, WeightsError
 from vidkd.files import sha256
 from vidkd.networks.cards import DEFAULT_ENCODER, ensure_weights, weights_path, zoo_card
 from vidkd.networks.converters import from_flax_pickle, inflate_input, read_pytorch
-from vidkd.networks.weights import load_weights
+from vidkd.networks.stored import whole_header
+from vidkd.networks.weights import load_weights, without_counts
 from vidkd.networks.zoo import ENCODERS, load_network, save_encoder
 from vidkd.recipe import ModelCard, WeightsSource
 
@@ -90,12 +91,12 @@ def adopt(source: str, name: str | None = None) -> Path:
 
 def _from_source(card: ModelCard, source: WeightsSource) -> tuple[dict[str, Tensor], str]:
     if source.from_card is not None:
-        weights, header = load_weights(ensure_weights(source.from_card))
-        if source.kind == "encoder":
-            return weights, header["origin"]
+        origin = whole_header(ensure_weights(source.from_card))["origin"]
         network, base = load_network(source.from_card)
-        state = {n: v for n, v in network.state_dict().items() if "num_batches" not in n}
-        origin = f"first kernel of {base.name} averaged over its channels ({header['origin']})"
+        state = without_counts(network.state_dict())
+        if source.kind == "encoder":
+            return state, origin
+        origin = f"first kernel of {base.name} averaged over its channels ({origin})"
         return inflate_input(state, card.in_channels), origin
     with tempfile.TemporaryDirectory(prefix="vidkd-fetch-") as name:
         folder = Path(name)
