@@ -11,7 +11,7 @@ import torch
 
 from vidkd.errors import UsageError, VideoError, VidkdError, WeightsError
 from vidkd.networks.cards import class_names, models_folder, quantised_name, trained_file
-from vidkd.networks.i3d import I3D, LAST
+from vidkd.networks.i3d import I3D
 from vidkd.networks.i3d_inference import InferenceI3D
 from vidkd.networks.i3d_int8 import GROUPS, Int8I3D
 from vidkd.networks.quantise import Choice, calibrate, choose_precisions
@@ -176,7 +176,7 @@ def quantise_encoder(
             "weights": (),
             "licence": f"as {card.name}",
             "source": "vidkd models quantise",
-            "reference": _reference(choice, card, crop, digest),
+            "reference": _reference(choice, inference.feature_layers, card, crop, digest),
             "quantisation": Quantisation(
                 of=name,
                 of_sha256=state_sha256(without_counts(network.state_dict())),
@@ -202,11 +202,12 @@ def quantise_encoder(
     return path, choice
 
 
-def _reference(choice: Choice, card: ModelCard, crop: int, digest: str) -> ReferenceOutput:
+def _reference(
+    choice: Choice, feature_layers: Sequence[str], card: ModelCard, crop: int, digest: str
+) -> ReferenceOutput:
     """Return what the quantised network computes here, for ``vidkd models verify``."""
     snippet = generated_snippet(card.in_channels, crop, card.snippet.length)
-    layers = (card.config or {}).get("feature_layers", LAST)
-    features = Int8I3D(choice.state, layers)(snippet)[0][0]
+    features = Int8I3D(choice.state, feature_layers)(snippet)[0][0]
     channels = sorted(features.argsort(descending=True)[:REFERENCE_CHANNELS].tolist())
     return ReferenceOutput(
         weights_sha256=digest,

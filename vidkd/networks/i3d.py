@@ -118,7 +118,8 @@ def through(layers: nn.ModuleDict, x: Tensor, end_points: Sequence[str]) -> tupl
         end_points: of which features are taken.
 
     Returns:
-        features (B, D), in the order of the network, and Mixed_5c.
+        features (B, D), in the order of the network, and Mixed_5c: (B, 1024, ceil(T / 8),
+        ceil(S / 32), ceil(S / 32)).
     """
     features = []
     for name in END_POINTS:
@@ -215,10 +216,6 @@ class I3D(EncoderNetwork):
         self.layers = nn.ModuleDict(layers)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(FEATURE_DIM, classes)
-
-    def mixed_5c(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, S, S) in [-1, 1] to (B, 1024, ceil(T / 8), ceil(S / 32), ceil(S / 32))."""
-        return through(self.layers, x, LAST)[1]
 
     def features(self, x: Tensor) -> Tensor:
         """Map snippets (B, C, T, S, S) in [-1, 1] to features (B, D)."""

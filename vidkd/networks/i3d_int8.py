@@ -20,7 +20,7 @@ that what is quantised, and where, is decided by :mod:`vidkd.networks.quantise` 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,12 +217,12 @@ class Graph:
     def model(self, in_channels: int, length: int, side: int) -> openvino.Model:
         """Return the network from (1, C, T, S, S) to end points averaged over space, (1, D, t).
 
-        They are those of the features, then Mixed_5c.
+        They are those of the features and, at the end, Mixed_5c.
         """
         import openvino
 
         video = self._ops.parameter([1, in_channels, length, side, side], np.float32)
-        rows = self._means(video.output(0), [3, 4], [*self._feature_layers, *LAST])
+        rows = self._means(video.output(0), [3, 4], {*self._feature_layers, *LAST})
         return openvino.Model(rows, [video], "i3d")
 
     def frames_model(self, length: int, crop: int) -> openvino.Model:
@@ -251,10 +251,10 @@ class Graph:
         video.output(0).set_names({"frames"})
         return openvino.Model([features], [video], "i3d")
 
-    def _means(self, x: Any, axes: list[int], wanted: Sequence[str]) -> list[Any]:
+    def _means(self, x: Any, axes: list[int], wanted: Collection[str]) -> list[Any]:
         """Send (B, C, T, S, S) in [-1, 1] through, and average some end points over some axes."""
         x = self._quantised(x, FIRST)
-        means = {}
+        means = []
         for number, name in enumerate(END_POINTS):
             reader = next((n for n in END_POINTS[number + 1 :] if n not in POOLS), None)
             if name in POOLS:
@@ -265,8 +265,8 @@ class Graph:
                 x = self._inception(x, name, reader)
             if name in wanted:
                 over = self._ops.constant(np.array(axes, dtype=np.int64))
-                means[name] = self._ops.reduce_mean(x, over, False)
-        return [means[name] for name in wanted]
+                means.append(self._ops.reduce_mean(x, over, False))
+        return means
 
     def _inception(self, x: Any, name: str, reader: str | None) -> Any:
         """Join four branches; each is quantised for the reader before that, so in 8 bits."""
@@ -355,9 +355,12 @@ class Int8I3D(EncoderNetwork):
         """Map (B, C, T, S, S) float32 in [-1, 1] to features (B, D) and logits (B, classes)."""
         infer = self._network(tuple(x.shape[1:]))
         found = [infer(snippet) for snippet in x]
-        *levels, rows = (torch.stack(level) for level in zip(*found, strict=True))
+        # Mixed_5c, the last of the network, may be one of the features, or come after them.
+        levels = [torch.stack(level) for level in zip(*found, strict=True)]
+        rows = levels[-1]
         windows = functional.avg_pool1d(rows, min(2, rows.shape[2]), 1).mean(dim=2)
-        features = torch.cat([level.mean(dim=2) for level in levels], dim=1)
+        own = levels[: len(self._feature_layers)]
+        features = torch.cat([level.mean(dim=2) for level in own], dim=1)
         return features, self.classifier(windows)
 
     def frames_model(self, length: int, crop: int) -> openvino.Model:
